@@ -1,0 +1,12 @@
+"""Data: where rows come from, how they are split, in which order they are visited.
+
+Rows stay as they are stored (uint8, float32, on disk); `gather` turns the few that are asked for into float32.
+"""
+
+from ps_vae.data.dataset import Dataset, Split
+from ps_vae.data.gather import gather
+from ps_vae.data.means import pixel_means
+from ps_vae.data.order import rows_of
+from ps_vae.data.source import SOURCES, load
+
+__all__ = ["SOURCES", "Dataset", "Split", "gather", "load", "pixel_means", "rows_of"]

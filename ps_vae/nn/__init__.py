@@ -1,0 +1,1 @@
+"""Mathematics on arrays: elementary functions, noise, layers, Gaussians, likelihoods."""

@@ -1,0 +1,142 @@
+"""The diagonal Gaussian posterior: bounded log-variance, reparameterised sample, divergence from the prior.
+
+A posterior is one array (rows, 2 latent): columns mean, then v = log-variance; gradients have the same form.
+
+    bound      v = b(u) = u + softplus(-20 - u) - softplus(u - 10)      u what the encoder gives
+               b'(u)    = sigmoid(10 - u) sigmoid(u + 20) (1 - e^-30)
+               between -20 and 10 for every u, the identity to 1e-4 in between; nowhere without a gradient
+    sample     z = mean + exp(v/2) noise
+               dL/dmean = dL/dz,    dL/dv = dL/dz exp(v/2) noise / 2
+    divergence KL = 1/2 sum_j (mean_j^2 + exp(v_j) - 1 - v_j)
+               dKL/dmean = mean,    dKL/dv = (exp(v) - 1) / 2
+
+Kingma & Welling (2014), section 2.4 and appendix B; the bound is ours.
+All arrays are in C order and of one dtype, float32 or float64, but for the sums, which are float64.
+"""
+
+import numpy as np
+
+from ps_vae.jit import kernel
+from ps_vae.nn.arrays import Floats, Sums
+from ps_vae.nn.elementary import exp, expm1, sigmoid, softplus
+
+__all__ = [
+    "add_kl_gradient",
+    "bound_posterior",
+    "bound_posterior_backward",
+    "kl_standard_normal",
+    "reparameterise",
+    "reparameterise_backward",
+]
+
+
+def bound_posterior(posterior: Floats, bias: Floats, slope: Floats) -> None:
+    """Add the bias and bound the log-variances, in place.
+
+    posterior   (rows, 2 latent), from the encoder's last product to the posterior
+    bias        (2 latent,)
+    slope       (rows, latent), overwritten with b'(u)
+    """
+    _bound_posterior(posterior, bias, slope)
+
+
+def bound_posterior_backward(d_posterior: Floats, slope: Floats, d_bias: Floats) -> None:
+    """From the gradient with respect to the posterior to that of the encoder's last product, in place.
+
+    d_posterior (rows, 2 latent)
+    slope       (rows, latent) of `bound_posterior`
+    d_bias      (2 latent,), overwritten
+    """
+    _bound_posterior_backward(d_posterior, slope, d_bias)
+
+
+def reparameterise(posterior: Floats, noise: Floats, z: Floats) -> None:
+    """Overwrite `z` (rows, latent) with samples; `noise` (rows, latent) is standard normal."""
+    _reparameterise(posterior, noise, z)
+
+
+def reparameterise_backward(d_z: Floats, posterior: Floats, noise: Floats, d_posterior: Floats) -> None:
+    """Overwrite `d_posterior` (rows, 2 latent), given the gradient `d_z` (rows, latent) with respect to z."""
+    _reparameterise_backward(d_z, posterior, noise, d_posterior)
+
+
+def kl_standard_normal(posterior: Floats, kl: Sums) -> float:
+    """Divergence from the standard normal in nats: `kl` (rows,) is overwritten, the sum over rows returned."""
+    total: float = _kl_standard_normal(posterior, kl)
+    return total
+
+
+def add_kl_gradient(posterior: Floats, weight: float, d_posterior: Floats) -> None:
+    """Add `weight` times the gradient of the divergence to `d_posterior` (rows, 2 latent)."""
+    _add_kl_gradient(posterior, weight, d_posterior)
+
+
+@kernel
+def _bound_posterior(posterior: Floats, bias: Floats, slope: Floats) -> None:
+    number = posterior.dtype.type
+    low, high, far = number(-20), number(10), number(100)
+    height = number(1 - np.exp(-30.0))
+    latent = slope.shape[1]
+    for i in range(posterior.shape[0]):
+        for j in range(latent):
+            posterior[i, j] += bias[j]
+            u = posterior[i, latent + j] + bias[latent + j]
+            u = -far if u < -far else u  # b(u) no longer changes out there, but u - (u - 10) loses its digits
+            u = far if u > far else u
+            posterior[i, latent + j] = u + softplus(low - u) - softplus(u - high)
+            slope[i, j] = sigmoid(high - u) * sigmoid(u - low) * height
+
+
+@kernel
+def _bound_posterior_backward(d_posterior: Floats, slope: Floats, d_bias: Floats) -> None:
+    latent = slope.shape[1]
+    d_bias[:] = 0
+    for i in range(d_posterior.shape[0]):
+        for j in range(latent):
+            d_posterior[i, latent + j] *= slope[i, j]
+        for j in range(2 * latent):
+            d_bias[j] += d_posterior[i, j]
+
+
+@kernel
+def _reparameterise(posterior: Floats, noise: Floats, z: Floats) -> None:
+    half = posterior.dtype.type(0.5)
+    latent = z.shape[1]
+    for i in range(z.shape[0]):
+        for j in range(latent):
+            z[i, j] = posterior[i, j] + exp(half * posterior[i, latent + j]) * noise[i, j]
+
+
+@kernel
+def _reparameterise_backward(d_z: Floats, posterior: Floats, noise: Floats, d_posterior: Floats) -> None:
+    half = posterior.dtype.type(0.5)
+    latent = d_z.shape[1]
+    for i in range(d_z.shape[0]):
+        for j in range(latent):
+            d_posterior[i, j] = d_z[i, j]
+            d_posterior[i, latent + j] = d_z[i, j] * noise[i, j] * (half * exp(half * posterior[i, latent + j]))
+
+
+@kernel
+def _kl_standard_normal(posterior: Floats, kl: Sums) -> float:
+    latent = posterior.shape[1] // 2
+    total = 0.0
+    for i in range(posterior.shape[0]):
+        row = posterior.dtype.type(0)
+        for j in range(latent):
+            mean, v = posterior[i, j], posterior[i, latent + j]
+            row += mean * mean + (expm1(v) - v)
+        kl[i] = 0.5 * row
+        total += kl[i]
+    return total
+
+
+@kernel
+def _add_kl_gradient(posterior: Floats, weight: float, d_posterior: Floats) -> None:
+    beta = posterior.dtype.type(weight)
+    half_beta = posterior.dtype.type(0.5 * weight)
+    latent = posterior.shape[1] // 2
+    for i in range(posterior.shape[0]):
+        for j in range(latent):
+            d_posterior[i, j] += beta * posterior[i, j]
+            d_posterior[i, latent + j] += half_beta * expm1(posterior[i, latent + j])

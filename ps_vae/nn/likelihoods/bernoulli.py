@@ -1,0 +1,86 @@
+"""Bernoulli likelihood in logit space; x anywhere in [0, 1].
+
+    a = outputs + bias
+    -log p(x|a) = sum_j softplus(a_j) - a_j x_j,     softplus(a) = max(a, 0) + log(1 + exp(-|a|))
+    d/da_j      = sigmoid(a_j) - x_j
+
+For x strictly between 0 and 1 this is the usual cross-entropy with grey targets, not a normalised density.
+"""
+
+import numpy as np
+
+from ps_vae.errors import DataError
+from ps_vae.jit import kernel
+from ps_vae.nn import noise
+from ps_vae.nn.arrays import Array, Floats, Rows, Sums
+from ps_vae.nn.elementary import sigmoid, softplus
+from ps_vae.nn.likelihoods.likelihood import Likelihood, first_outside
+
+__all__ = ["bernoulli"]
+
+_RAREST = 0.001  # mean of a pixel that is never on, as in Burda et al. (2016), so that its logit is finite
+
+
+def bernoulli() -> Likelihood:
+    """One output for each feature: the logit of the probability of a one."""
+    return Likelihood("bernoulli", 1, _loss_gradient, _log_likelihood, _mean, _sample, _check_data, _initial_bias)
+
+
+@kernel
+def _loss_gradient(outputs: Floats, bias: Floats, x: Floats, log_likelihood: Sums, d_bias: Floats) -> float:
+    total = 0.0
+    d_bias[:] = 0
+    for i in range(outputs.shape[0]):
+        loss = outputs.dtype.type(0)
+        for j in range(outputs.shape[1]):
+            a = outputs[i, j] + bias[j]
+            loss += softplus(a) - a * x[i, j]
+            d = sigmoid(a) - x[i, j]
+            outputs[i, j] = d
+            d_bias[j] += d
+        log_likelihood[i] = -loss
+        total -= float(loss)
+    return total
+
+
+@kernel
+def _log_likelihood(outputs: Floats, bias: Floats, x: Floats, log_likelihood: Sums) -> None:
+    for i in range(outputs.shape[0]):
+        row = i % x.shape[0]
+        loss = outputs.dtype.type(0)
+        for j in range(outputs.shape[1]):
+            a = outputs[i, j] + bias[j]
+            loss += softplus(a) - a * x[row, j]
+        log_likelihood[i] = -loss
+
+
+@kernel
+def _probabilities(outputs: Floats, bias: Floats) -> None:
+    for i in range(outputs.shape[0]):
+        for j in range(outputs.shape[1]):
+            outputs[i, j] = sigmoid(outputs[i, j] + bias[j])
+
+
+def _mean(outputs: Floats, bias: Floats) -> Floats:
+    _probabilities(outputs, bias)
+    return outputs
+
+
+def _sample(outputs: Floats, bias: Floats, *, seed: int, step: int, rows: Rows) -> Floats:
+    probabilities = _mean(outputs, bias)
+    noise.bernoulli(probabilities, probabilities, seed=seed, stream=noise.Stream.OBSERVATION, step=step, rows=rows)
+    return probabilities
+
+
+def _check_data(data: Array) -> None:
+    place = first_outside(data, 0, 1)
+    if place:
+        raise DataError(
+            f"value {data[place]} in row {place[0]}, column {place[1]}: the Bernoulli likelihood is for data in "
+            "[0, 1]; scale the data or use the gaussian likelihood"
+        )
+
+
+def _initial_bias(feature_means: Sums) -> Sums:
+    means = np.clip(feature_means, _RAREST, 1 - _RAREST)
+    return np.log(means) - np.log1p(-means)

@@ -1,0 +1,1 @@
+"""Update rules and schedules: pure, state in and state out."""

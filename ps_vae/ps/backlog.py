@@ -1,0 +1,186 @@
+"""The steps that are being worked on, and who gets which part of them next. No sockets, no clock.
+
+Under bsp and ssp:N the steps lowest … lowest+N+1 may be open: the last of them is given out ahead, to be computed as soon as its
+weights are there, so that nobody waits for a message that could have come before. Each active worker takes one share of each step,
+in proportion to its speed. Under asp a worker takes a whole step.
+"""
+
+from collections.abc import Iterable
+
+from ps_vae.ps.members import Client
+from ps_vae.ps.shard import RunRules
+from ps_vae.ps.work import Lease, StepWork, fair_share
+
+__all__ = ["LEASE_SECONDS", "Backlog"]
+
+# The least time that work may take before it is given to somebody else, and what a worker of unknown speed gets.
+LEASE_SECONDS = 1.0
+_FIRST_LEASE_SECONDS = 10.0
+# How many times longer than expected a worker may take.
+_PATIENCE = 8.0
+
+
+class Backlog:
+    """Open steps.
+
+    Invariants: steps below `lowest` are applied by every shard, and closed;
+                a microbatch of an open step is in its pool or in exactly one of its leases;
+                no step at or above `limit` is ever opened.
+    """
+
+    def __init__(self, rules: RunRules, lowest: int) -> None:
+        self.rules = rules
+        self.lowest = lowest
+        self.limit = rules.steps
+        self.opened = lowest
+        self.reissued = 0
+        self.steps: dict[int, StepWork] = {}
+        self._tickets = 0
+        # Leases of steps that were finished by others: their workers are still busy with them.
+        self._outlived: dict[int, Lease] = {}
+
+    def next_work(self, worker: Client, active: Iterable[Client], now: float) -> Lease | None:
+        """What an idle worker is to do, or None where there is nothing for it now."""
+        peers = [peer for peer in active if peer is not worker]
+        for work in self._lost_work():
+            idle = [peer for peer in peers if peer.idle]
+            return self._lease(worker, work, self._share(work, worker, idle, peers), now)
+        if not self.rules.consistency.in_order:
+            return self._whole_step(worker, now)
+        for step in range(self.lowest, min(self._window_end(), self.limit)):
+            work = self._open(step)
+            if worker.session in work.claimed or not work.pool:
+                continue
+            work.claimed.add(worker.session)
+            waiting = [peer for peer in peers if peer.session not in work.claimed]
+            share = self._share(work, worker, waiting, peers)
+            if share:
+                return self._lease(worker, work, share, now)
+            worker.had_no_share()
+        return None
+
+    def delivered(self, worker: Client, now: float) -> None:
+        """The worker has pushed its lease's blocks to every shard."""
+        if (found := self.lease_of(worker)) is not None:
+            work, lease = found
+            lease.delivered = True
+            work.settle(now)
+        self._drop(worker)
+
+    def lease_of(self, worker: Client) -> tuple[StepWork, Lease] | None:
+        """The step and the lease that a worker holds."""
+        for work in self.steps.values():
+            if worker.lease in work.leases:
+                return work, work.leases[worker.lease]
+        return None
+
+    def lost(self, worker: Client) -> None:
+        """The worker will not deliver: its work, and the shares it has not come for, are anyone's."""
+        if (found := self.lease_of(worker)) is not None:
+            self._orphan(found[0], found[1].ticket)
+        self._drop(worker)
+        for work in self.steps.values():
+            work.orphaned = work.orphaned or (bool(work.pool) and worker.session not in work.claimed)
+
+    def refused(self, ticket: int) -> int | None:
+        """The result of a lease cannot be used: its work is anyone's. Returns its step, None where that is applied."""
+        for work in self.steps.values():
+            if ticket in work.leases:
+                self._orphan(work, ticket)
+                return work.step
+        return None
+
+    def advance(self, lowest: int, finished: Iterable[int], now: float) -> None:
+        """Every shard has applied all steps below `lowest`, and the `finished` ones beyond it."""
+        self.lowest = lowest
+        gone = [step for step in self.steps if step < lowest] + [step for step in finished if step in self.steps]
+        for step in gone:
+            for lease in self.steps.pop(step).leases.values():
+                if not lease.delivered:
+                    lease.deadline = now + lease.seconds if lease.deadline is None else lease.deadline
+                    self._outlived[lease.ticket] = lease
+        for work in self.steps.values():
+            for lease in work.leases.values():
+                if lease.deadline is None and self._is_computable(work.step):
+                    lease.deadline = now + lease.seconds
+
+    def overdue(self, now: float) -> list[Lease]:
+        """Leases whose time is over; their work is anyone's from now on."""
+        late = []
+        for work in self.steps.values():
+            for lease in list(work.leases.values()):
+                if not lease.delivered and lease.deadline is not None and lease.deadline < now:
+                    self._orphan(work, lease.ticket)
+                    late.append(lease)
+        for ticket in [t for t, lease in self._outlived.items() if lease.deadline is not None and lease.deadline < now]:
+            late.append(self._outlived.pop(ticket))
+        return late
+
+    def reissue_undelivered(self, now: float) -> None:
+        """A step that nobody works on and that is not applied lost a push on the way: all of it is anyone's again."""
+        for work in self.steps.values():
+            in_turn = not self.rules.consistency.in_order or work.step == self.lowest
+            if in_turn and work.settled_at is not None and work.settled_at + LEASE_SECONDS < now:
+                for ticket in list(work.leases):
+                    self._orphan(work, ticket)
+
+    def stop_opening(self) -> int:
+        """Open no further step; returns the version at which all open ones are applied."""
+        self.limit = max(self.opened, self.lowest)
+        return self.limit
+
+    def _window_end(self) -> int:
+        return self.lowest + (self.rules.consistency.bound or 0) + 2
+
+    def _is_computable(self, step: int) -> bool:
+        return self.rules.consistency.usable(step).low <= self.lowest
+
+    def _lost_work(self) -> Iterable[StepWork]:
+        for step in sorted(self.steps):
+            if self.steps[step].orphaned and self.steps[step].pool and self._is_computable(step):
+                yield self.steps[step]
+
+    def _open(self, step: int) -> StepWork:
+        self.opened = max(self.opened, step + 1)
+        return self.steps.setdefault(step, StepWork(step, self.rules.microbatches))
+
+    def _whole_step(self, worker: Client, now: float) -> Lease | None:
+        # Shards apply steps in different orders; a milestone is a version at which they all hold the same ones.
+        milestone = (self.lowest // self.rules.milestone + 1) * self.rules.milestone
+        step = max(self.opened, self.lowest)
+        if step >= min(milestone, self.limit):
+            return None
+        return self._lease(worker, self._open(step), self.rules.microbatches, now)
+
+    def _share(self, work: StepWork, worker: Client, waiting: list[Client], peers: list[Client]) -> int:
+        if not waiting:
+            return work.left
+        known = [client.pace for client in (worker, *peers) if client.pace is not None]
+        usual = sum(known) / len(known) if known else 1.0
+        others = sum(1.0 / (peer.pace or usual) for peer in waiting)
+        return fair_share(work.left, 1.0 / (worker.pace or usual), others)
+
+    def _lease(self, worker: Client, work: StepWork, share: int, now: float) -> Lease | None:
+        blocks = work.take(share)
+        if not blocks:
+            return None
+        work.orphaned = work.orphaned and bool(work.pool)
+        self._tickets += 1
+        size = sum(len(block) for block in blocks)
+        seconds = _FIRST_LEASE_SECONDS if worker.pace is None else max(LEASE_SECONDS, _PATIENCE * worker.pace * size)
+        deadline = now + seconds if self._is_computable(work.step) else None
+        lease = Lease(self._tickets, worker.session, work.step, blocks, seconds, deadline)
+        work.leases[lease.ticket] = lease
+        worker.ticket = worker.lease = lease.ticket
+        worker.microbatches = size
+        worker.idle = False
+        return lease
+
+    def _drop(self, worker: Client) -> None:
+        if worker.lease is not None:
+            self._outlived.pop(worker.lease, None)
+        worker.lease = None
+
+    def _orphan(self, work: StepWork, ticket: int) -> None:
+        self.reissued += len(work.leases[ticket].blocks)
+        work.orphan(ticket)

@@ -1,0 +1,54 @@
+"""Arrays of one size that are used again once nobody reads them any more.
+
+A fresh array of a few megabytes costs a page fault every 4 KiB, more than the arithmetic done on it; and what is on its way
+out must not be written to. So arrays rotate: `take` one, `give` it back, and `hold` it for as long as a reader says it is busy.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Buffers"]
+
+Array = npt.NDArray[np.float32]
+
+
+class Buffers:
+    """A pool of float32 arrays of `size` elements.
+
+    Invariant: `take` never returns an array that was not given back, nor one that a holder still reads.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.made = 0
+        self._free: list[Array] = []
+        self._readers: dict[int, list[Callable[[], bool]]] = {}
+
+    def take(self) -> Array:
+        """An array of undefined contents."""
+        for position, array in enumerate(self._free):
+            if self._is_idle(array):
+                return self._free.pop(position)
+        self.made += 1
+        return np.zeros(self.size, np.float32)
+
+    def give(self, array: Array) -> None:
+        """Return what was taken. It may still be held."""
+        self._free.append(array)
+
+    def hold(self, array: Array, is_done: Callable[[], bool]) -> None:
+        """Keep `array` from being taken until `is_done()`."""
+        readers = self._readers.setdefault(array.ctypes.data, [])
+        readers[:] = [reader for reader in readers if not reader()]
+        readers.append(is_done)
+
+    def _is_idle(self, array: Array) -> bool:
+        readers = self._readers.get(array.ctypes.data)
+        if readers is None:
+            return True
+        readers[:] = [reader for reader in readers if not reader()]
+        if not readers:
+            del self._readers[array.ctypes.data]
+        return not readers

@@ -1,0 +1,78 @@
+"""Who is in a run: the workers and evaluators that said hello, and the servers that hold the shards."""
+
+from dataclasses import dataclass, field
+
+from ps_vae.ps.outbox import Sender
+from ps_vae.ps.partition import Slice
+
+__all__ = ["ROLES", "Client", "ShardMember"]
+
+ROLES = ("worker", "evaluator")
+
+# A new pace counts this much against what was known; a worker that had no share forgets its slowness a little each step.
+_NEWEST = 0.2
+_FORGIVEN = 0.98
+
+
+@dataclass(slots=True)
+class Client:
+    """A worker or an evaluator.
+
+    sender  where to answer; changes when its connection does
+    ticket  of the newest work it was given
+    lease   that ticket while the work is neither delivered nor lost
+    idle    it said that it waits for work
+    pace    seconds a microbatch, measured; None before its first
+    """
+
+    session: bytes
+    sender: Sender
+    name: str
+    role: str
+    heard: float
+    ticket: int = 0
+    microbatches: int = 0
+    lease: int | None = None
+    idle: bool = False
+    pace: float | None = None
+    tickets: int = 0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it will come for its share of the next step."""
+        return self.idle or self.lease is not None
+
+    def measured(self, seconds: float) -> None:
+        """Its newest work took `seconds` in all."""
+        pace = max(seconds, 1e-9) / max(1, self.microbatches)
+        # The first piece often waits for a page, a file or a cache.
+        self.pace = pace if self.tickets < 2 or self.pace is None else (1 - _NEWEST) * self.pace + _NEWEST * pace
+        self.tickets += 1
+
+    def had_no_share(self) -> None:
+        """Let a worker that is thought slow come back."""
+        if self.pace is not None:
+            self.pace *= _FORGIVEN
+
+
+@dataclass(slots=True)
+class ShardMember:
+    """A server that holds one slice, and what it has applied."""
+
+    number: int
+    slice: Slice
+    address: str = ""
+    session: bytes | None = None
+    heard: float | None = None
+    before: int = 0
+    beyond: frozenset[int] = field(default_factory=frozenset)
+    pushed: int = 0
+    pulled: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self.heard is not None
+
+    def has(self, step: int) -> bool:
+        """Whether it has applied `step`."""
+        return step < self.before or step in self.beyond

@@ -1,0 +1,112 @@
+"""What a state machine returns: messages to send, and events for whoever watches.
+
+The coordinator and the shards address each other by role and everybody else by the sender that the message came from (on the wire
+a ROUTER's routing id), so that the machines work the same in one process, between processes and in a simulation.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from ps_vae.ps.messages import Message, Snapshot
+
+__all__ = [
+    "COORDINATOR",
+    "Event",
+    "Member",
+    "MilestoneReached",
+    "Output",
+    "Refused",
+    "RunEnded",
+    "Send",
+    "Sender",
+    "ShardAddress",
+    "SnapshotTaken",
+    "StepApplied",
+    "Told",
+]
+
+Sender = Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAddress:
+    """The address of a shard, by number."""
+
+    shard: int
+
+
+COORDINATOR = "coordinator"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `message` to `to`."""
+
+    to: Sender
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class StepApplied:
+    """A shard made `version` by applying `step`; metrics are summed over the step's examples.
+
+    staleness  versions between the weights and the oldest gradient in the step
+    """
+
+    step: int
+    version: int
+    staleness: int
+    metrics: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker came or went; `change` says how, in a word, and `why` in a sentence."""
+
+    name: str
+    change: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message was refused."""
+
+    who: str
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MilestoneReached:
+    """Every shard has applied all steps below `version`."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """Every shard's part of one version is here, in the order of the shards."""
+
+    version: int
+    parts: tuple[Snapshot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An evaluator reported figures about a version."""
+
+    version: int
+    values: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """Everybody was told to stop: the last snapshot is taken, or the run failed."""
+
+    failed: bool
+    reason: str
+
+
+Event = StepApplied | Member | Refused | MilestoneReached | SnapshotTaken | Told | RunEnded
+Output = Send | Event

@@ -1,0 +1,104 @@
+"""The sum of a step's gradients, in the order of its tree.
+
+Siblings are added when both are there, so the bits of the sum do not depend on who pushed what, in which blocks or when:
+floating-point addition commutes, and the tree fixes how it associates. A microbatch is counted once: a block inside one that is there
+is dropped, and a block that contains some that are there takes their place, with the same bits.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.ps.blocks import Block, parent, root, sibling
+from ps_vae.ps.buffers import Buffers
+
+__all__ = ["StepSum", "add_metrics"]
+
+Array = npt.NDArray[np.float32]
+Metrics = tuple[float, ...]
+
+
+def add_metrics(left: Metrics, right: Metrics) -> Metrics:
+    """Element by element, in float64."""
+    return tuple(a + b for a, b in zip(left, right, strict=True))
+
+
+@dataclass(slots=True)
+class _Node:
+    gradient: Array
+    metrics: Metrics
+    pooled: bool
+
+
+class StepSum:
+    """What has arrived of one step's slice.
+
+    Invariants: the nodes are disjoint blocks, no two of them siblings;
+                a node's gradient is the tree sum of its leaves.
+
+    Arrays passed to `add` are read until the next merge and never written to; sums live in arrays from `buffers`.
+    """
+
+    def __init__(self, microbatches: int, buffers: Buffers) -> None:
+        self.microbatches = microbatches
+        self.oldest: int | None = None
+        self._buffers = buffers
+        self._nodes: dict[Block, _Node] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        return root(self.microbatches) in self._nodes
+
+    @property
+    def missing(self) -> int:
+        """Microbatches that have not come."""
+        return self.microbatches - sum(len(block) for block in self._nodes)
+
+    def add(self, block: Block, gradient: Array, metrics: Metrics, version: int) -> bool:
+        """Count `block`, computed on weights of `version`; False where all of it had been counted before."""
+        if self._covers(block):
+            return False
+        for inner in [node for node in self._nodes if node in block]:
+            self._release(self._nodes.pop(inner))
+        node = _Node(gradient, metrics, pooled=False)
+        while block != root(self.microbatches):
+            other = self._nodes.pop(sibling(block, self.microbatches), None)
+            if other is None:
+                break
+            node = self._merge(node, other, node_is_left=block.start < sibling(block, self.microbatches).start)
+            block = parent(block, self.microbatches)
+        self._nodes[block] = node
+        self.oldest = version if self.oldest is None else min(self.oldest, version)
+        return True
+
+    def total(self) -> tuple[Array, Metrics]:
+        """The sum of a complete step; valid until `close`."""
+        node = self._nodes[root(self.microbatches)]
+        return node.gradient, node.metrics
+
+    def close(self) -> None:
+        """Give every pooled array back."""
+        for node in self._nodes.values():
+            self._release(node)
+        self._nodes.clear()
+
+    def _covers(self, block: Block) -> bool:
+        top = root(self.microbatches)
+        while block not in self._nodes:
+            if block == top:
+                return False
+            block = parent(block, self.microbatches)
+        return True
+
+    def _merge(self, node: _Node, other: _Node, *, node_is_left: bool) -> _Node:
+        left, right = (node, other) if node_is_left else (other, node)
+        out = node.gradient if node.pooled else other.gradient if other.pooled else self._buffers.take()
+        np.add(left.gradient, right.gradient, out=out)
+        if node.pooled and other.pooled:
+            self._buffers.give(other.gradient)
+        return _Node(out, add_metrics(left.metrics, right.metrics), pooled=True)
+
+    def _release(self, node: _Node) -> None:
+        if node.pooled:
+            self._buffers.give(node.gradient)

@@ -1,0 +1,264 @@
+"""A shard: one slice of the parameter vector, and the steps that are being collected for it. No sockets, no clock.
+
+    message         when                                         effect
+    push            its microbatches have not all been counted   counted, in its place in the step's tree
+                    they have                                    dropped: a resent or re-issued push is a no-op
+                    run, step, block, version, size or a number  refused (PeerError): nothing changes
+                    in it is wrong
+    pull, push.then a published version is wanted                answered
+                    a later one                                  answered when it is published
+                    only versions that are gone                  refused: `gone`
+    take-snapshot   at that version, or before it                sent now, or when it is reached
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.errors import PeerError
+from ps_vae.ps.blocks import Block, is_block
+from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.consistency import Consistency, Versions
+from ps_vae.ps.messages import Applied, Error, Pull, Push, Snapshot, TakeSnapshot, Weights
+from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
+from ps_vae.ps.reduction import Metrics, StepSum
+
+__all__ = ["RunRules", "Shard", "ShardState", "Traffic", "Update"]
+
+Array = npt.NDArray[np.float32]
+
+# A shard tells the coordinator where it is at least this often, so that a lost message costs no more.
+_REPEAT_SECONDS = 1.0
+# Steps that an asynchronous push may be ahead of the first unapplied one; bounds what a stray push can make us remember.
+_ASYNCHRONOUS_WINDOW = 100_000
+
+Update = Callable[[Array, Array, dict[str, Array], int, Array], None]
+"""update(weights, summed gradient, optimizer state, version, out): one optimizer step, written into `out`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRules:
+    """What all members of a run have to agree on.
+
+    run           16 random bytes that name the run
+    microbatches  leaves of a step's tree
+    steps         how many there are
+    milestone     a snapshot is taken each time that so many steps are in the weights
+    """
+
+    run: bytes
+    microbatches: int
+    steps: int
+    consistency: Consistency
+    milestone: int
+
+    def is_milestone(self, version: int) -> bool:
+        return version % self.milestone == 0 or version == self.steps
+
+
+@dataclass(slots=True)
+class ShardState:
+    """What a shard starts from, and all that a restart needs: weights and optimizer state at a version."""
+
+    version: int
+    weights: Array
+    optimizer: dict[str, Array]
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes that a shard's pushes and pulls have put on the wire; whoever holds the sockets counts them."""
+
+    pushed: int = 0
+    pulled: int = 0
+
+
+class Shard:
+    """One slice of the parameter vector.
+
+    Invariants: the weights hold exactly the steps below `before` and those in `beyond`, each once;
+                version = before + len(beyond), and it never decreases;
+                a published array is never written to again while it is published or being read.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        rules: RunRules,
+        state: ShardState,
+        update: Update,
+        buffers: Buffers,
+        is_finite: Callable[[Array], bool] = lambda array: bool(np.isfinite(array).all()),
+    ) -> None:
+        self.number = number
+        self.rules = rules
+        self.version = self.before = state.version
+        self.beyond: set[int] = set()
+        self.duplicates = 0
+        self.traffic = Traffic()
+        self.buffers = buffers
+        self._update = update
+        self._is_finite = is_finite
+        self._optimizer = state.optimizer
+        self._metrics: Metrics = ()
+        self._sums: dict[int, StepSum] = {}
+        self._published: dict[int, Array] = {self.version: state.weights}
+        self._pinned = self.version
+        self._waiting: dict[Sender, Versions] = {}
+        self._snapshots: set[int] = set()
+        self._told_at = float("-inf")
+
+    @property
+    def weights(self) -> Array:
+        """The newest published slice; not to be written to."""
+        return self._published[self.version]
+
+    def handle(self, sender: Sender, message: Push | Pull | TakeSnapshot, now: float) -> list[Output]:
+        """Take one message. PeerError where it is refused; nothing has changed then."""
+        match message:
+            case Push():
+                return self._push(sender, message, now)
+            case Pull():
+                self._same_run(message.run)
+                return self._pull(sender, Versions(*message.want))
+            case TakeSnapshot():
+                return self._take_snapshot(message.version)
+
+    def tick(self, now: float) -> list[Output]:
+        """Call at least every tenth of a second."""
+        if now - self._told_at < _REPEAT_SECONDS:
+            return []
+        return [self._tell(now)]
+
+    def forget(self, sender: Sender) -> None:
+        """The sender is gone: do not answer it any more."""
+        self._waiting.pop(sender, None)
+
+    def _push(self, sender: Sender, push: Push, now: float) -> list[Output]:
+        block = self._check(push)
+        outputs: list[Output] = []
+        if push.step < self.before or push.step in self.beyond:
+            self.duplicates += 1
+        else:
+            self._check_finite(push)
+            total = self._sums.setdefault(push.step, StepSum(self.rules.microbatches, self.buffers))
+            if not total.add(block, push.payload[0], push.metrics, push.version):
+                self.duplicates += 1
+            outputs = self._apply_what_is_complete(now)
+        if push.then is not None:
+            outputs += self._pull(sender, Versions(*push.then))
+        return outputs
+
+    def _same_run(self, run: bytes) -> None:
+        if run != self.rules.run:
+            raise PeerError("wrong-run", f"this server works on run {self.rules.run.hex()}, not {run.hex()}")
+
+    def _check(self, push: Push) -> Block:
+        self._same_run(push.run)
+        block = Block(push.start, push.stop)
+        if not is_block(block, self.rules.microbatches):
+            raise PeerError("bad-block", f"[{push.start}, {push.stop}) is no block of {self.rules.microbatches} microbatches")
+        window = self.rules.consistency.bound
+        last = min(self.rules.steps, self.before + 1 + (_ASYNCHRONOUS_WINDOW if window is None else window))
+        if push.step >= last:
+            raise PeerError("bad-step", f"step {push.step} is not open; steps below {last} are")
+        usable = self.rules.consistency.usable(push.step)
+        if push.version not in usable or push.version > self.version:
+            raise PeerError("stale", f"step {push.step} was computed on version {push.version}, allowed are {usable}")
+        if len(push.payload) != 1 or push.payload[0].size != self.buffers.size:
+            sizes = [vector.size for vector in push.payload]
+            raise PeerError("bad-size", f"a push of {sizes} numbers, this shard owns {self.buffers.size}")
+        return block
+
+    def _check_finite(self, push: Push) -> None:
+        if not self._is_finite(push.payload[0]):
+            at = int(np.flatnonzero(~np.isfinite(push.payload[0]))[0])
+            raise PeerError("not-finite", f"step {push.step}: the gradient is {push.payload[0][at]} at element {at} of the slice")
+
+    def _apply_what_is_complete(self, now: float) -> list[Output]:
+        outputs: list[Output] = []
+        while (step := self._next_complete()) is not None:
+            outputs += self._apply(step, now)
+        return outputs
+
+    def _next_complete(self) -> int | None:
+        """The step to apply now: the next in order, or under asp any that is whole."""
+        steps = (self.before,) if self.rules.consistency.in_order else tuple(self._sums)
+        for step in steps:
+            if step in self._sums and self._sums[step].is_complete:
+                return step
+        return None
+
+    def _apply(self, step: int, now: float) -> list[Output]:
+        total = self._sums.pop(step)
+        gradient, self._metrics = total.total()
+        out = self.buffers.take()
+        self._update(self.weights, gradient, self._optimizer, self.version, out)
+        staleness = max(0, self.version - (total.oldest or 0))
+        total.close()
+        self.version += 1
+        self._mark(step)
+        self._publish(out)
+        applied = StepApplied(step, self.version, staleness, self._metrics)
+        return [applied, self._tell(now), *self._due_snapshots(), *self._answers()]
+
+    def _mark(self, step: int) -> None:
+        self.beyond.add(step)
+        while self.before in self.beyond:
+            self.beyond.remove(self.before)
+            self.before += 1
+
+    def _publish(self, weights: Array) -> None:
+        """Keep the version before, for work of this step that another shard still lacks, and the last milestone."""
+        self._published[self.version] = weights
+        if self.rules.is_milestone(self.version):
+            self._pinned = self.version
+        for version in [v for v in self._published if v < self.version - 1 and v != self._pinned]:
+            self.buffers.give(self._published.pop(version))
+
+    def _tell(self, now: float) -> Send:
+        self._told_at = now
+        return Send(COORDINATOR, Applied(self.number, self.before, tuple(sorted(self.beyond)), *self._counted()))
+
+    def _counted(self) -> tuple[int, int]:
+        return self.traffic.pushed, self.traffic.pulled
+
+    def _pull(self, sender: Sender, want: Versions) -> list[Output]:
+        """Answer with the newest published version wanted, or remember the wish."""
+        if (answer := self._answer(want)) is not None:
+            self._waiting.pop(sender, None)
+            return [Send(sender, answer)]
+        if want.high is not None and want.high <= self.version:
+            # An answer, not an exception: the push that carried the wish may have counted.
+            return [Send(sender, Error("gone", f"version {want.high} is gone; the newest is {self.version}"))]
+        self._waiting[sender] = want
+        return []
+
+    def _answer(self, want: Versions) -> Weights | None:
+        versions = [version for version in self._published if version in want]
+        return Weights(max(versions), (self._published[max(versions)],)) if versions else None
+
+    def _answers(self) -> list[Output]:
+        outputs: list[Output] = []
+        for sender, want in list(self._waiting.items()):
+            if (answer := self._answer(want)) is not None:
+                del self._waiting[sender]
+                outputs.append(Send(sender, answer))
+        return outputs
+
+    def _take_snapshot(self, version: int) -> list[Output]:
+        if version < self.version:
+            raise PeerError("gone", f"a snapshot of version {version} was asked for, the shard is at {self.version}")
+        self._snapshots.add(version)
+        return self._due_snapshots()
+
+    def _due_snapshots(self) -> list[Output]:
+        if self.version not in self._snapshots and not (self.rules.is_milestone(self.version) and not self.beyond):
+            return []
+        self._snapshots.discard(self.version)
+        # The optimizer's arrays are updated in place while the snapshot travels; the weights are never written to.
+        state = tuple(array.copy() for array in self._optimizer.values())
+        names = tuple(self._optimizer)
+        return [Send(COORDINATOR, Snapshot(self.number, self.version, self._metrics, names, (self.weights, *state)))]

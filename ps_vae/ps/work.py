@@ -1,0 +1,104 @@
+"""The work of a step as the coordinator sees it: what is still to be handed out, and who has what.
+
+Pure bookkeeping over microbatch indices; speeds and times are arguments.
+"""
+
+from dataclasses import dataclass, field
+
+from ps_vae.ps.blocks import Block, cover
+
+__all__ = ["Lease", "StepWork", "fair_share"]
+
+
+@dataclass(slots=True)
+class Lease:
+    """Blocks of a step that one worker computes.
+
+    seconds    it may take, from the moment its weights are published
+    deadline   None while they are not
+    delivered  the worker says that its pushes are on their way
+    """
+
+    ticket: int
+    session: bytes
+    step: int
+    blocks: tuple[Block, ...]
+    seconds: float
+    deadline: float | None = None
+    delivered: bool = False
+
+    @property
+    def microbatches(self) -> int:
+        return sum(len(block) for block in self.blocks)
+
+
+@dataclass(slots=True)
+class StepWork:
+    """One open step.
+
+    pool      disjoint runs of microbatches that nobody has, in order
+    leases    what is handed out, by ticket
+    claimed   sessions that had their share
+    orphaned  whether the pool holds work that somebody lost: anyone may take it
+    """
+
+    step: int
+    microbatches: int
+    pool: list[Block] = field(default_factory=list)
+    leases: dict[int, Lease] = field(default_factory=dict)
+    claimed: set[bytes] = field(default_factory=set)
+    orphaned: bool = False
+    settled_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.pool = [Block(0, self.microbatches)]
+
+    @property
+    def left(self) -> int:
+        return sum(len(run) for run in self.pool)
+
+    def take(self, share: int) -> tuple[Block, ...]:
+        """The first `share` microbatches of the pool, as few blocks as they make."""
+        blocks: list[Block] = []
+        while share > 0 and self.pool:
+            run = self.pool[0]
+            stop = min(run.stop, run.start + share)
+            blocks += cover(run.start, stop, self.microbatches)
+            share -= stop - run.start
+            self.pool[:1] = [Block(stop, run.stop)] if stop < run.stop else []
+        return tuple(blocks)
+
+    def orphan(self, ticket: int) -> None:
+        """A lease was lost: its microbatches go back."""
+        lease = self.leases.pop(ticket)
+        runs = sorted([*self.pool, *lease.blocks])
+        self.pool = []
+        for run in runs:
+            if self.pool and self.pool[-1].stop == run.start:
+                self.pool[-1] = Block(self.pool[-1].start, run.stop)
+            else:
+                self.pool.append(run)
+        self.orphaned = True
+        self.settled_at = None
+
+    def settle(self, now: float) -> None:
+        """Note when the last piece of work was delivered."""
+        if not self.pool and all(lease.delivered for lease in self.leases.values()):
+            self.settled_at = now
+
+
+def fair_share(left: int, speed: float, other_speeds: float) -> int:
+    """How many of `left` microbatches a worker takes so that it and the others, sharing the rest, end soonest.
+
+    speed, other_speeds  microbatches a second, of this worker and of those who still take their share together
+    """
+    exact = left * speed / (speed + other_speeds)
+    fewer = int(exact)
+    more = min(left, fewer + 1)
+
+    def seconds(share: int) -> float:
+        if share == left:
+            return share / speed
+        return max(share / speed, (left - share) / other_speeds) if other_speeds else float("inf")
+
+    return more if seconds(more) <= seconds(fewer) else fewer

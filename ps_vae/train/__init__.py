@@ -1,0 +1,1 @@
+"""Runs: joins the model and the parameter server into programs."""

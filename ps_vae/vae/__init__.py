@@ -1,0 +1,1 @@
+"""The variational autoencoder: configuration, parameters, ELBO with its gradient, inference, evidence."""

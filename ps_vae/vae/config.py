@@ -1,0 +1,48 @@
+"""What a model is: sizes and names, checked once, here."""
+
+import math
+from dataclasses import dataclass
+
+from ps_vae.errors import UsageError
+from ps_vae.nn.activations import ACTIVATIONS
+from ps_vae.nn.likelihoods import LIKELIHOODS
+
+__all__ = ["ModelConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A variational autoencoder with dense layers.
+
+    inputs      features of an example
+    hidden      widths of the encoder's hidden layers, any sequence, kept as a tuple; the decoder has the same in
+                reverse; () is a linear model
+    latent      dimensions of z
+    activation  after each hidden layer, a name in ACTIVATIONS
+    likelihood  p(x|z), a name in LIKELIHOODS
+    sigma       standard deviation of the gaussian likelihood, in the unit of the data
+
+    Raises UsageError for what cannot be.
+    """
+
+    inputs: int
+    hidden: tuple[int, ...] = (400,)
+    latent: int = 20
+    activation: str = "relu"
+    likelihood: str = "bernoulli"
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if self.inputs < 1:
+            raise UsageError(f"{self.inputs} inputs: an example has at least one feature")
+        if self.latent < 1:
+            raise UsageError(f"{self.latent} latent dimensions: give at least one")
+        if any(width < 1 for width in self.hidden):
+            raise UsageError(f"hidden widths {', '.join(map(str, self.hidden))}: each has to be at least one")
+        if self.activation not in ACTIVATIONS:
+            raise UsageError(f"activation {self.activation!r} is not known: use {', '.join(ACTIVATIONS)}")
+        if self.likelihood not in LIKELIHOODS:
+            raise UsageError(f"likelihood {self.likelihood!r} is not known: use {', '.join(LIKELIHOODS)}")
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise UsageError(f"sigma {self.sigma}: give a finite number above zero")

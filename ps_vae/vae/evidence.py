@@ -1,0 +1,120 @@
+"""log p(x) of each example by importance sampling, with the posterior as the proposal.
+
+    log p(x) ~ log 1/K sum_k w_k,    log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x),   z_k from q(z|x)
+
+(Rezende et al. 2014, equation 1 of appendix; Burda et al. 2016, equation 8). The mean of the weights is unbiased, its
+logarithm is low by about half the squared standard error. With z = mean + exp(v/2) noise,
+
+    log p(z) - log q(z|x) = 1/2 sum_j (noise_j^2 + v_j - z_j^2)
+
+From the weights also
+    effective sample size   (sum w)^2 / sum w^2, between 1 and K (Kong 1992)
+    standard error          of log p(x): sd(w) / (mean(w) sqrt(K)), by the delta method
+
+Small effective sample sizes say that neither the estimate nor its standard error is to be trusted.
+
+The noise of sample k of an example is column (k mod 500) * latent + j of row = the example's name, step = k // 500,
+in stream EVIDENCE. Each example is encoded and decoded by itself, so its result, bit for bit, does not depend on
+which others are evaluated with it or in which process.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ps_vae.errors import UsageError
+from ps_vae.jit import kernel
+from ps_vae.nn.arrays import Floats, Rows, Sums
+from ps_vae.nn.elementary import exp
+from ps_vae.nn.noise import Stream, standard_normal
+from ps_vae.vae.layout import Parameters
+from ps_vae.vae.network import Workspace, run_decoder, run_encoder
+
+__all__ = ["Evidence", "estimate_evidence"]
+
+
+_CHUNK = 500  # samples decoded at once; part of the noise's address, so results change with it
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Three arrays (rows,) float64: log p(x) in nats, its standard error in nats, the effective sample size."""
+
+    log_evidence: Sums
+    standard_error: Sums
+    effective_sample_size: Sums
+
+
+def estimate_evidence(parameters: Parameters, x: Floats, *, samples: int, seed: int, rows: Rows) -> Evidence:
+    """Estimate log p(x) of each row of `x` (n, inputs).
+
+    x         float32 or float64, of the dtype of the parameters
+    samples   K, at least 2
+    rows      (n,) int64: the name of each example, e.g. its index in the split
+
+    Raises UsageError for fewer than 2 samples or shapes that do not agree.
+    """
+    config = parameters.config
+    if samples < 2:
+        raise UsageError(f"{samples} importance samples: a standard error needs at least 2")
+    if x.ndim != 2 or x.shape[1] != config.inputs or rows.shape != (len(x),):
+        raise UsageError(
+            f"examples of shape {x.shape} with names of shape {rows.shape}: this model needs (n, {config.inputs}), (n,)"
+        )
+    dtype = parameters.vector.dtype
+    encoder = Workspace(config, 1, dtype)
+    sizes = [min(_CHUNK, samples - start) for start in range(0, samples, _CHUNK)]
+    decoders = {size: Workspace(config, size, dtype) for size in set(sizes)}
+    log_weights = np.empty(samples)
+    evidence = Evidence(*(np.empty(len(x)) for _ in range(3)))
+    for i in range(len(x)):
+        posterior = run_encoder(parameters, x[i : i + 1], encoder)
+        for chunk, size in enumerate(sizes):
+            part = log_weights[chunk * _CHUNK : chunk * _CHUNK + size]
+            _log_weights(parameters, x[i : i + 1], posterior, seed, chunk, rows[i : i + 1], decoders[size], part)
+        evidence.log_evidence[i], evidence.standard_error[i], evidence.effective_sample_size[i] = _summary(log_weights)
+    return evidence
+
+
+def _log_weights(
+    parameters: Parameters,
+    x: Floats,
+    posterior: Floats,
+    seed: int,
+    chunk: int,
+    row: Rows,
+    workspace: Workspace,
+    log_weights: Sums,
+) -> None:
+    noise = workspace.noise.reshape(1, -1)
+    standard_normal(noise, seed=seed, stream=Stream.EVIDENCE, step=chunk, rows=row)
+    _draw(posterior[0], workspace.noise, workspace.z, log_weights)
+    outputs = run_decoder(parameters, workspace.z, workspace)
+    workspace.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, x, workspace.log_likelihood)
+    log_weights += workspace.log_likelihood
+
+
+@kernel
+def _draw(posterior: Floats, noise: Floats, z: Floats, log_ratio: Sums) -> None:
+    latent = z.shape[1]
+    half = posterior.dtype.type(0.5)
+    deviation = np.empty(latent, posterior.dtype)
+    log_volume = 0.0
+    for j in range(latent):
+        deviation[j] = exp(half * posterior[latent + j])
+        log_volume += posterior[latent + j]
+    for i in range(z.shape[0]):
+        squares = 0.0
+        for j in range(latent):
+            z[i, j] = posterior[j] + deviation[j] * noise[i, j]
+            squares += noise[i, j] * noise[i, j] - z[i, j] * z[i, j]
+        log_ratio[i] = 0.5 * (log_volume + squares)
+
+
+def _summary(log_weights: Sums) -> tuple[float, float, float]:
+    top = log_weights.max()
+    weights = np.exp(log_weights - top)
+    mean = weights.mean()
+    standard_error = weights.std(ddof=1) / (mean * math.sqrt(len(weights)))
+    return top + math.log(mean), standard_error, weights.sum() ** 2 / np.square(weights).sum()

@@ -1,0 +1,54 @@
+"""Initial weights, a pure function of the seed.
+
+    before a relu          normal, variance 2 / fan_in                  He et al. (2015), equation 10
+    before anything else   uniform in +-sqrt(6 / (fan_in + fan_out))    Glorot & Bengio (2010), equation 16
+
+Biases are zero, except the likelihood's where the means of the features are given: then it is what makes the mean of
+p(x) that of the data (Bernoulli: the logits of the pixel means).
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.errors import UsageError
+from ps_vae.nn.activations import ACTIVATIONS
+from ps_vae.nn.arrays import Sums
+from ps_vae.nn.likelihoods import likelihood
+from ps_vae.nn.noise import Stream, standard_normal, uniform
+from ps_vae.vae.layout import ParameterLayout
+
+__all__ = ["initial_weights"]
+
+
+def initial_weights(layout: ParameterLayout, seed: int, pixel_means: Sums | None = None) -> npt.NDArray[np.float32]:
+    """A new vector (layout.size,) of initial weights; padding is zero.
+
+    seed          the run's
+    pixel_means   (inputs,) means of the features over the training data, or None for a zero bias
+
+    Raises UsageError when the means are not one a feature.
+    """
+    config = layout.config
+    vector: npt.NDArray[np.float32] = layout.zeros()
+    views = layout.views(vector)
+    for index, tensor in enumerate(layout):
+        if not tensor.name.endswith(".weight"):
+            continue
+        fan_in, fan_out = tensor.shape
+        weight = views[tensor.name]
+        rows = np.arange(fan_in, dtype=np.int64)
+        hidden = tensor.name.startswith(("encoder.", "decoder."))
+        if hidden and ACTIVATIONS[config.activation].rectifies:
+            standard_normal(weight, seed=seed, stream=Stream.INITIAL, step=index, rows=rows)
+            weight *= np.float32(math.sqrt(2 / fan_in))
+        else:
+            uniform(weight, seed=seed, stream=Stream.INITIAL, step=index, rows=rows)
+            weight -= np.float32(0.5)
+            weight *= np.float32(2 * math.sqrt(6 / (fan_in + fan_out)))
+    if pixel_means is not None:
+        if pixel_means.shape != (config.inputs,):
+            raise UsageError(f"means of shape {pixel_means.shape} for a model with {config.inputs} inputs")
+        views["likelihood.bias"][:] = likelihood(config.likelihood, config.sigma).initial_bias(pixel_means)
+    return vector

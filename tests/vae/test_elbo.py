@@ -1,0 +1,252 @@
+"""The ELBO and its gradient: against central differences, an independent model, and themselves elsewhere in memory."""
+
+import tracemalloc
+
+import autograd
+import autograd.numpy as anp
+import autograd.scipy.stats
+import numpy as np
+import pytest
+
+from ps_vae.errors import UsageError
+from ps_vae.nn.activations import ACTIVATIONS
+from ps_vae.nn.likelihoods import LIKELIHOODS
+from ps_vae.vae.config import ModelConfig
+from ps_vae.vae.elbo import ElboSums, elbo_gradient
+from ps_vae.vae.initial import initial_weights
+from ps_vae.vae.layout import ParameterLayout
+from ps_vae.vae.network import Workspace
+
+DEPTHS = [(), (4,), (4, 3), (5, 4, 3)]
+BETA = 0.6
+
+
+class Problem:
+    """A small model at weights where every unit is alive, a batch and its noise."""
+
+    def __init__(self, config: ModelConfig, rows: int = 3, dtype: type = np.float64) -> None:
+        generator = np.random.default_rng(11)
+        self.layout = ParameterLayout(config)
+        self.weights = self.layout.zeros(dtype)
+        for view in self.layout.views(self.weights).values():
+            view[:] = generator.normal(size=view.shape) / np.sqrt(view.shape[0])
+        self.batch = generator.random((rows, config.inputs)).astype(dtype)
+        self.noise = generator.normal(size=(rows, config.latent)).astype(dtype)
+        self.workspace = Workspace(config, rows, dtype)
+
+    def gradient(self, weights: np.ndarray) -> tuple[ElboSums, np.ndarray]:
+        gradient = self.layout.zeros(weights.dtype)
+        sums = elbo_gradient(
+            self.layout.bind(weights),
+            self.batch,
+            self.noise,
+            beta=BETA,
+            workspace=self.workspace,
+            gradient=self.layout.bind(gradient),
+        )
+        return sums, gradient
+
+    def loss(self, weights: np.ndarray) -> float:
+        sums, _ = self.gradient(weights)
+        return BETA * sums.kl - sums.log_likelihood
+
+
+def _independent_loss(weights: dict, batch: np.ndarray, noise: np.ndarray, config: ModelConfig):
+    """-(log-likelihood, KL) summed over rows, as the textbook writes it; differentiated by HIPS autograd."""
+    act = {
+        "identity": lambda a: a,
+        "relu": lambda a: anp.where(a > 0, a, 0.0),
+        "sigmoid": lambda a: 1 / (1 + anp.exp(-a)),
+        "softplus": lambda a: anp.log(1 + anp.exp(a)),
+        "tanh": anp.tanh,
+    }[config.activation]
+    h = batch
+    for k in range(len(config.hidden)):
+        h = act(h @ weights[f"encoder.{k}.weight"] + weights[f"encoder.{k}.bias"])
+    u = h @ weights["posterior.weight"] + weights["posterior.bias"]
+    mean, u = u[:, : config.latent], u[:, config.latent :]
+    v = u + anp.log(1 + anp.exp(-20 - u)) - anp.log(1 + anp.exp(u - 10))
+    h = mean + anp.sqrt(anp.exp(v)) * noise
+    for k in range(len(config.hidden)):
+        h = act(h @ weights[f"decoder.{k}.weight"] + weights[f"decoder.{k}.bias"])
+    a = h @ weights["likelihood.weight"] + weights["likelihood.bias"]
+    if config.likelihood == "bernoulli":
+        p = 1 / (1 + anp.exp(-a))
+        log_likelihood = anp.sum(batch * anp.log(p) + (1 - batch) * anp.log(1 - p))
+    else:
+        log_likelihood = anp.sum(autograd.scipy.stats.norm.logpdf(batch, a, config.sigma))
+    kl = -0.5 * anp.sum(1 + v - mean**2 - anp.exp(v))
+    return log_likelihood, kl
+
+
+@pytest.mark.parametrize("hidden", DEPTHS, ids=len)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_gradient_matches_central_differences(likelihood: str, activation: str, hidden: tuple[int, ...]) -> None:
+    problem = Problem(ModelConfig(5, hidden, 2, activation, likelihood, sigma=0.8))
+    _, gradient = problem.gradient(problem.weights)
+    step = 1e-5
+    slopes = np.zeros_like(gradient)
+    for tensor in problem.layout:
+        for index in range(tensor.offset, tensor.offset + int(np.prod(tensor.shape))):
+            moved = problem.weights.copy()
+            moved[index] += step
+            above = problem.loss(moved)
+            moved[index] -= 2 * step
+            slopes[index] = (above - problem.loss(moved)) / (2 * step)
+    error = np.linalg.norm(gradient - slopes) / np.linalg.norm(slopes)
+    worst = problem.layout.tensor_at(int(np.abs(gradient - slopes).argmax()))
+    assert error <= 1e-6, f"relative error {error:.1e}, largest in {worst}"
+
+
+@pytest.mark.parametrize("hidden", DEPTHS, ids=len)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_elbo_and_gradient_are_those_of_an_independent_model(
+    likelihood: str, activation: str, hidden: tuple[int, ...]
+) -> None:
+    config = ModelConfig(5, hidden, 2, activation, likelihood, sigma=0.8)
+    problem = Problem(config)
+    sums, gradient = problem.gradient(problem.weights)
+    views = problem.layout.views(problem.weights)
+
+    def loss(weights: dict):
+        log_likelihood, kl = _independent_loss(weights, problem.batch, problem.noise, config)
+        return BETA * kl - log_likelihood
+
+    expected = autograd.grad(loss)({name: view.copy() for name, view in views.items()})
+    np.testing.assert_allclose(sums, _independent_loss(views, problem.batch, problem.noise, config), rtol=1e-12)
+    for name, view in problem.layout.views(gradient).items():
+        np.testing.assert_allclose(view, expected[name], rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_gradient_reaches_through_the_bound_of_the_log_variance(likelihood: str) -> None:
+    problem = Problem(ModelConfig(5, (4,), 2, "tanh", likelihood))
+    problem.layout.views(problem.weights)["posterior.bias"][2:] = [-18, 9]
+    _, gradient = problem.gradient(problem.weights)
+    slope = problem.layout.views(gradient)["posterior.bias"]
+    step, first = 1e-5, problem.layout.tensors[3].offset
+    for column in (2, 3):
+        up, down = problem.weights.copy(), problem.weights.copy()
+        up[first + column] += step
+        down[first + column] -= step
+        assert slope[column] == pytest.approx((problem.loss(up) - problem.loss(down)) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_float32_agrees_with_float64(likelihood: str, activation: str) -> None:
+    config = ModelConfig(60, (40, 30), 7, activation, likelihood)
+    single, double = Problem(config, rows=16, dtype=np.float32), Problem(config, rows=16)
+    double.weights[:], double.batch, double.noise = (
+        single.weights,
+        single.batch.astype(float),
+        single.noise.astype(float),
+    )
+    (sums, gradient), (exact_sums, exact) = single.gradient(single.weights), double.gradient(double.weights)
+    np.testing.assert_allclose(sums, exact_sums, rtol=1e-5)
+    assert np.linalg.norm(gradient - exact) <= 1e-5 * np.linalg.norm(exact)
+
+
+def test_rows_add_up_and_beta_is_not_in_the_sums() -> None:
+    problem = Problem(ModelConfig(5, (4,), 2), rows=4)
+    sums, whole = problem.gradient(problem.weights)
+    assert sums.log_likelihood == pytest.approx(problem.workspace.log_likelihood.sum(), rel=1e-12)
+    assert sums.kl == pytest.approx(problem.workspace.kl.sum(), rel=1e-12)
+    workspace, parts = Workspace(problem.layout.config, 1, np.float64), []
+    for row in range(4):
+        part = problem.layout.zeros(np.float64)
+        elbo_gradient(
+            problem.layout.bind(problem.weights),
+            problem.batch[row : row + 1],
+            problem.noise[row : row + 1],
+            beta=BETA,
+            workspace=workspace,
+            gradient=problem.layout.bind(part),
+        )
+        parts.append(part)
+    np.testing.assert_allclose(whole, sum(parts), rtol=1e-10, atol=1e-12)
+
+
+def test_padding_of_the_gradient_is_not_touched() -> None:
+    problem = Problem(ModelConfig(5, (3,), 2))
+    _, gradient = problem.gradient(problem.weights)
+    for view in problem.layout.views(gradient).values():
+        view[:] = 0
+    assert not gradient.any()
+
+
+def test_same_bits_wherever_the_arrays_lie() -> None:
+    config = ModelConfig(98, (50,), 10)
+    problem = Problem(config, rows=32, dtype=np.float32)
+    _, first = problem.gradient(problem.weights)
+
+    def moved(array: np.ndarray, elements: int) -> np.ndarray:
+        memory = np.zeros(array.size + 16 + elements, array.dtype)
+        copy = memory[elements : elements + array.size].reshape(array.shape)
+        copy[...] = array
+        return copy
+
+    for elements in (1, 2, 5, 8):
+        gradient = moved(problem.layout.zeros(), elements)
+        elbo_gradient(
+            problem.layout.bind(moved(problem.weights, elements)),
+            moved(problem.batch, elements),
+            moved(problem.noise, elements),
+            beta=BETA,
+            workspace=Workspace(config, 32),
+            gradient=problem.layout.bind(gradient),
+        )
+        np.testing.assert_array_equal(gradient, first)
+
+
+def test_nothing_of_an_earlier_pass_is_left_in_a_later_one() -> None:
+    problem = Problem(ModelConfig(5, (4,), 2), dtype=np.float32)
+    gradient = problem.layout.zeros()
+    bound = problem.layout.bind(gradient), problem.layout.bind(problem.weights)
+    _, expected = problem.gradient(problem.weights)
+    for batch in (np.full_like(problem.batch, np.nan), problem.batch):
+        elbo_gradient(bound[1], batch, problem.noise, beta=BETA, workspace=problem.workspace, gradient=bound[0])
+    np.testing.assert_array_equal(gradient, expected)
+
+
+def test_nan_in_one_example_is_seen_in_the_sums_and_the_gradient() -> None:
+    problem = Problem(ModelConfig(5, (4,), 2), dtype=np.float32)
+    problem.batch[1, 3] = np.nan
+    sums, gradient = problem.gradient(problem.weights)
+    assert np.isnan(sums).all()
+    assert np.isnan(problem.layout.views(gradient)["likelihood.weight"]).all()
+    np.testing.assert_array_equal(np.isnan(problem.workspace.log_likelihood), [False, True, False])
+
+
+def test_no_array_is_allocated() -> None:
+    config = ModelConfig(64, (48,), 16)
+    layout = ParameterLayout(config)
+    weights, gradient = layout.bind(initial_weights(layout, 1)), layout.bind(layout.zeros())
+    workspace = Workspace(config, 64)
+
+    def step() -> None:
+        elbo_gradient(weights, workspace.batch, workspace.noise, beta=1.0, workspace=workspace, gradient=gradient)
+
+    step()
+    tracemalloc.start()
+    step()
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    step()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    smallest_array = 64 * 16 * 4
+    assert peak - before < smallest_array
+
+
+@pytest.mark.parametrize("wrong", ["batch", "noise"])
+def test_arrays_of_another_shape_or_dtype_are_refused(wrong: str) -> None:
+    problem = Problem(ModelConfig(5, (4,), 2), dtype=np.float32)
+    for change in (lambda array: array[:2], lambda array: array.astype(np.float64)):
+        given = {"batch": problem.batch, "noise": problem.noise}
+        given[wrong] = change(given[wrong])
+        bound = problem.layout.bind(problem.weights)
+        with pytest.raises(UsageError, match=f"{wrong} is"):
+            elbo_gradient(bound, **given, beta=1.0, workspace=problem.workspace, gradient=bound)

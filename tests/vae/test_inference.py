@@ -1,0 +1,95 @@
+"""Encoding, decoding, sampling: against the model written out, in chunks and not."""
+
+import numpy as np
+import pytest
+
+from ps_vae.errors import UsageError
+from ps_vae.vae.config import ModelConfig
+from ps_vae.vae.elbo import elbo_gradient
+from ps_vae.vae.inference import decode, elbo_terms, encode, reconstruct, sample_prior
+from ps_vae.vae.layout import ParameterLayout, Parameters
+from ps_vae.vae.network import Workspace
+
+ROWS = 600  # more than two chunks, the last one partly filled
+
+
+def _model(likelihood: str = "bernoulli") -> tuple[Parameters, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(8)
+    layout = ParameterLayout(ModelConfig(30, (20,), 4, "relu", likelihood))
+    vector = layout.zeros()
+    for view in layout.views(vector).values():
+        view[:] = generator.normal(size=view.shape) / np.sqrt(view.shape[0])
+    layout.views(vector)["posterior.bias"][4:] += 11  # log-variances that meet their bound
+    x = generator.random((ROWS, 30)).astype(np.float32)
+    return layout.bind(vector), x, generator.normal(size=(ROWS, 4)).astype(np.float32)
+
+
+def _written_out(parameters: Parameters, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, last = parameters.encoder
+    posterior = np.maximum(x @ first.weight + first.bias, 0) @ last.weight + last.bias
+    mean, u = posterior[:, :4], posterior[:, 4:]
+    return mean, u + np.logaddexp(0, -20 - u) - np.logaddexp(0, u - 10)
+
+
+def _decoded(parameters: Parameters, z: np.ndarray) -> np.ndarray:
+    first, last = parameters.decoder
+    return np.maximum(z @ first.weight + first.bias, 0) @ last.weight + last.bias
+
+
+def test_encode_gives_the_mean_and_the_bounded_log_variance() -> None:
+    parameters, x, _ = _model()
+    posterior = encode(parameters, x)
+    mean, v = _written_out(parameters, x)
+    np.testing.assert_allclose(posterior.mean, mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(posterior.log_variance, v, rtol=1e-5, atol=1e-5)
+    assert posterior.log_variance.max() < 10
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_decode_gives_the_mean_of_the_likelihood(likelihood: str) -> None:
+    parameters, _, z = _model(likelihood)
+    logits = _decoded(parameters, z)
+    expected = logits if likelihood == "gaussian" else 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(decode(parameters, z), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_reconstruction_decodes_the_posterior_mean() -> None:
+    parameters, x, _ = _model()
+    np.testing.assert_array_equal(reconstruct(parameters, x), decode(parameters, encode(parameters, x).mean))
+
+
+def test_prior_samples_are_standard_normal_and_a_longer_list_begins_the_same() -> None:
+    parameters, _, _ = _model()
+    z, means = sample_prior(parameters, 5000, seed=3)
+    assert abs(z.mean()) < 4 / np.sqrt(z.size)
+    assert abs(z.var() - 1) < 4 * np.sqrt(2 / z.size)
+    np.testing.assert_array_equal(sample_prior(parameters, 7, seed=3)[0], z[:7])
+    assert not np.array_equal(sample_prior(parameters, 7, seed=4)[0], z[:7])
+    np.testing.assert_array_equal(means, decode(parameters, z))
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_elbo_terms_of_the_rows_are_those_of_training(likelihood: str) -> None:
+    parameters, x, noise = _model(likelihood)
+    terms = elbo_terms(parameters, x, noise)
+    workspace, layout = Workspace(parameters.config, ROWS), ParameterLayout(parameters.config)
+    elbo_gradient(parameters, x, noise, beta=3.0, workspace=workspace, gradient=layout.bind(layout.zeros()))
+    np.testing.assert_allclose(terms.log_likelihood, workspace.log_likelihood, rtol=1e-4)
+    np.testing.assert_allclose(terms.kl, workspace.kl, rtol=1e-4)
+
+
+def test_no_rows_give_no_results() -> None:
+    parameters, x, noise = _model()
+    assert encode(parameters, x[:0]).mean.shape == (0, 4)
+    assert decode(parameters, noise[:0]).shape == (0, 30)
+    assert elbo_terms(parameters, x[:0], noise[:0]).kl.shape == (0,)
+
+
+def test_rows_of_another_model_are_refused() -> None:
+    parameters, x, noise = _model()
+    with pytest.raises(UsageError, match=r"\(rows, 30\)"):
+        encode(parameters, x[:, :29])
+    with pytest.raises(UsageError, match=r"\(rows, 4\)"):
+        decode(parameters, x)
+    with pytest.raises(UsageError, match="599 rows and 600 examples"):
+        elbo_terms(parameters, x, noise[1:])
