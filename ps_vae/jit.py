@@ -23,7 +23,8 @@ _REASSOCIATE = {"reassoc", "contract", "nsz"}
 
 def exact_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` with IEEE semantics, element by element."""
-    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    # Without a word about fastmath Numba would give a function the flags of the kernel that calls it first.
+    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)(function)
     return compiled
 
 

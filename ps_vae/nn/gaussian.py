@@ -80,6 +80,7 @@ def _bound_posterior(posterior: Floats, bias: Floats, slope: Floats) -> None:
     for i in range(posterior.shape[0]):
         for j in range(latent):
             posterior[i, j] += bias[j]
+        for j in range(latent):
             u = posterior[i, latent + j] + bias[latent + j]
             u = -far if u < -far else u  # b(u) no longer changes out there, but u - (u - 10) loses its digits
             u = far if u > far else u
@@ -114,6 +115,7 @@ def _reparameterise_backward(d_z: Floats, posterior: Floats, noise: Floats, d_po
     for i in range(d_z.shape[0]):
         for j in range(latent):
             d_posterior[i, j] = d_z[i, j]
+        for j in range(latent):
             d_posterior[i, latent + j] = d_z[i, j] * noise[i, j] * (half * exp(half * posterior[i, latent + j]))
 
 

@@ -2,7 +2,7 @@
 
 A counter-based generator has no state: the noise of a row does not depend on the batch it stands in, on the
 process that asks, or on how many columns are asked for. Generator: Philox4x32-10 (Salmon, Moraes, Dror & Shaw,
-"Parallel random numbers: as easy as 1, 2, 3", SC'11, figure 2 and table 2). One call of it turns 128 bits of counter
+"Parallel random numbers: as easy as 1, 2, 3", SC'11). One call of it turns 128 bits of counter
 under 64 bits of key into four 32-bit words:
 
     key       [seed low, seed high]                                          32 + 32 bits

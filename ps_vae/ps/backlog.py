@@ -44,7 +44,7 @@ class Backlog:
         peers = [peer for peer in active if peer is not worker]
         for work in self._lost_work():
             idle = [peer for peer in peers if peer.idle]
-            return self._lease(worker, work, self._share(work, worker, idle, peers), now)
+            return self._lease(worker, work, max(1, self._share(work, worker, idle, peers)), now)
         if not self.rules.consistency.in_order:
             return self._whole_step(worker, now)
         for step in range(self.lowest, min(self._window_end(), self.limit)):
@@ -81,6 +81,19 @@ class Backlog:
         self._drop(worker)
         for work in self.steps.values():
             work.orphaned = work.orphaned or (bool(work.pool) and worker.session not in work.claimed)
+
+    def recall(self, worker: Client) -> bool:
+        """Take back work that was given ahead where lost work has to be done first: nobody else may be free for it."""
+        found = self.lease_of(worker)
+        if found is None or found[1].deadline is not None or not any(self._lost_work()):
+            return False
+        work, lease = found
+        was_orphaned = work.orphaned
+        work.orphan(lease.ticket)
+        work.orphaned = was_orphaned
+        work.claimed.discard(worker.session)
+        worker.lease, worker.idle = None, True
+        return True
 
     def refused(self, ticket: int) -> int | None:
         """The result of a lease cannot be used: its work is anyone's. Returns its step, None where that is applied."""

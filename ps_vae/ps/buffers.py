@@ -1,7 +1,8 @@
 """Arrays of one size that are used again once nobody reads them any more.
 
-A fresh array of a few megabytes costs a page fault every 4 KiB, more than the arithmetic done on it; and what is on its way
-out must not be written to. So arrays rotate: `take` one, `give` it back, and `hold` it for as long as a reader says it is busy.
+A fresh array of a few megabytes costs a page fault every 4 KiB, more than the arithmetic done on it; and what is on its
+way out must not be written to. So arrays rotate: `take` one, `give` it back, and `hold` it for as long as a reader says
+it is busy.
 """
 
 from collections.abc import Callable
@@ -15,13 +16,14 @@ Array = npt.NDArray[np.float32]
 
 
 class Buffers:
-    """A pool of float32 arrays of `size` elements.
+    """A pool of float32 arrays of `size` elements, made by `make` where more are needed.
 
     Invariant: `take` never returns an array that was not given back, nor one that a holder still reads.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, make: Callable[[], Array] | None = None) -> None:
         self.size = size
+        self._make = make if make is not None else lambda: np.zeros(size, np.float32)
         self.made = 0
         self._free: list[Array] = []
         self._readers: dict[int, list[Callable[[], bool]]] = {}
@@ -32,7 +34,7 @@ class Buffers:
             if self._is_idle(array):
                 return self._free.pop(position)
         self.made += 1
-        return np.zeros(self.size, np.float32)
+        return self._make()
 
     def give(self, array: Array) -> None:
         """Return what was taken. It may still be held."""

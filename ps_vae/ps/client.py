@@ -1,34 +1,26 @@
-"""The clients' sockets: a worker's, an evaluator's, and a question asked once."""
+"""The loops of clients, a worker's and an evaluator's: state machines between sockets and arrays."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import zmq
 
-from ps_vae.errors import RefusedError, Unreachable
+from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Stopped, Store
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.connection import Connection
-from ps_vae.ps.evaluator import Evaluator, Measure
-from ps_vae.ps.messages import State, Status, Welcome
-from ps_vae.ps.outbox import Send, ShardAddress
-from ps_vae.ps.worker import Action, Compute, Joined, Result, Stopped, Store, Worker
+from ps_vae.ps.evaluator import Evaluator
+from ps_vae.ps.links import Links
+from ps_vae.ps.messages import Welcome
+from ps_vae.ps.outbox import Send
+from ps_vae.ps.worker import Worker
 
-__all__ = ["Outcome", "WorkerProgram", "evaluate", "status", "work"]
-
-_TICK_SECONDS = 0.05
-_LAST_WORDS_SECONDS = 1.0
-_FRAME_LIMIT = 1 << 33
+__all__ = ["EvaluatorProgram", "Outcome", "WorkerProgram", "evaluate", "work"]
 
 Vector = npt.NDArray[np.float32]
-Session = Worker | Evaluator
 
 
 class WorkerProgram(Protocol):
@@ -44,59 +36,25 @@ class WorkerProgram(Protocol):
         """Something that the operator wants to know."""
 
 
+class EvaluatorProgram(Protocol):
+    """What an evaluator does between the messages."""
+
+    def join(self, welcome: Welcome) -> Vector:
+        """Prepare model and data. Returns the vector that weights are copied into."""
+
+    def measure(self, version: int) -> dict[str, float]:
+        """Figures of the weights in the vector; none where there is nothing to measure on."""
+
+    def say(self, text: str) -> None:
+        """Something that the operator wants to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How the run ended, as far as this client knows."""
 
     failed: bool
     reason: str
-
-
-class _Links:
-    """Connections to the coordinator and, once they are known, the other shards."""
-
-    def __init__(self, address: str, say: Callable[[str], None], timeout: float) -> None:
-        self._context = zmq.Context()
-        self._say = say
-        self._timeout = timeout
-        self._waiting = False
-        self._poller = zmq.Poller()
-        self._links = [Connection(self._context, address, _FRAME_LIMIT)]
-        self._links[0].register(self._poller)
-
-    def open_shards(self, addresses: Sequence[str]) -> None:
-        """Connect to the shards; the first one is the coordinator's server, which is connected."""
-        for link in self._links[1:]:
-            link.close(0.0)
-        self._links[1:] = [Connection(self._context, _on_host(a, self._links[0].address), _FRAME_LIMIT) for a in addresses[1:]]
-        self._poller = zmq.Poller()
-        for link in self._links:
-            link.register(self._poller)
-
-    def send(self, send: Send) -> zmq.MessageTracker | None:
-        shard = send.to.shard if isinstance(send.to, ShardAddress) else 0
-        return self._links[shard].send(send.message)
-
-    def wait(self) -> None:
-        """Until something comes, or a tick has passed. Raises Unreachable where a server is gone for too long."""
-        self._poller.poll(round(1000 * _TICK_SECONDS))
-        down = max(self._links, key=lambda link: link.seconds_down())
-        seconds = down.seconds_down()
-        if seconds > self._timeout:
-            raise Unreachable(f"no server answered at {down.address} within {self._timeout:g} s")
-        if seconds > 1.0 and not self._waiting:
-            self._waiting = True
-            self._say(f"waiting for a server at {down.address} (for {self._timeout:g} s at most)")
-        elif seconds == 0.0:
-            self._waiting = False
-
-    def messages(self) -> list[tuple[int, Any]]:
-        return [(number, message) for number, link in enumerate(self._links) for message in link.messages(0.0)]
-
-    def close(self) -> None:
-        for link in self._links:
-            link.close(_LAST_WORDS_SECONDS)
-        self._context.term()
 
 
 def work(
@@ -110,10 +68,10 @@ def work(
 ) -> Outcome:
     """Work for the run at `address` until it ends or `should_stop`.
 
-    Raises Unreachable after `connect_timeout` seconds without a server, RefusedError where it does not want this worker.
+    Raises Unreachable after `connect_timeout` seconds without a server, RefusedError where it does not want us.
     """
     session = Worker(os.urandom(16), name, fingerprint)
-    links = _Links(address, program.say, connect_timeout)
+    links = Links(address, program.say, connect_timeout)
     state = _Work(session, program, links)
     try:
         state.perform(session.start(time.monotonic()))
@@ -131,7 +89,7 @@ def work(
 class _Work:
     """Performs what a worker's state machine asks for."""
 
-    def __init__(self, session: Worker, program: WorkerProgram, links: _Links) -> None:
+    def __init__(self, session: Worker, program: WorkerProgram, links: Links) -> None:
         self.outcome: Outcome | None = None
         self._session = session
         self._program = program
@@ -184,72 +142,56 @@ class _Work:
 
 def evaluate(
     address: str,
-    join: Callable[[Welcome], Vector],
-    measure: Callable[[int], dict[str, float]],
+    program: EvaluatorProgram,
     *,
     name: str,
-    say: Callable[[str], None],
     connect_timeout: float,
     should_stop: Callable[[], bool],
 ) -> Outcome:
-    """Follow the run at `address`: at each milestone pull its weights into `join`'s vector and report what `measure` says."""
+    """Follow the run at `address` until it ends or `should_stop`: measure the weights of each milestone.
+
+    Raises Unreachable and RefusedError as `work` does.
+    """
     session = Evaluator(os.urandom(16), name)
-    links = _Links(address, say, connect_timeout)
-    weights: Vector = np.zeros(0, np.float32)
+    links = Links(address, program.say, connect_timeout)
+    state = _Evaluation(session, program, links)
     try:
-        actions = session.start(time.monotonic())
-        while True:
-            for action in actions:
-                match action:
-                    case Send():
-                        links.send(action)
-                    case Joined():
-                        links.open_shards([shard for shard, _, _ in action.welcome.shards])
-                        weights = join(action.welcome)
-                    case Store():
-                        weights[action.start : action.start + action.weights.size] = action.weights
-                    case Measure():
-                        values = tuple(measure(action.version).items())
-                        links.send(session.measured(values, time.monotonic()))
-                    case Stopped():
-                        return Outcome(action.failed, action.reason)
+        state.perform(session.start(time.monotonic()))
+        while state.outcome is None:
             links.wait()
             if should_stop():
+                state.perform(session.leave())
                 return Outcome(False, "told to stop")
-            actions = [a for link, message in links.messages() for a in session.handle(link, message, time.monotonic())]
-            actions += session.tick(time.monotonic())
+            for link, message in links.messages():
+                state.perform(session.handle(link, message, time.monotonic()))
+            state.perform(session.tick(time.monotonic()))
+        return state.outcome
     finally:
         links.close()
 
 
-def status(address: str, timeout: float) -> dict[str, Any]:
-    """Ask the coordinator at `address` how it is going.
+class _Evaluation:
+    """Performs what an evaluator's state machine asks for."""
 
-    Raises Unreachable without an answer within `timeout` seconds, RefusedError where the server is none to ask.
-    """
-    context = zmq.Context()
-    connection = Connection(context, address, 1 << 20)
-    try:
-        started = asked = time.monotonic()
-        connection.send(Status())
-        while time.monotonic() - started < timeout:
-            for message in connection.messages(_TICK_SECONDS):
-                if isinstance(message, State):
-                    answer: dict[str, Any] = json.loads(message.json)
-                    return answer
-                raise RefusedError("not-coordinator", f"{address} is not the first server of a run: {message}")
-            if time.monotonic() - asked > 0.2:
-                asked = time.monotonic()
-                connection.send(Status())
-        raise Unreachable(f"no server answered at {address} within {timeout:g} s")
-    finally:
-        connection.close(0.0)
-        context.term()
+    def __init__(self, session: Evaluator, program: EvaluatorProgram, links: Links) -> None:
+        self.outcome: Outcome | None = None
+        self._session = session
+        self._program = program
+        self._links = links
+        self._weights: Vector = np.zeros(0, np.float32)
 
-
-def _on_host(address: str, coordinator: str) -> str:
-    """An address `tcp://*:PORT` is on the coordinator's host."""
-    if not address.startswith("tcp://*:"):
-        return address
-    host = urlsplit(coordinator).hostname or "127.0.0.1"
-    return f"tcp://{f'[{host}]' if ':' in host else host}:{address.rsplit(':', 1)[1]}"
+    def perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send():
+                    self._links.send(action)
+                case Store():
+                    self._weights[action.start : action.start + action.weights.size] = action.weights
+                case Measure():
+                    values = tuple(self._program.measure(action.version).items())
+                    self.perform(self._session.measured(values, time.monotonic()))
+                case Joined():
+                    self._links.open_shards([address for address, _, _ in action.welcome.shards])
+                    self._weights = self._program.join(action.welcome)
+                case Stopped():
+                    self.outcome = Outcome(action.failed, action.reason)

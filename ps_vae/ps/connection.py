@@ -14,6 +14,9 @@ from ps_vae.ps.messages import TO_CLIENT
 
 __all__ = ["Connection"]
 
+# A client trusts its server with memory: 8 GiB, two thousand million weights a shard.
+_FRAME_LIMIT = 1 << 33
+
 
 class Connection:
     """A connection that is made again by itself whenever it breaks.
@@ -21,11 +24,13 @@ class Connection:
     Nothing is queued while the server is not there: what was sent into the void is repeated by the state machines.
     """
 
-    def __init__(self, context: zmq.Context[Any], address: str, frame_limit: int) -> None:
+    def __init__(self, address: str, context: zmq.Context[Any] | None = None) -> None:
         sockets.check_address(address)
         self.address = address
+        self._own_context = None if context is not None else zmq.Context()
+        context = context or self._own_context or zmq.Context()
         self._socket = context.socket(zmq.DEALER)
-        sockets.configure(self._socket, frame_limit)
+        sockets.configure(self._socket, _FRAME_LIMIT)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._down_since: float | None = time.monotonic()
@@ -67,6 +72,8 @@ class Connection:
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         sockets.close(self._socket, linger_seconds=linger_seconds)
+        if self._own_context is not None:
+            self._own_context.term()
 
     def _decode(self, frames: list[zmq.Frame]) -> Any:
         try:

@@ -1,11 +1,12 @@
 """How far workers may be apart: `bsp`, `ssp:N` and `asp`.
 
     bsp     step s is computed on version s exactly: the run is the sequential one, whoever computes it
-    ssp:N   step s is computed on a version >= s - N; steps are applied in order, so no gradient is more than N versions old when
-            it is applied (Ho et al. 2013; the bounded delay of Li et al. 2014). `ssp:0` is bsp
+    ssp:N   step s is computed on a version >= s - N; steps are applied in order, so no gradient is more than N versions
+            old when it is applied (Ho et al. 2013; the bounded delay of Li et al. 2014). `ssp:0` is bsp
     asp     each worker computes whole steps on the newest weights it can get; a step is applied when it arrives, in any order
 
-Under bsp and ssp a step is split among the workers and applied once, when all of its microbatches are there; under asp a step is one block.
+Under bsp and ssp a step is split among the workers and applied once, when all of its microbatches are there; under asp a
+step is one block.
 """
 
 from dataclasses import dataclass

@@ -295,7 +295,11 @@ class Coordinator:
         return [] if lease is None else [Send(worker.sender, _work(lease))]
 
     def _hand_out(self, now: float) -> list[Output]:
-        return [output for client in list(self.clients.values()) for output in self._give(client, now)]
+        outputs = [output for client in self.clients.values() for output in self._give(client, now)]
+        for client in self.clients.values():
+            if self.backlog.recall(client):
+                outputs += self._give(client, now)
+        return outputs
 
     def _trouble(self, trouble: Trouble, now: float) -> list[Output]:
         worker = self._client(trouble.session)

@@ -1,24 +1,25 @@
-"""An evaluator's side of the dialogue: at each milestone it pulls one version from every shard. A state machine without sockets or clock."""
+"""An evaluator's side of the dialogue: at each milestone it pulls one version from every shard. No sockets, no clock.
+
+    state       meaning                                   left by
+    greeting    hello was sent                            welcome -> watching
+    watching    waits for a milestone                     milestone -> fetching
+    fetching    some shard's slice of the milestone is    the last slice -> measuring; a newer milestone -> fetching;
+                missing; it was asked for                 gone (training has passed it) -> watching
+    measuring   the program measures                      measured() -> watching
+    stopped     the run is over                           -
+
+Hello and pulls are repeated until they are answered, the last report for as long as the session lives: the coordinator
+then knows that we are there, and tells us again of a milestone that we have not reported.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ps_vae.errors import RefusedError
-from ps_vae.ps.messages import PROTOCOL, Error, Hello, Message, Milestone, Pull, Report, Stop, Weights, Welcome
+from ps_vae.ps.actions import RETRY_SECONDS, Action, Joined, Measure, Stopped, Store
+from ps_vae.ps.messages import PROTOCOL, Bye, Error, Hello, Message, Milestone, Pull, Report, Stop, Weights, Welcome
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
-from ps_vae.ps.worker import RETRY_SECONDS, Joined, Stopped, Store
 
 __all__ = ["Evaluator", "Measure"]
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """All weights of `version` are there: measure, then call `measured`."""
-
-    version: int
-
-
-Action = Send | Joined | Store | Measure | Stopped
 
 
 class Evaluator:
@@ -28,75 +29,101 @@ class Evaluator:
     """
 
     def __init__(self, session: bytes, name: str) -> None:
+        self.state = "greeting"
+        self.waits_because = ""
         self._hello = Hello(PROTOCOL, session, "evaluator", name, "")
         self._session = session
         self._welcome: Welcome | None = None
-        self._target: int | None = None
+        self._target = 0
         self._missing: set[int] = set()
-        self._reported = 0
+        self._reported: int | None = None
+        self._values: tuple[tuple[str, float], ...] = ()
         self._sent_at = float("-inf")
 
     def start(self, now: float) -> list[Action]:
         """Say hello."""
-        self._welcome, self._sent_at = None, now
+        self.state, self._sent_at = "greeting", now
         return [Send(COORDINATOR, self._hello)]
 
     def handle(self, link: int, message: Message, now: float) -> list[Action]:
-        """Take a message that came over the connection to shard `link` (0: the coordinator's server)."""
+        """Take a message that came from the server of shard `link` (0: the coordinator's). Not while measuring.
+
+        Raises RefusedError where the peer says that we are wrong and will stay so.
+        """
         match message:
-            case Welcome() if self._welcome is None:
-                self._welcome = message
+            case _ if self.state == "stopped":
+                return []
+            case Welcome() if self.state == "greeting":
+                self.state, self._welcome, self._reported, self._values = "watching", message, None, ()
                 return [Joined(message)]
-            case Milestone() if self._welcome is not None:
-                self._target = message.version
-                self._missing = set(range(len(self._welcome.shards)))
-                return self._pull(now)
-            case Weights() if self._welcome is not None and message.version == self._target and link in self._missing:
+            case Milestone() if self.state in ("watching", "fetching"):
+                return self._go_to(message.version, now)
+            case Weights() if self.state == "fetching" and message.version == self._target and link in self._missing:
                 return self._take(link, message)
             case Stop():
+                self.state = "stopped"
                 return [Stopped(message.failed, message.reason)]
             case Error():
                 return self._refused(message, now)
         return []
 
-    def measured(self, values: Sequence[tuple[str, float]], now: float) -> Send:
+    def measured(self, values: Sequence[tuple[str, float]], now: float) -> list[Action]:
         """The figures of the version that was measured."""
-        self._reported, self._target, self._sent_at = self._target or 0, None, now
-        return Send(COORDINATOR, Report(self._session, self._reported, tuple(values)))
+        self.state, self._reported, self._values = "watching", self._target, tuple(values)
+        return self._report(now)
+
+    def leave(self) -> list[Action]:
+        """Go, before the run is over."""
+        self.state = "stopped"
+        return [Send(COORDINATOR, Bye(self._session))]
 
     def tick(self, now: float) -> list[Action]:
         """Repeat what was not answered, and say that we are there."""
-        if now - self._sent_at < RETRY_SECONDS:
+        if now - self._sent_at < RETRY_SECONDS or self.state == "stopped":
             return []
-        if self._welcome is None:
+        if self.state == "greeting":
             return self.start(now)
-        pulls = self._pull(now) if self._target is not None else []
-        return [*pulls, Send(COORDINATOR, Report(self._session, self._reported, ()))]
+        return [*self._pull(), *self._report(now)]
 
-    def _pull(self, now: float) -> list[Action]:
-        self._sent_at = now
-        if self._welcome is None or self._target is None:
+    def _go_to(self, version: int, now: float) -> list[Action]:
+        is_known = version == self._reported or (self.state == "fetching" and version <= self._target)
+        if is_known or self._welcome is None:
+            return []
+        self.state, self._target, self._sent_at = "fetching", version, now
+        self._missing = set(range(len(self._welcome.shards)))
+        return self._pull()
+
+    def _pull(self) -> list[Action]:
+        if self.state != "fetching" or self._welcome is None:
             return []
         pull = Pull(self._welcome.run, (self._target, self._target))
         return [Send(ShardAddress(shard), pull) for shard in sorted(self._missing)]
+
+    def _report(self, now: float) -> list[Action]:
+        self._sent_at = now
+        return [Send(COORDINATOR, Report(self._session, self._reported, self._values))]
 
     def _take(self, link: int, weights: Weights) -> list[Action]:
         if self._welcome is None:
             return []
         _, start, stop = self._welcome.shards[link]
         if len(weights.payload) != 1 or weights.payload[0].size != stop - start:
-            raise RefusedError("bad-size", f"shard {link + 1} sent a slice of another size")
+            sizes = [vector.size for vector in weights.payload]
+            raise RefusedError("bad-size", f"shard {link + 1} sent {sizes} numbers, its slice has {stop - start}")
         self._missing.discard(link)
         store = Store(start, weights.payload[0])
-        return [store] if self._missing else [store, Measure(weights.version)]
+        if self._missing:
+            return [store]
+        self.state = "measuring"
+        return [store, Measure(weights.version)]
 
     def _refused(self, error: Error, now: float) -> list[Action]:
-        if error.code == "unknown-session":
-            return self.start(now)
-        if error.code == "gone":
-            # Training has passed this milestone; the next one is announced.
-            self._target = None
-            return []
         if error.code == "starting":
+            self.waits_because = error.text
+            return []
+        if error.code in ("unknown-session", "wrong-run"):
+            return self.start(now) if self.state != "greeting" else []
+        if error.code == "gone":
+            self.state = "watching" if self.state == "fetching" else self.state
             return []
         raise RefusedError(error.code, error.text)

@@ -1,6 +1,7 @@
 """The messages of the protocol, one dataclass each; `PROTOCOL.md` shows the same tables.
 
-A run is named by 16 random bytes and a session by 16 bytes that its client chose. Steps, versions and microbatches are 0-based.
+A run is named by 16 random bytes, drawn anew each time that its first server starts, and a session by 16 bytes that its
+client chose. Steps, versions and microbatches are 0-based.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.ps.frames import binary, boolean, header_field, integer, list_of, number, optional, tensors, text
+from ps_vae.ps.fields import Binary, Boolean, Each, Integer, ListOf, Nullable, Number, Span, Text
+from ps_vae.ps.frames import header_field, tensors
 
 __all__ = [
     "PROTOCOL",
@@ -43,10 +45,13 @@ PROTOCOL = 1
 Tensors = tuple[npt.NDArray[np.float32], ...]
 Range = tuple[int, int | None]
 
-_ID = binary(16, 16)
-_COUNT = integer()
-_RANGE = list_of([_COUNT, optional(_COUNT)])
-_METRICS = list_of(number, 64)
+_ID = Binary(16, 16)
+_COUNT = Integer()
+_SMALL = Integer(16)
+_MICROBATCH = Integer(20)
+_CONFIG = Binary(32 * 1024)
+_METRICS = ListOf(Number(), 64)
+_NAMES = ListOf(Text(64), 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,11 @@ class Hello:
     """Worker or evaluator -> coordinator: let me in. Sent again until it is answered."""
 
     KIND: ClassVar[str] = "hello"
-    protocol: int = header_field("p", integer(16))
+    protocol: int = header_field("p", _SMALL)
     session: bytes = header_field("s", _ID)
-    role: str = header_field("r", text(16))
-    name: str = header_field("n", text(256))
-    fingerprint: str = header_field("f", text(256))
+    role: str = header_field("r", Text(16))
+    name: str = header_field("n", Text(256))
+    fingerprint: str = header_field("f", Text(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +71,17 @@ class Welcome:
     """Coordinator -> worker or evaluator: you are in, and this is the run.
 
     config    JSON text that the programs understand and the protocol does not
-    shards    (address, first element, end) of each shard, in order; an address `tcp://*:PORT` is on the coordinator's host
+    shards    (address, first element, end) of each shard, in order; `tcp://*:PORT` is on the coordinator's host
     """
 
     KIND: ClassVar[str] = "welcome"
     session: bytes = header_field("s", _ID)
     run: bytes = header_field("run", _ID)
-    config: bytes = header_field("c", binary(32 * 1024))
-    shards: tuple[tuple[str, int, int], ...] = header_field("h", list_of(list_of([text(256), _COUNT, _COUNT])))
-    microbatches: int = header_field("m", integer(20))
+    config: bytes = header_field("c", _CONFIG)
+    shards: tuple[tuple[str, int, int], ...] = header_field("h", ListOf(Each((Text(256), _COUNT, _COUNT))))
+    microbatches: int = header_field("m", _MICROBATCH)
     steps: int = header_field("n", _COUNT)
-    bound: int | None = header_field("b", optional(_COUNT))
+    bound: int | None = header_field("b", Nullable(_COUNT))
     version: int = header_field("v", _COUNT)
 
 
@@ -96,12 +101,15 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Coordinator -> worker: compute these blocks of this step. Tickets grow; one that is not newer is a repetition."""
+    """Coordinator -> worker: compute these blocks of this step.
+
+    Tickets grow; one that is not newer is a repetition.
+    """
 
     KIND: ClassVar[str] = "work"
     ticket: int = header_field("k", _COUNT)
     step: int = header_field("n", _COUNT)
-    blocks: tuple[tuple[int, int], ...] = header_field("b", list_of(list_of([integer(20), integer(20)])))
+    blocks: tuple[tuple[int, int], ...] = header_field("b", ListOf(Each((_MICROBATCH, _MICROBATCH))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +123,11 @@ class Push:
     KIND: ClassVar[str] = "push"
     run: bytes = header_field("run", _ID)
     step: int = header_field("n", _COUNT)
-    start: int = header_field("a", integer(20))
-    stop: int = header_field("z", integer(20))
+    start: int = header_field("a", _MICROBATCH)
+    stop: int = header_field("z", _MICROBATCH)
     version: int = header_field("v", _COUNT)
     metrics: tuple[float, ...] = header_field("m", _METRICS)
-    then: Range | None = header_field("w", optional(_RANGE))
+    then: Range | None = header_field("w", Nullable(Span()))
     payload: Tensors = tensors(1)
 
 
@@ -129,7 +137,7 @@ class Pull:
 
     KIND: ClassVar[str] = "pull"
     run: bytes = header_field("run", _ID)
-    want: Range = header_field("w", _RANGE)
+    want: Range = header_field("w", Span())
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +151,12 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Worker -> coordinator: this piece of work cannot be done (a gradient that is not finite, data that cannot be read)."""
+    """Worker -> coordinator: this work cannot be done (a gradient that is not finite, data that cannot be read)."""
 
     KIND: ClassVar[str] = "trouble"
     session: bytes = header_field("s", _ID)
     ticket: int = header_field("k", _COUNT)
-    text: str = header_field("e", text(2048))
+    text: str = header_field("e", Text(2048))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +165,20 @@ class Milestone:
 
     KIND: ClassVar[str] = "milestone"
     version: int = header_field("v", _COUNT)
-    is_last: bool = header_field("l", boolean)
+    is_last: bool = header_field("l", Boolean())
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Evaluator -> coordinator: figures about a version."""
+    """Evaluator -> coordinator: figures about the version that was measured last, nil before the first.
+
+    Sent again every second; it also says that the evaluator is there.
+    """
 
     KIND: ClassVar[str] = "report"
     session: bytes = header_field("s", _ID)
-    version: int = header_field("v", _COUNT)
-    values: tuple[tuple[str, float], ...] = header_field("m", list_of(list_of([text(64), number]), 64))
+    version: int | None = header_field("v", Nullable(_COUNT))
+    values: tuple[tuple[str, float], ...] = header_field("m", ListOf(Each((Text(64), Number())), 64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +201,7 @@ class State:
     """Coordinator -> asker: how it is going, as JSON text."""
 
     KIND: ClassVar[str] = "state"
-    json: bytes = header_field("j", binary(60 * 1024))
+    json: bytes = header_field("j", Binary(60 * 1024))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +209,8 @@ class Stop:
     """Coordinator -> everybody: the run is over (or failed, and why)."""
 
     KIND: ClassVar[str] = "stop"
-    failed: bool = header_field("f", boolean)
-    reason: str = header_field("e", text(2048))
+    failed: bool = header_field("f", Boolean())
+    reason: str = header_field("e", Text(2048))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +218,8 @@ class Error:
     """Anybody: your message was refused, and nothing changed."""
 
     KIND: ClassVar[str] = "error"
-    code: str = header_field("c", text(32))
-    text: str = header_field("e", text(2048))
+    code: str = header_field("c", Text(32))
+    text: str = header_field("e", Text(2048))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +227,9 @@ class Join:
     """Server -> coordinator: I can be a shard, reached at `address`. Sent again until it is answered."""
 
     KIND: ClassVar[str] = "join"
-    protocol: int = header_field("p", integer(16))
+    protocol: int = header_field("p", _SMALL)
     session: bytes = header_field("s", _ID)
-    address: str = header_field("a", text(256))
+    address: str = header_field("a", Text(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,16 +241,16 @@ class Admit:
 
     KIND: ClassVar[str] = "admit"
     run: bytes = header_field("run", _ID)
-    config: bytes = header_field("c", binary(32 * 1024))
-    shard: int = header_field("i", integer(16))
+    config: bytes = header_field("c", _CONFIG)
+    shard: int = header_field("i", _SMALL)
     start: int = header_field("a", _COUNT)
     stop: int = header_field("z", _COUNT)
-    microbatches: int = header_field("m", integer(20))
+    microbatches: int = header_field("m", _MICROBATCH)
     steps: int = header_field("n", _COUNT)
-    bound: int | None = header_field("b", optional(_COUNT))
+    bound: int | None = header_field("b", Nullable(_COUNT))
     milestone: int = header_field("ms", _COUNT)
     version: int = header_field("v", _COUNT)
-    names: tuple[str, ...] = header_field("o", list_of(text(64), 16))
+    names: tuple[str, ...] = header_field("o", _NAMES)
     payload: Tensors = tensors(17)
 
 
@@ -253,9 +264,10 @@ class Applied:
     """
 
     KIND: ClassVar[str] = "applied"
-    shard: int = header_field("i", integer(16))
+    run: bytes = header_field("run", _ID)
+    shard: int = header_field("i", _SMALL)
     before: int = header_field("v", _COUNT)
-    beyond: tuple[int, ...] = header_field("y", list_of(_COUNT))
+    beyond: tuple[int, ...] = header_field("y", ListOf(_COUNT))
     pushed: int = header_field("in", _COUNT)
     pulled: int = header_field("out", _COUNT)
 
@@ -273,10 +285,11 @@ class Snapshot:
     """Shard -> coordinator: its whole state at `version`: the weights, then each array of `names`."""
 
     KIND: ClassVar[str] = "snapshot"
-    shard: int = header_field("i", integer(16))
+    run: bytes = header_field("run", _ID)
+    shard: int = header_field("i", _SMALL)
     version: int = header_field("v", _COUNT)
     metrics: tuple[float, ...] = header_field("m", _METRICS)
-    names: tuple[str, ...] = header_field("o", list_of(text(64), 16))
+    names: tuple[str, ...] = header_field("o", _NAMES)
     payload: Tensors = tensors(17)
 
 
@@ -284,6 +297,23 @@ Message = Any
 
 TO_SERVER: dict[str, type] = {
     cls.KIND: cls
-    for cls in (Hello, Ready, Trouble, Report, Bye, Status, Join, Applied, Snapshot, Push, Pull, TakeSnapshot, Stop, Error)
+    for cls in (
+        Hello,
+        Ready,
+        Trouble,
+        Report,
+        Bye,
+        Status,
+        Join,
+        Applied,
+        Snapshot,
+        Push,
+        Pull,
+        TakeSnapshot,
+        Stop,
+        Error,
+    )
 }
-TO_CLIENT: dict[str, type] = {cls.KIND: cls for cls in (Welcome, Work, Weights, Milestone, State, Stop, Error, Admit, TakeSnapshot)}
+TO_CLIENT: dict[str, type] = {
+    cls.KIND: cls for cls in (Welcome, Work, Weights, Milestone, State, Stop, Error, Admit, TakeSnapshot)
+}

@@ -58,26 +58,36 @@ class Endpoint:
         self.context.term()
 
 
-def join(connection: Connection, address: str, *, timeout: float, should_stop: Callable[[], bool]) -> Admit:
-    """Offer this server to a run as a shard that is reached at `address`; returns when it is admitted.
+def join(
+    coordinator: str, address: str, *, timeout: float, should_stop: Callable[[], bool]
+) -> tuple[Connection, Admit]:
+    """Offer this server, reached at `address`, to the run of `coordinator`; returns the connection to it when admitted.
 
     Raises Unreachable after `timeout` seconds without an answer, RefusedError where the run does not want it.
     """
-    session = os.urandom(16)
+    link = Connection(coordinator)
+    try:
+        return link, _ask_to_join(link, Join(PROTOCOL, os.urandom(16), address), timeout, should_stop)
+    except BaseException:
+        link.close(0.0)
+        raise
+
+
+def _ask_to_join(link: Connection, ask: Join, timeout: float, should_stop: Callable[[], bool]) -> Admit:
     started = asked = time.monotonic()
-    connection.send(Join(PROTOCOL, session, address))
+    link.send(ask)
     while not should_stop():
-        for message in connection.messages(_TICK_SECONDS):
+        for message in link.messages(_TICK_SECONDS):
             if isinstance(message, Admit):
                 return message
             if isinstance(message, Error):
-                raise RefusedError(message.code, f"{connection.address} refused this server: {message.text}")
+                raise RefusedError(message.code, f"{link.address} refused this server: {message.text}")
         now = time.monotonic()
         if now - started > timeout:
-            raise Unreachable(f"no server answered at {connection.address} within {timeout:g} s")
+            raise Unreachable(f"no server answered at {link.address} within {timeout:g} s")
         if now - asked > _JOIN_RETRY_SECONDS:
             asked = now
-            connection.send(Join(PROTOCOL, session, address))
+            link.send(ask)
     raise Unreachable("stopped before a run was joined")
 
 

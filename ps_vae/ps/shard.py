@@ -7,7 +7,7 @@
                     in it is wrong
     pull, push.then a published version is wanted                answered
                     a later one                                  answered when it is published
-                    only versions that are gone                  refused: `gone`
+                    only versions that are gone                  a pull is refused: `gone`; push.then is forgotten
     take-snapshot   at that version, or before it                sent now, or when it is reached
 """
 
@@ -20,10 +20,12 @@ import numpy.typing as npt
 from ps_vae.errors import PeerError
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.consistency import Consistency, Versions
+from ps_vae.ps.consistency import Versions
 from ps_vae.ps.messages import Applied, Error, Pull, Push, Snapshot, TakeSnapshot, Weights
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
+from ps_vae.ps.published import Published
 from ps_vae.ps.reduction import Metrics, StepSum
+from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 
 __all__ = ["RunRules", "Shard", "ShardState", "Traffic", "Update"]
 
@@ -31,31 +33,8 @@ Array = npt.NDArray[np.float32]
 
 # A shard tells the coordinator where it is at least this often, so that a lost message costs no more.
 _REPEAT_SECONDS = 1.0
-# Steps that an asynchronous push may be ahead of the first unapplied one; bounds what a stray push can make us remember.
-_ASYNCHRONOUS_WINDOW = 100_000
-
 Update = Callable[[Array, Array, dict[str, Array], int, Array], None]
 """update(weights, summed gradient, optimizer state, version, out): one optimizer step, written into `out`."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunRules:
-    """What all members of a run have to agree on.
-
-    run           16 random bytes that name the run
-    microbatches  leaves of a step's tree
-    steps         how many there are
-    milestone     a snapshot is taken each time that so many steps are in the weights
-    """
-
-    run: bytes
-    microbatches: int
-    steps: int
-    consistency: Consistency
-    milestone: int
-
-    def is_milestone(self, version: int) -> bool:
-        return version % self.milestone == 0 or version == self.steps
 
 
 @dataclass(slots=True)
@@ -81,6 +60,10 @@ class Shard:
     Invariants: the weights hold exactly the steps below `before` and those in `beyond`, each once;
                 version = before + len(beyond), and it never decreases;
                 a published array is never written to again while it is published or being read.
+
+    update     the optimizer's step
+    buffers    the pool for gradients and weights of this slice's size
+    is_finite  whether an array has neither NaN nor infinity in it
     """
 
     def __init__(
@@ -94,7 +77,7 @@ class Shard:
     ) -> None:
         self.number = number
         self.rules = rules
-        self.version = self.before = state.version
+        self.before = state.version
         self.beyond: set[int] = set()
         self.duplicates = 0
         self.traffic = Traffic()
@@ -103,17 +86,22 @@ class Shard:
         self._is_finite = is_finite
         self._optimizer = state.optimizer
         self._metrics: Metrics = ()
+        self._metrics_size: int | None = None
         self._sums: dict[int, StepSum] = {}
-        self._published: dict[int, Array] = {self.version: state.weights}
-        self._pinned = self.version
+        self._published = Published(state.version, state.weights, buffers)
         self._waiting: dict[Sender, Versions] = {}
         self._snapshots: set[int] = set()
         self._told_at = float("-inf")
 
     @property
+    def version(self) -> int:
+        """How many steps are in the weights."""
+        return self._published.newest
+
+    @property
     def weights(self) -> Array:
         """The newest published slice; not to be written to."""
-        return self._published[self.version]
+        return self._published.weights
 
     def handle(self, sender: Sender, message: Push | Pull | TakeSnapshot, now: float) -> list[Output]:
         """Take one message. PeerError where it is refused; nothing has changed then."""
@@ -121,8 +109,7 @@ class Shard:
             case Push():
                 return self._push(sender, message, now)
             case Pull():
-                self._same_run(message.run)
-                return self._pull(sender, Versions(*message.want))
+                return self._pull(sender, message)
             case TakeSnapshot():
                 return self._take_snapshot(message.version)
 
@@ -142,13 +129,14 @@ class Shard:
         if push.step < self.before or push.step in self.beyond:
             self.duplicates += 1
         else:
-            self._check_finite(push)
+            self._check_numbers(push)
+            self._metrics_size = len(push.metrics)
             total = self._sums.setdefault(push.step, StepSum(self.rules.microbatches, self.buffers))
             if not total.add(block, push.payload[0], push.metrics, push.version):
                 self.duplicates += 1
             outputs = self._apply_what_is_complete(now)
         if push.then is not None:
-            outputs += self._pull(sender, Versions(*push.then))
+            outputs += self._answer(sender, Versions(*push.then)) or []
         return outputs
 
     def _same_run(self, run: bytes) -> None:
@@ -159,9 +147,10 @@ class Shard:
         self._same_run(push.run)
         block = Block(push.start, push.stop)
         if not is_block(block, self.rules.microbatches):
-            raise PeerError("bad-block", f"[{push.start}, {push.stop}) is no block of {self.rules.microbatches} microbatches")
-        window = self.rules.consistency.bound
-        last = min(self.rules.steps, self.before + 1 + (_ASYNCHRONOUS_WINDOW if window is None else window))
+            text = f"[{push.start}, {push.stop}) is no block of {self.rules.microbatches} microbatches"
+            raise PeerError("bad-block", text)
+        bound = self.rules.consistency.bound
+        last = min(self.rules.steps, self.before + (ASYNCHRONOUS_WINDOW if bound is None else 1 + bound))
         if push.step >= last:
             raise PeerError("bad-step", f"step {push.step} is not open; steps below {last} are")
         usable = self.rules.consistency.usable(push.step)
@@ -172,10 +161,14 @@ class Shard:
             raise PeerError("bad-size", f"a push of {sizes} numbers, this shard owns {self.buffers.size}")
         return block
 
-    def _check_finite(self, push: Push) -> None:
+    def _check_numbers(self, push: Push) -> None:
+        if self._metrics_size not in (None, len(push.metrics)):
+            text = f"a push with {len(push.metrics)} metrics, the first one of this run had {self._metrics_size}"
+            raise PeerError("bad-size", text)
         if not self._is_finite(push.payload[0]):
             at = int(np.flatnonzero(~np.isfinite(push.payload[0]))[0])
-            raise PeerError("not-finite", f"step {push.step}: the gradient is {push.payload[0][at]} at element {at} of the slice")
+            text = f"step {push.step}: the gradient is {push.payload[0][at]} at element {at} of shard {self.number + 1}"
+            raise PeerError("not-finite", text)
 
     def _apply_what_is_complete(self, now: float) -> list[Output]:
         outputs: list[Output] = []
@@ -198,9 +191,8 @@ class Shard:
         self._update(self.weights, gradient, self._optimizer, self.version, out)
         staleness = max(0, self.version - (total.oldest or 0))
         total.close()
-        self.version += 1
         self._mark(step)
-        self._publish(out)
+        self._published.add(out, is_pinned=self.rules.is_milestone(self.version + 1))
         applied = StepApplied(step, self.version, staleness, self._metrics)
         return [applied, self._tell(now), *self._due_snapshots(), *self._answers()]
 
@@ -210,43 +202,31 @@ class Shard:
             self.beyond.remove(self.before)
             self.before += 1
 
-    def _publish(self, weights: Array) -> None:
-        """Keep the version before, for work of this step that another shard still lacks, and the last milestone."""
-        self._published[self.version] = weights
-        if self.rules.is_milestone(self.version):
-            self._pinned = self.version
-        for version in [v for v in self._published if v < self.version - 1 and v != self._pinned]:
-            self.buffers.give(self._published.pop(version))
-
     def _tell(self, now: float) -> Send:
         self._told_at = now
-        return Send(COORDINATOR, Applied(self.number, self.before, tuple(sorted(self.beyond)), *self._counted()))
+        beyond = tuple(sorted(self.beyond))
+        counted = (self.traffic.pushed, self.traffic.pulled)
+        return Send(COORDINATOR, Applied(self.rules.run, self.number, self.before, beyond, *counted))
 
-    def _counted(self) -> tuple[int, int]:
-        return self.traffic.pushed, self.traffic.pulled
+    def _pull(self, sender: Sender, pull: Pull) -> list[Output]:
+        self._same_run(pull.run)
+        want = Versions(*pull.want)
+        if (answer := self._answer(sender, want)) is None:
+            raise PeerError("gone", f"version {want.high} is gone; the newest is {self.version}")
+        return answer
 
-    def _pull(self, sender: Sender, want: Versions) -> list[Output]:
-        """Answer with the newest published version wanted, or remember the wish."""
-        if (answer := self._answer(want)) is not None:
+    def _answer(self, sender: Sender, want: Versions) -> list[Output] | None:
+        """The newest published version wanted; nothing yet where it is to come; None where it is gone."""
+        if (found := self._published.find(want)) is not None:
             self._waiting.pop(sender, None)
-            return [Send(sender, answer)]
+            return [Send(sender, Weights(found[0], (found[1],)))]
         if want.high is not None and want.high <= self.version:
-            # An answer, not an exception: the push that carried the wish may have counted.
-            return [Send(sender, Error("gone", f"version {want.high} is gone; the newest is {self.version}"))]
+            return None
         self._waiting[sender] = want
         return []
 
-    def _answer(self, want: Versions) -> Weights | None:
-        versions = [version for version in self._published if version in want]
-        return Weights(max(versions), (self._published[max(versions)],)) if versions else None
-
     def _answers(self) -> list[Output]:
-        outputs: list[Output] = []
-        for sender, want in list(self._waiting.items()):
-            if (answer := self._answer(want)) is not None:
-                del self._waiting[sender]
-                outputs.append(Send(sender, answer))
-        return outputs
+        return [output for sender, want in list(self._waiting.items()) for output in self._answer(sender, want) or []]
 
     def _take_snapshot(self, version: int) -> list[Output]:
         if version < self.version:
@@ -255,10 +235,11 @@ class Shard:
         return self._due_snapshots()
 
     def _due_snapshots(self) -> list[Output]:
-        if self.version not in self._snapshots and not (self.rules.is_milestone(self.version) and not self.beyond):
+        is_wanted = self.version in self._snapshots or self.rules.is_milestone(self.version)
+        if self.beyond or not is_wanted:
             return []
         self._snapshots.discard(self.version)
-        # The optimizer's arrays are updated in place while the snapshot travels; the weights are never written to.
-        state = tuple(array.copy() for array in self._optimizer.values())
+        # Copies: the arrays go on being used while the snapshot travels and is written.
+        payload = tuple(array.copy() for array in (self.weights, *self._optimizer.values()))
         names = tuple(self._optimizer)
-        return [Send(COORDINATOR, Snapshot(self.number, self.version, self._metrics, names, (self.weights, *state)))]
+        return [Send(COORDINATOR, Snapshot(self.rules.run, self.number, self.version, self._metrics, names, payload))]

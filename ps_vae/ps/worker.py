@@ -13,12 +13,9 @@ Whatever is lost on the way is asked for again by `tick`: hello, ready and pull 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 from ps_vae.errors import RefusedError
+from ps_vae.ps.actions import RETRY_SECONDS, Action, Compute, Joined, Result, Stopped, Store
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.messages import (
@@ -40,53 +37,10 @@ from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
 
 __all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Result", "Stopped", "Store", "Worker"]
 
-RETRY_SECONDS = 1.0
-
-# The peer will say the same again, however often we ask.
-_TRANSIENT = ("starting", "gone", "unknown-session", "stale")
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The run is known: connect to its shards, prepare model and data, then call `prepared`."""
-
-    welcome: Welcome
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """Copy these weights into the vector, from element `start` on."""
-
-    start: int
-    weights: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """All weights are there: compute the blocks of the step, then call `computed` (or `failed`)."""
-
-    step: int
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The run is over."""
-
-    failed: bool
-    reason: str
-
-
-Action = Send | Joined | Store | Compute | Stopped
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A block's summed gradient (the whole vector) and summed metrics."""
-
-    block: Block
-    gradient: npt.NDArray[np.float32]
-    metrics: tuple[float, ...]
+# Answers to messages that were overtaken by others' work; nothing is wrong.
+_OVERTAKEN = ("gone", "stale")
+# Answers of a server that was started again and does not know us.
+_FORGOTTEN = ("unknown-session", "wrong-run")
 
 
 class Worker:
@@ -116,16 +70,20 @@ class Worker:
 
     def prepared(self, now: float) -> list[Action]:
         """Model, data and kernels are there."""
+        if self.state != "warming":
+            return []
         self.state = "idle"
         return self._say_ready(now)
 
     def handle(self, shard: int | None, message: Message, now: float) -> list[Action]:
-        """Take a message from `shard`, or from the coordinator (None).
+        """Take a message from `shard`, or from the coordinator (None). Not to be called while computing.
 
         Raises RefusedError where the peer says that we are wrong and will stay so.
         """
         match message:
-            case Weights() if shard is not None:
+            case _ if self.state == "stopped":
+                return []
+            case Weights() if shard is not None and self.state in ("idle", "fetching"):
                 return self._take_weights(shard, message)
             case Work() if self.state in ("idle", "fetching"):
                 return self._take_work(message, now)
@@ -139,7 +97,10 @@ class Worker:
         return []
 
     def computed(self, results: Sequence[Result], nanoseconds: int, now: float) -> list[Action]:
-        """Push what was computed: to each shard its slice of each block, the last push asking for the weights to go on with."""
+        """Push what was computed: to each shard its slice of each block, the last push asking for the next weights.
+
+        nanoseconds  that the computation took
+        """
         welcome, work = self._entered(), self._working()
         then = self._consistency.usable(work.step + 1)
         actions: list[Action] = []
@@ -215,8 +176,8 @@ class Worker:
         is_waiting = False
         for shard, version in enumerate(self._held):
             asked = self._asked[shard]
-            if asked is not None and asked.overlaps(usable):
-                # Newer weights are on their way; asynchronous work would rather start from them.
+            if asked is not None and asked.overlaps(usable) and asked.low <= work.step:
+                # Usable weights are on their way, perhaps newer ones than we hold, and do not wait for this very work.
                 is_waiting = True
             elif version is None or version not in usable:
                 is_waiting = True
@@ -231,10 +192,11 @@ class Worker:
         welcome = self._entered()
         _, start, stop = welcome.shards[shard]
         asked = self._asked[shard]
-        if self.state == "computing" or asked is None or weights.version not in asked:
+        if asked is None or weights.version not in asked:
             return []
         if len(weights.payload) != 1 or weights.payload[0].size != stop - start:
-            raise RefusedError("bad-size", f"shard {shard + 1} sent {[v.size for v in weights.payload]} weights of {stop - start}")
+            sizes = [vector.size for vector in weights.payload]
+            raise RefusedError("bad-size", f"shard {shard + 1} sent {sizes} numbers, its slice has {stop - start}")
         self._asked[shard] = None
         actions: list[Action] = []
         if weights.version != self._held[shard]:
@@ -246,17 +208,17 @@ class Worker:
         if error.code == "starting":
             self.waits_because = error.text
             return []
-        if error.code == "unknown-session":
-            return self.start(now)
+        if error.code in _FORGOTTEN:
+            return self.start(now) if self.state not in ("greeting", "warming") else []
         if error.code == "gone" and self._work is not None and self.state == "fetching":
             # The weights are gone because every shard has the step: somebody else was faster.
             self._ticket, self._nanoseconds = self._work.ticket, 0
             self._work, self.state = None, "idle"
             self._asked = [None] * len(self._asked)
             return self._say_ready(now)
-        if error.code in _TRANSIENT:
+        if error.code in _OVERTAKEN:
             return []
-        if error.code == "not-finite" and self.state in ("idle", "fetching"):
+        if error.code == "not-finite":
             return [Send(COORDINATOR, Trouble(self._session, self._ticket, error.text))]
         raise RefusedError(error.code, error.text)
 

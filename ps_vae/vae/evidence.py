@@ -2,7 +2,7 @@
 
     log p(x) ~ log 1/K sum_k w_k,    log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x),   z_k from q(z|x)
 
-(Rezende et al. 2014, equation 1 of appendix; Burda et al. 2016, equation 8). The mean of the weights is unbiased, its
+(Burda et al. 2016, equation 8, for one example). The mean of the weights is unbiased, its
 logarithm is low by about half the squared standard error. With z = mean + exp(v/2) noise,
 
     log p(z) - log q(z|x) = 1/2 sum_j (noise_j^2 + v_j - z_j^2)

@@ -11,7 +11,7 @@ from scipy import stats
 from ps_vae.errors import UsageError
 from ps_vae.nn.noise import Stream, bernoulli, philox4x32, standard_normal, uniform
 
-# Random123 1.14, tests/kat_vectors, philox4x32 with 10 rounds
+# Random123, tests/kat_vectors, philox4x32 with 10 rounds
 KNOWN_ANSWERS = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),

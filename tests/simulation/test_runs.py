@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.simulation.world import Network, World
+from simulation.world import Network, World
 
 LOSSY = Network(drop=0.1, double=0.1, delay=(0.0001, 0.2))
 

@@ -106,3 +106,11 @@ def test_rows_and_names_have_to_agree() -> None:
     parameters, x, _ = _linear_gaussian(np.float32)
     with pytest.raises(UsageError, match=r"names of shape \(5,\)"):
         estimate_evidence(parameters, x, samples=10, seed=1, rows=ROWS[:5])
+
+
+def test_standard_error_and_effective_sample_size_fit_together() -> None:
+    """Both follow from sum w and sum w^2: se^2 = (K / ess - 1) / (K - 1)."""
+    parameters, x, _ = _linear_gaussian(np.float64, 0.5)
+    evidence = estimate_evidence(parameters, x, samples=5, seed=1, rows=ROWS)
+    expected = np.sqrt((5 / evidence.effective_sample_size - 1) / 4)
+    np.testing.assert_allclose(evidence.standard_error, expected, rtol=1e-9)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ps_vae.errors import UsageError
@@ -44,6 +44,7 @@ def test_the_decoder_mirrors_the_encoder() -> None:
     assert shapes["likelihood.weight"] == (7, 10)
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_tensors_are_aligned_disjoint_and_padded_to_sixteen(config: ModelConfig) -> None:
     layout = ParameterLayout(config)
@@ -56,6 +57,7 @@ def test_tensors_are_aligned_disjoint_and_padded_to_sixteen(config: ModelConfig)
     assert 0 <= layout.size - end < 16
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_views_write_into_the_vector_and_leave_the_padding(config: ModelConfig) -> None:
     layout = ParameterLayout(config)

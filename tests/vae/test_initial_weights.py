@@ -55,3 +55,9 @@ def test_the_seed_makes_the_weights_and_padding_is_zero() -> None:
 def test_means_of_other_features_are_refused() -> None:
     with pytest.raises(UsageError, match="120 inputs"):
         _views("relu", pixel_means=np.zeros(121))
+
+
+def test_no_two_tensors_share_their_noise() -> None:
+    views = _views("relu")
+    first, second = views["encoder.0.weight"][:10], views["decoder.0.weight"]
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.15

@@ -1,0 +1,27 @@
+"""`ps-vae evaluator`: follows a run and measures it on the validation split. `train` starts one; it is not in the help."""
+
+from ps_vae.cli.options import ConnectTimeout, Debug, Server
+from ps_vae.cli.terminal import say
+from ps_vae.cli.worker import DataHere
+from ps_vae.errors import PsVaeError
+
+__all__ = ["evaluator"]
+
+
+def evaluator(
+    server: Server = "tcp://127.0.0.1:5555",
+    connect_timeout: ConnectTimeout = 60.0,
+    data: DataHere = None,
+    debug: Debug = False,
+) -> None:
+    """Measure the ELBO of a run's validation split at each checkpoint.
+
+    Example: [bold]ps-vae evaluator --server tcp://host:5555[/bold]
+    """
+    from ps_vae.train.evaluator import evaluate_run
+    from ps_vae.train.processes import StopSignal
+
+    should_stop = StopSignal().listen()
+    outcome = evaluate_run(server, connect_timeout=connect_timeout, data=data, say=say, should_stop=should_stop)
+    if outcome.failed:
+        raise PsVaeError(outcome.reason)

@@ -1,0 +1,103 @@
+"""Options and arguments that several commands share, except those of a run (run_options.py)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "CLUSTER", "DATA", "MODEL", "OUTPUT", "TRAINING", "ConnectTimeout", "Debug", "Invocation", "Json", "Keep", "Processes",
+    "Reproducible", "Resume", "Run", "RunDir", "Seed", "Server", "Shards", "SplitName", "one_per_core",
+]
+
+DATA, MODEL, TRAINING, CLUSTER, OUTPUT = "Data", "Model", "Training", "Cluster", "Output"
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One call of `ps-vae`; typer carries it to the options' callbacks."""
+
+    debug: bool = False
+
+
+def one_per_core() -> int:
+    """The cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def _set_debug(context: typer.Context, value: bool) -> bool:
+    if value and isinstance(context.obj, Invocation):
+        context.obj.debug = True
+    return value
+
+
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT, callback=_set_debug),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.", rich_help_panel=OUTPUT),
+]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--run-dir", metavar="FOLDER", show_default="runs/DATA-1, -2, …", rich_help_panel=OUTPUT,
+        help="Where the run is kept; it must not exist, or be continued with --resume.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", rich_help_panel=OUTPUT,
+        help="Continue the run in --run-dir from its newest checkpoint, with any number of workers and shards.",
+    ),
+]
+Keep = Annotated[
+    int,
+    typer.Option("--keep", metavar="N", min=1, rich_help_panel=OUTPUT, help="How many of the newest checkpoints stay."),
+]
+Reproducible = Annotated[
+    bool,
+    typer.Option(
+        "--reproducible", rich_help_panel=CLUSTER,
+        help="Refuse workers whose processor or libraries compute other bits.",
+    ),
+]
+Shards = Annotated[
+    int,
+    typer.Option(
+        "--shards", metavar="N", min=1, rich_help_panel=CLUSTER,
+        help="Server processes on this machine; each holds one part of the weights.",
+    ),
+]
+ConnectTimeout = Annotated[
+    float,
+    typer.Option(
+        "--connect-timeout", metavar="SECONDS", min=0.0, rich_help_panel=CLUSTER,
+        help="How long to wait for a server that does not answer (yet).",
+    ),
+]
+Server = Annotated[
+    str,
+    typer.Option("--server", metavar="ADDRESS", rich_help_panel=CLUSTER, help="Address of the run's first server."),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--processes", metavar="N", min=1, show_default="one per core", rich_help_panel=CLUSTER,
+        help="How many processes work side by side on this machine.",
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run, such as runs/mnist-5k-1.", show_default=False)]
+SplitName = Annotated[
+    str,
+    typer.Option("--split", metavar="NAME", rich_help_panel=DATA, help="Rows to use: train, validation or test."),
+]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", metavar="N", min=0, rich_help_panel=MODEL, help="Another seed draws other samples."),
+]

@@ -1,0 +1,135 @@
+"""The options that say what is trained and how: one table, the same for `train` and `server`.
+
+What is not said on the command line stays None in `Wishes`: only whoever plans the run knows whether it is a new one,
+which takes the default, or a resumed one, which keeps what it had. So the table says the defaults in words, for the
+help, and `ps_vae.train.plan.DEFAULTS` is what holds; they are kept apart because it costs NumPy and Numba to import
+that, and the help has to be quick.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ps_vae.cli.options import CLUSTER, DATA, MODEL, OUTPUT, TRAINING
+from ps_vae.errors import UsageError
+
+if TYPE_CHECKING:
+    from ps_vae.train.plan import Wishes
+
+__all__ = ["RUN_OPTIONS", "RunOption", "takes_run_options"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOption:
+    """One option.
+
+    field    of Wishes
+    type     what typer reads
+    metavar  what stands for the value in the help; "" for a switch
+    flag     where it is not the field's name
+    default  in words
+    read     from what typer read to what Wishes holds
+    """
+
+    field: str
+    type: type
+    metavar: str
+    panel: str
+    default: str
+    help: str
+    flag: str = ""
+    read: Callable[[Any], Any] = lambda value: value
+
+    @property
+    def name(self) -> str:
+        return self.flag or "--" + self.field.replace("_", "-")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    """400,200 -> (400, 200); nothing, or the word none -> ()"""
+    if text.strip() in ("", "none"):
+        return ()
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        raise UsageError(f"--hidden {text!r}: give widths such as 400 or 400,200, or none for a linear model") from None
+
+
+RUN_OPTIONS: tuple[RunOption, ...] = (
+    RunOption(
+        "data", str, "NAME|PATH", DATA, "mnist-5k",
+        "digits, mnist-5k, mnist, gaussian:NxD, or a file or folder: .npy, .npz, IDX, IDX.gz.",
+    ),
+    RunOption("split", str, "A,B,C", DATA, "auto", "Fractions to train on, validate on and test on; auto keeps what the data bring."),
+    RunOption("binarize", str, "HOW", DATA, "none", "none, static (each image once) or dynamic (afresh each time): pixels become 0 or 1."),
+    RunOption("hidden", str, "WIDTHS", MODEL, "400", "Hidden layers of the encoder, such as 400,200; none: a linear model.", read=_widths),
+    RunOption("latent", int, "N", MODEL, "20", "Latent dimensions."),
+    RunOption("activation", str, "NAME", MODEL, "relu", "relu, tanh, softplus, sigmoid or identity."),
+    RunOption("likelihood", str, "NAME", MODEL, "bernoulli", "bernoulli (data from 0 to 1) or gaussian."),
+    RunOption("sigma", float, "X", MODEL, "1.0", "Standard deviation of the gaussian likelihood."),
+    RunOption(
+        "bias_from_data", bool, "", MODEL, "bias-from-data", "Start the last layer's bias at the data's mean, or at zero.",
+        flag="--bias-from-data/--no-bias-from-data",
+    ),
+    RunOption("beta", float, "X", TRAINING, "1.0", "Weight of the KL term."),
+    RunOption("beta_warmup", int, "STEPS", TRAINING, "0", "The weight grows from 0 to --beta over so many steps."),
+    RunOption("optimizer", str, "NAME", TRAINING, "adam", "sgd, momentum, nesterov, adam, adagrad or rmsprop."),
+    RunOption("learning_rate", float, "X", TRAINING, "0.001", "Learning rate, the highest of the schedule."),
+    RunOption("schedule", str, "NAME", TRAINING, "constant", "constant, cosine, cosine:FINAL, cosine:FINAL:WARMUP or stages."),
+    RunOption("batch_size", int, "ROWS", TRAINING, "128", "Rows of a step, over all workers together."),
+    RunOption("microbatch", int, "ROWS", TRAINING, "largest divisor up to 64", "Rows of the unit of work; divides the batch size."),
+    RunOption("epochs", float, "N", TRAINING, "50", "How often each row is seen."),
+    RunOption("steps", int, "N", TRAINING, "from --epochs", "How many updates; instead of --epochs."),
+    RunOption("seed", int, "N", TRAINING, "0", "Another seed gives another start, order and noise."),
+    RunOption(
+        "consistency", str, "RULE", CLUSTER, "bsp",
+        "bsp: workers in step, the same bits whatever their number; ssp:N: at most N steps apart; asp: no bound.",
+    ),
+    RunOption("checkpoint_every", int, "STEPS", OUTPUT, "an epoch or longer", "Steps between checkpoints, each with a validation."),
+    RunOption("report_every", int, "STEPS", OUTPUT, "200 lines a run", "Steps between lines of metrics.jsonl."),
+)  # fmt: skip
+
+
+def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command(wishes, …)` the run options in place of `wishes`.
+
+    In the help each group of options stands where the first of it stands, so the run's come first.
+    """
+    own = list(inspect.signature(command).parameters.values())[1:]
+
+    def wrapped(**values: Any) -> None:
+        command(_wishes({option.field: values.pop(option.field) for option in RUN_OPTIONS}), **values)
+
+    parameters = [_parameter(option) for option in RUN_OPTIONS] + [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own
+    ]
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapped
+
+
+def _wishes(values: dict[str, Any]) -> "Wishes":
+    from ps_vae.train.plan import Wishes
+
+    said = {o.field: o.read(values[o.field]) for o in RUN_OPTIONS if values[o.field] is not None}
+    return Wishes(**said)
+
+
+def _parameter(option: RunOption) -> inspect.Parameter:
+    shown = typer.Option(
+        option.name,
+        help=option.help,
+        metavar=option.metavar or None,
+        rich_help_panel=option.panel,
+        show_default=option.default,
+    )
+    return inspect.Parameter(
+        option.field,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[option.type | None, shown],  # type: ignore[name-defined]
+    )

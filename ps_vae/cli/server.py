@@ -1,0 +1,102 @@
+"""`ps-vae server`: the server of a run, or one more shard of it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ps_vae.cli.options import (
+    CLUSTER,
+    ConnectTimeout,
+    Debug,
+    Json,
+    Keep,
+    Reproducible,
+    Resume,
+    RunDir,
+    Shards,
+)
+from ps_vae.cli.run_options import takes_run_options
+from ps_vae.cli.terminal import print_json, say
+from ps_vae.errors import PsVaeError, UsageError
+
+if TYPE_CHECKING:
+    from ps_vae.train.plan import Wishes
+
+__all__ = ["server"]
+
+_LISTEN = "tcp://127.0.0.1:5555"
+
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        "--listen", metavar="ADDRESS", rich_help_panel=CLUSTER, show_default=_LISTEN,
+        help="Where to listen: tcp://0.0.0.0:5555 on every interface, ipc:///tmp/run on this machine only.",
+    ),
+]
+RemoteShards = Annotated[
+    int,
+    typer.Option(
+        "--remote-shards", metavar="N", min=0, rich_help_panel=CLUSTER,
+        help="Shards on other machines, started there with --join; training waits for them.",
+    ),
+]
+Join = Annotated[
+    str | None,
+    typer.Option(
+        "--join", metavar="ADDRESS", rich_help_panel=CLUSTER, show_default=False,
+        help="Hold one shard of the run whose first server is there; the run's options are said there.",
+    ),
+]
+Advertise = Annotated[
+    str | None,
+    typer.Option(
+        "--advertise", metavar="ADDRESS", rich_help_panel=CLUSTER, show_default="as it listens",
+        help="With --join: the address that workers are told, where it differs from --listen.",
+    ),
+]
+
+
+@takes_run_options
+def server(
+    wishes: "Wishes",
+    listen: Listen = None,
+    shards: Shards = 1,
+    remote_shards: RemoteShards = 0,
+    join: Join = None,
+    advertise: Advertise = None,
+    connect_timeout: ConnectTimeout = 60.0,
+    reproducible: Reproducible = False,
+    run_dir: RunDir = None,
+    resume: Resume = False,
+    keep: Keep = 3,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Serve a run to workers on this and other machines.
+
+    Example: [bold]bin/start-server --listen tcp://0.0.0.0:5555 --data mnist --epochs 20[/bold]
+    """
+    from ps_vae.train.processes import StopSignal
+
+    should_stop = StopSignal().listen()
+    if join is not None:
+        if wishes.said() or resume or run_dir is not None or remote_shards or shards != 1:
+            raise UsageError(f"--join {join}: the run's options are said to its first server; leave them out here")
+        from ps_vae.train.shard_server import serve_shard
+
+        failed, reason = serve_shard(
+            join, listen=listen, advertise=advertise, connect_timeout=connect_timeout, say=say, should_stop=should_stop
+        )
+        if failed:
+            raise PsVaeError(reason)
+        return
+    if advertise is not None:
+        raise UsageError(f"--advertise {advertise} goes with --join; the first server is known by the address workers use")
+    from ps_vae.train.server import ServerOptions, serve
+
+    options = ServerOptions(listen or _LISTEN, shards, remote_shards, run_dir, resume, reproducible, keep)
+    result = serve(wishes, options, say=say, should_stop=should_stop)
+    if json:
+        print_json(result)
+    if result["failed"]:
+        raise PsVaeError(result["reason"])

@@ -1,0 +1,65 @@
+"""What a client's state machine asks its program to do, besides sending messages; and what the program answers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.ps.blocks import Block
+from ps_vae.ps.messages import Welcome
+from ps_vae.ps.outbox import Send
+
+__all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Measure", "Result", "Stopped", "Store"]
+
+# A client repeats what was not answered this often, and says that it is there.
+RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The run is known: connect to its shards, prepare model and data, then call `prepared`."""
+
+    welcome: Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Copy these weights into the vector, from element `start` on."""
+
+    start: int
+    weights: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """All weights are there: compute the blocks of the step, then call `computed` (or `failed`)."""
+
+    step: int
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The run is over."""
+
+    failed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """All weights of `version` are there: measure, then call `measured`."""
+
+    version: int
+
+
+Action = Send | Joined | Store | Compute | Measure | Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A block's summed gradient (the whole vector) and summed metrics."""
+
+    block: Block
+    gradient: npt.NDArray[np.float32]
+    metrics: tuple[float, ...]

@@ -1,0 +1,61 @@
+"""Addresses: where to listen, what to tell others, where to connect. Text in, text out."""
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+__all__ = ["SAME_HOST", "connectable", "on_host", "reachable_from", "same_host", "sibling"]
+
+# What a server that runs on the coordinator's host gives as its host: each client knows that host by a name of its own.
+SAME_HOST = "*"
+_ANY = ("0.0.0.0", "::", SAME_HOST)
+
+
+def connectable(bound: str) -> str:
+    """What a process on this host connects to in order to reach a socket bound at `bound`."""
+    if bound.startswith("tcp://") and _host(bound) in _ANY:
+        return f"tcp://127.0.0.1:{_port(bound)}"
+    return bound
+
+
+def same_host(bound: str) -> str:
+    """What to advertise where the coordinator is on this host too."""
+    return f"tcp://{SAME_HOST}:{_port(bound)}" if bound.startswith("tcp://") else bound
+
+
+def on_host(address: str, coordinator: str) -> str:
+    """Where a client that reaches the coordinator at `coordinator` finds a shard that advertises `address`."""
+    if not address.startswith(f"tcp://{SAME_HOST}:"):
+        return address
+    return f"tcp://{_bracketed(_host(coordinator) or '127.0.0.1')}:{_port(address)}"
+
+
+def reachable_from(bound: str, coordinator: str) -> str:
+    """What to advertise for a socket bound at `bound`: where it is bound to any address, the one that faces the coordinator."""
+    if not bound.startswith("tcp://") or _host(bound) not in _ANY:
+        return bound
+    target = (_host(coordinator) or "127.0.0.1", int(_port(coordinator)))
+    family, kind, protocol, _, address = socket.getaddrinfo(*target, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        # Nothing is sent: connecting a datagram socket only chooses the route.
+        probe.connect(address)
+        return f"tcp://{_bracketed(probe.getsockname()[0])}:{_port(bound)}"
+
+
+def sibling(address: str) -> str:
+    """Where a further server on the same host listens, seen from the first one's address."""
+    if address.startswith("tcp://"):
+        return f"tcp://{_bracketed(_host(address) or '127.0.0.1')}:*"
+    return f"{address}.{os.urandom(4).hex()}"
+
+
+def _host(address: str) -> str | None:
+    return "*" if address.startswith("tcp://*:") else urlsplit(address).hostname
+
+
+def _port(address: str) -> str:
+    return address.rsplit(":", 1)[1]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

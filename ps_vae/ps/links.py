@@ -1,0 +1,69 @@
+"""A client's connections: to the coordinator's server and, once they are known, to the other shards."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import zmq
+
+from ps_vae.errors import Unreachable
+from ps_vae.ps.addresses import on_host
+from ps_vae.ps.connection import Connection
+from ps_vae.ps.outbox import Send, ShardAddress
+
+__all__ = ["Links"]
+
+_TICK_SECONDS = 0.05
+_LAST_WORDS_SECONDS = 1.0
+# Shorter absences are nobody's business.
+_MENTION_SECONDS = 1.0
+
+
+class Links:
+    """One connection a server; the first is the coordinator's.
+
+    say      told once whenever a server is not there
+    timeout  seconds without one of the servers after which `wait` raises Unreachable
+    """
+
+    def __init__(self, address: str, say: Callable[[str], None], timeout: float) -> None:
+        self._context = zmq.Context()
+        self._say = say
+        self._timeout = timeout
+        self._waiting = False
+        self._poller = zmq.Poller()
+        self._links = [Connection(address, self._context)]
+        self._links[0].register(self._poller)
+
+    def open_shards(self, addresses: Sequence[str]) -> None:
+        """Connect to the shards; the first one is the coordinator's server, which is connected."""
+        for link in self._links[1:]:
+            link.close(0.0)
+        self._links[1:] = [Connection(on_host(a, self._links[0].address), self._context) for a in addresses[1:]]
+        self._poller = zmq.Poller()
+        for link in self._links:
+            link.register(self._poller)
+
+    def send(self, send: Send) -> zmq.MessageTracker | None:
+        shard = send.to.shard if isinstance(send.to, ShardAddress) else 0
+        return self._links[shard].send(send.message)
+
+    def wait(self) -> None:
+        """Until something comes, or a tick has passed. Raises Unreachable where a server is gone for too long."""
+        self._poller.poll(round(1000 * _TICK_SECONDS))
+        down = max(self._links, key=lambda link: link.seconds_down())
+        seconds = down.seconds_down()
+        if seconds > self._timeout:
+            raise Unreachable(f"no server answered at {down.address} within {self._timeout:g} s")
+        if seconds > _MENTION_SECONDS and not self._waiting:
+            self._waiting = True
+            self._say(f"waiting for a server at {down.address} (for {self._timeout:g} s at most)")
+        elif seconds == 0.0:
+            self._waiting = False
+
+    def messages(self) -> list[tuple[int, Any]]:
+        return [(number, message) for number, link in enumerate(self._links) for message in link.messages(0.0)]
+
+    def close(self) -> None:
+        for link in self._links:
+            link.close(_LAST_WORDS_SECONDS)
+        self._context.term()

@@ -1,0 +1,36 @@
+"""What all members of a run have to agree on."""
+
+from dataclasses import dataclass
+
+from ps_vae.ps.consistency import Consistency
+
+__all__ = ["ASYNCHRONOUS_WINDOW", "RunRules"]
+
+# Steps that asynchronous work may be ahead of the first that is not applied. It bounds what a shard has to remember, and
+# an `applied` message, which lists the steps that are applied beyond the first gap.
+ASYNCHRONOUS_WINDOW = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RunRules:
+    """The rules of a run.
+
+    run           16 random bytes that name the run, drawn anew at each start: members of an earlier start are refused
+    microbatches  leaves of a step's tree
+    steps         how many there are
+    milestone     a snapshot is taken each time that so many steps are in the weights
+    """
+
+    run: bytes
+    microbatches: int
+    steps: int
+    consistency: Consistency
+    milestone: int
+
+    def is_milestone(self, version: int) -> bool:
+        """Whether a snapshot of `version` is taken."""
+        return version % self.milestone == 0 or version == self.steps
+
+    def newest_milestone(self, version: int) -> int:
+        """The newest milestone that is not above `version`."""
+        return version if version == self.steps else version - version % self.milestone

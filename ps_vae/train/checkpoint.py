@@ -1,0 +1,173 @@
+"""Checkpoints: all that a run needs to go on, in one safetensors file a version.
+
+    checkpoints/step-00001234.safetensors
+        encoder.0.weight, …                  float32, the layout's names and shapes
+        optimizer/NAME/encoder.0.weight, …   the same of each array of the optimizer's state
+        metrics                              float64: what the last step's examples summed to
+        metadata                             version, model and sha256 of all tensors
+
+A file is written under a temporary name, flushed to disk, and renamed: what has the right name is whole, or the disk
+has lied, which the digest tells.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+from safetensors.numpy import save
+
+from ps_vae.errors import CheckpointError
+from ps_vae.ps.shard import ShardState
+from ps_vae.vae.config import ModelConfig
+from ps_vae.vae.layout import ParameterLayout
+
+__all__ = ["Checkpoint", "Damaged", "list_checkpoints", "newest", "read", "write"]
+
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A run at one version: whole vectors, in the layout's order."""
+
+    state: ShardState
+    metrics: tuple[float, ...]
+
+    @property
+    def version(self) -> int:
+        return self.state.version
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A file that was passed over, and why."""
+
+    path: Path
+    why: str
+
+
+def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write a checkpoint and delete all but the `keep` newest. Raises OSError where the disk refuses."""
+    tensors: dict[str, npt.NDArray[np.generic]] = dict(layout.views(checkpoint.state.weights))
+    for name, vector in checkpoint.state.optimizer.items():
+        tensors |= {f"optimizer/{name}/{tensor}": view for tensor, view in layout.views(vector).items()}
+    tensors["metrics"] = np.array(checkpoint.metrics, np.float64)
+    metadata = {
+        "version": str(checkpoint.version),
+        "model": json.dumps(asdict(layout.config)),
+        "optimizer": json.dumps(list(checkpoint.state.optimizer)),
+        "sha256": _digest(tensors),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{checkpoint.version:08d}.safetensors"
+    temporary = path.with_suffix(".partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_folder(folder)
+    for older in list_checkpoints(folder)[keep:]:
+        older.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoint files of a folder, newest first."""
+    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def newest(folder: Path, layout: ParameterLayout, damaged: list[Damaged]) -> Checkpoint | None:
+    """The newest whole checkpoint; those that were passed over are added to `damaged`. None where there is none.
+
+    Raises CheckpointError where a whole one belongs to another model.
+    """
+    for path in list_checkpoints(folder):
+        try:
+            return read(path, layout)
+        except _DamageError as error:
+            damaged.append(Damaged(path, str(error)))
+    return None
+
+
+def read(path: Path, layout: ParameterLayout) -> Checkpoint:
+    """Read and verify one file. Raises CheckpointError, which names the file and what is wrong."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _DamageError(f"{path}: cannot be read ({error})") from None
+    if metadata.get("sha256") != _digest(tensors):
+        raise _DamageError(f"{path}: its contents do not match its digest; the file is damaged")
+    _check_model(path, layout, tensors, metadata)
+    names: list[str] = json.loads(metadata["optimizer"])
+    optimizer = {name: _vector(layout, tensors, f"optimizer/{name}/") for name in names}
+    state = ShardState(int(metadata["version"]), _vector(layout, tensors, ""), optimizer)
+    return Checkpoint(state, tuple(tensors["metrics"].tolist()))
+
+
+class _DamageError(CheckpointError):
+    """Not whole, so that an older one may be used."""
+
+
+def _check_model(
+    path: Path, layout: ParameterLayout, tensors: dict[str, npt.NDArray[np.generic]], metadata: dict[str, str]
+) -> None:
+    for tensor in layout:
+        found = tensors.get(tensor.name)
+        if found is None or found.shape != tensor.shape:
+            what = "has no" if found is None else f"has {found.shape} as"
+            raise CheckpointError(
+                f"{path}: {what} {tensor.name}, this run expects {tensor.shape}; it was written by another model: "
+                f"start with that model's options or another --run-dir"
+            )
+    written_by = ModelConfig(**json.loads(metadata["model"]))
+    if written_by != layout.config:
+        raise CheckpointError(
+            f"{path}: was written by {written_by}, this run is {layout.config}; start another --run-dir"
+        )
+
+
+def _vector(
+    layout: ParameterLayout, tensors: dict[str, npt.NDArray[np.generic]], prefix: str
+) -> npt.NDArray[np.float32]:
+    vector: npt.NDArray[np.float32] = layout.zeros()
+    for name, view in layout.views(vector).items():
+        view[...] = tensors[prefix + name]
+    return vector
+
+
+def _digest(tensors: dict[str, npt.NDArray[np.generic]]) -> str:
+    digest = hashlib.sha256()
+    for name, piece in _pieces(tensors):
+        digest.update(name)
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(tensors: dict[str, npt.NDArray[np.generic]]) -> Iterator[tuple[bytes, bytes]]:
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        yield f"{name} {array.dtype.str} {array.shape}".encode(), array.tobytes()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,152 @@
+"""A whole run on this machine: server, workers and evaluator, each a process of its own."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ps_vae.errors import PsVaeError, RefusedError, Unreachable, UsageError
+from ps_vae.ps.observer import Observer
+from ps_vae.train.plan import DEFAULTS, Wishes
+from ps_vae.train.processes import spawn, stop_all
+from ps_vae.train.run_folder import RunFolder, free_name
+from ps_vae.train.server import ServerOptions
+
+__all__ = ["LocalCluster", "flags"]
+
+_ASK_SECONDS = 0.5
+_LAST_SECONDS = 10.0
+_LOG_LINES = 5
+
+
+class LocalCluster:
+    """A context manager: the processes run between `with` and its end, which leaves none behind.
+
+    options.listen  an address, or "" for a socket in a private folder
+
+    Raises UsageError or PsVaeError, from `poll`, with the server's own words where it cannot start.
+    """
+
+    def __init__(self, wishes: Wishes, options: ServerOptions, workers: int, *, say: Callable[[str], None]) -> None:
+        if workers < 1:
+            raise UsageError(f"--workers {workers}: a run needs at least one")
+        if options.resume and options.run_dir is None:
+            raise UsageError("--resume needs --run-dir, the folder of the run to continue")
+        self.run_dir = options.run_dir or free_name(Path("runs"), wishes.data or DEFAULTS.data or "run")
+        self._private = Path(tempfile.mkdtemp(prefix="ps-vae-"))
+        self.address = options.listen or f"ipc://{self._private}/server"
+        self._wishes, self._options, self._workers, self._say = wishes, options, workers, say
+        self._stops = 0
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._observer: Observer | None = None
+
+    def __enter__(self) -> "LocalCluster":
+        options = self._options
+        server = [
+            *("server", "--listen", self.address, "--run-dir", str(self.run_dir)),
+            *(
+                "--shards",
+                str(options.shards),
+                "--remote-shards",
+                str(options.remote_shards),
+                "--keep",
+                str(options.keep),
+            ),
+            *(["--resume"] if options.resume else []),
+            *(["--reproducible"] if options.reproducible else []),
+            *flags(self._wishes),
+        ]
+        self._children["server"] = spawn(server, log=self._log("server"))
+        worker = ["worker", "--server", self.address, "--processes", str(self._workers)]
+        self._children["workers"] = spawn(worker, log=self._log("workers"))
+        self._children["evaluator"] = spawn(["evaluator", "--server", self.address], log=self._log("evaluator"))
+        self._observer = Observer(self.address)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._observer is not None:
+            self._observer.close()
+        if error[0] is None and self.is_done:
+            self._wait_for_members()
+        stop_all(list(self._children.values()))
+        if self.run_dir.is_dir():
+            self._keep_logs()
+        shutil.rmtree(self._private, ignore_errors=True)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the server has ended."""
+        return self._children["server"].poll() is not None
+
+    def poll(self) -> dict[str, Any] | None:
+        """The run's state, None while there is none. Raises PsVaeError where a process ended that should not have."""
+        self._check()
+        if self.is_done or self._observer is None:
+            return None
+        try:
+            return self._observer.ask(_ASK_SECONDS)
+        except (Unreachable, RefusedError):
+            return None
+
+    def stop(self) -> None:
+        """The first time: finish the open steps, checkpoint, end. Afterwards: end at once."""
+        self._stops += 1
+        self._children["server"].terminate()
+        if self._stops > 2:
+            stop_all(list(self._children.values()), grace=0.0)
+
+    def result(self) -> dict[str, Any]:
+        """How the run ended."""
+        self._check()
+        result = RunFolder(self.run_dir).result()
+        if result is None:
+            raise PsVaeError(f"the server ended without a result; {self._last_words('server')}")
+        return result
+
+    def _check(self) -> None:
+        code = self._children["server"].poll()
+        if code == 2:
+            raise UsageError(self._last_words("server"))
+        if code:
+            raise PsVaeError(self._last_words("server"))
+        workers = self._children["workers"].poll()
+        if workers and code is None:
+            raise PsVaeError(f"the workers ended: {self._last_words('workers')}")
+
+    def _last_words(self, name: str) -> str:
+        lines = [line for line in self._log(name).read_text(errors="replace").splitlines() if line.strip()]
+        told = [line.removeprefix("ps-vae: ") for line in lines if line.startswith("ps-vae: ")]
+        return told[-1] if told else " / ".join(lines[-_LOG_LINES:]) or f"the {name} said nothing"
+
+    def _wait_for_members(self) -> None:
+        for child in self._children.values():
+            try:
+                child.wait(_LAST_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._say(f"process {child.pid} does not end by itself; it is stopped")
+
+    def _log(self, name: str) -> Path:
+        return self._private / f"{name}.log"
+
+    def _keep_logs(self) -> None:
+        logs = self.run_dir / "logs"
+        logs.mkdir(exist_ok=True)
+        for path in self._private.glob("*.log"):
+            with (logs / path.name).open("a") as file:
+                file.write(path.read_text(errors="replace"))
+
+
+def flags(wishes: Wishes) -> list[str]:
+    """The command line's words for what was said."""
+    words: list[str] = []
+    for name, value in wishes.said().items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, tuple):
+            words += [f"--{flag}", ",".join(map(str, value)) or "none"]
+        else:
+            words += [f"--{flag}", str(value)]
+    return words

@@ -1,0 +1,158 @@
+"""From the user's words to a run's configuration."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ps_vae.data import Dataset, Split, gather
+from ps_vae.errors import UsageError
+from ps_vae.nn.likelihoods import likelihood
+from ps_vae.train.config import RunConfig, default_microbatch, steps_of
+from ps_vae.vae.config import ModelConfig
+
+__all__ = ["DEFAULTS", "Wishes", "check_examples", "plan", "resumed"]
+
+# A run has about this many lines in metrics.jsonl, and at most this many checkpoints.
+_REPORTS = 200
+_CHECKPOINTS = 20
+
+_MODEL = ("hidden", "latent", "activation", "likelihood", "sigma")
+# What a resumed run may change: when it ends and what it writes.
+_FREE = ("epochs", "steps", "checkpoint_every", "report_every")
+
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user said about a run; None where nothing was said. Units and meaning as in RunConfig."""
+
+    data: str | None = None
+    split: str | None = None
+    binarize: str | None = None
+    hidden: tuple[int, ...] | None = None
+    latent: int | None = None
+    activation: str | None = None
+    likelihood: str | None = None
+    sigma: float | None = None
+    bias_from_data: bool | None = None
+    beta: float | None = None
+    beta_warmup: int | None = None
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    schedule: str | None = None
+    batch_size: int | None = None
+    microbatch: int | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    checkpoint_every: int | None = None
+    report_every: int | None = None
+    consistency: str | None = None
+    seed: int | None = None
+
+    def said(self) -> dict[str, Any]:
+        """Only what was said."""
+        return {name: value for name, value in _values(self).items() if value is not None}
+
+
+DEFAULTS = Wishes(
+    data="mnist-5k",
+    split="auto",
+    binarize="none",
+    hidden=(400,),
+    latent=20,
+    activation="relu",
+    likelihood="bernoulli",
+    sigma=1.0,
+    bias_from_data=True,
+    beta=1.0,
+    beta_warmup=0,
+    optimizer="adam",
+    learning_rate=1e-3,
+    schedule="constant",
+    batch_size=128,
+    epochs=50.0,
+    consistency="bsp",
+    seed=0,
+)
+
+
+def plan(wishes: Wishes, data: Dataset) -> RunConfig:
+    """The configuration of a new run. Raises UsageError for words that make none."""
+    if wishes.epochs is not None and wishes.steps is not None:
+        raise UsageError(f"--epochs {wishes.epochs:g} and --steps {wishes.steps} both say how long; give one of them")
+    said = DEFAULTS.said() | wishes.said()
+    batch_size = _positive("batch-size", said["batch_size"])
+    epoch = steps_of(1.0, len(data.train), batch_size)
+    if wishes.steps is not None:
+        steps = _positive("steps", wishes.steps)
+    else:
+        steps = steps_of(_positive("epochs", said["epochs"]), len(data.train), batch_size)
+    return RunConfig(
+        data=said["data"],
+        split=said["split"],
+        data_fingerprint=data.fingerprint,
+        train_rows=len(data.train),
+        binarize=said["binarize"],
+        model=ModelConfig(inputs=data.features, **{name: said[name] for name in _MODEL}),
+        bias_from_data=said["bias_from_data"],
+        beta=said["beta"],
+        beta_warmup=said["beta_warmup"],
+        optimizer=said["optimizer"],
+        learning_rate=said["learning_rate"],
+        schedule=said["schedule"],
+        batch_size=batch_size,
+        microbatch=said.get("microbatch", default_microbatch(batch_size)),
+        steps=steps,
+        milestone=said.get("checkpoint_every", max(epoch, -(-steps // _CHECKPOINTS))),
+        report_every=said.get("report_every", max(1, steps // _REPORTS)),
+        consistency=said["consistency"],
+        seed=said["seed"],
+    )
+
+
+def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
+    """The configuration of a run that goes on. Raises UsageError where the user asks for another run than it was."""
+    if wishes.epochs is not None and wishes.steps is not None:
+        raise UsageError(f"--epochs {wishes.epochs:g} and --steps {wishes.steps} both say how long; give one of them")
+    was = {**_fields(config), **_fields(config.model)}
+    for name, wish in wishes.said().items():
+        if name not in _FREE and wish != was[name]:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{flag} {wish} was {was[name]} when the run began; leave it out or start another --run-dir"
+            )
+    changes: dict[str, Any] = {}
+    if wishes.steps is not None:
+        changes["steps"] = _positive("steps", wishes.steps)
+    if wishes.epochs is not None:
+        changes["steps"] = steps_of(_positive("epochs", wishes.epochs), config.train_rows, config.batch_size)
+    if wishes.checkpoint_every is not None:
+        changes["milestone"] = wishes.checkpoint_every
+    if wishes.report_every is not None:
+        changes["report_every"] = wishes.report_every
+    return dataclasses.replace(config, **changes)
+
+
+def check_examples(config: RunConfig, split: Split) -> None:
+    """Raise DataError where the likelihood cannot take the split's rows; reads them in chunks."""
+    rules = likelihood(config.model.likelihood, config.model.sigma)
+    for start in range(0, len(split), _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, len(split)), dtype=np.int64)
+        rules.check_data(gather(split, rows, np.empty((len(rows), split.features), np.float32)))
+
+
+def _positive(name: str, value: Any) -> Any:
+    if not value > 0:
+        raise UsageError(f"--{name} {value}: give a number above zero")
+    return value
+
+
+def _values(wishes: Wishes) -> dict[str, Any]:
+    return {field.name: getattr(wishes, field.name) for field in dataclasses.fields(wishes)}
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

@@ -1,0 +1,100 @@
+"""Other processes of ps_vae: how they are started, watched and stopped."""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+__all__ = ["StopSignal", "prepare_environment", "random_id", "spawn", "stop_all"]
+
+_GRACE_SECONDS = 8.0
+
+
+class StopSignal:
+    """Set by SIGINT or SIGTERM; `count` says how often, so that an impatient second one can be told."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def listen(self) -> "StopSignal":
+        """Take over both signals of this process."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+        return self
+
+    def __call__(self) -> bool:
+        return self.count > 0
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+
+def random_id() -> bytes:
+    """16 bytes that nobody else has."""
+    return os.urandom(16)
+
+
+def spawn(arguments: Sequence[str], *, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start `ps-vae ARGUMENTS` in a session of its own, so that a Ctrl-C in the terminal reaches only us.
+
+    log  file that takes its output; without one it goes where ours goes
+    """
+    command = [sys.executable, "-m", "ps_vae", *arguments]
+    environment = {**os.environ, **_blas_environment()}
+    package = str(Path(__file__).resolve().parents[2])
+    # Running from a checkout that is not installed, `-m ps_vae` has to be found again.
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [p for p in sys.path if p == package] + [environment.get("PYTHONPATH", "")]
+    )
+    if log is None:
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+
+
+def stop_all(children: Sequence[subprocess.Popen[bytes]], grace: float = _GRACE_SECONDS) -> None:
+    """SIGTERM to those that run, SIGKILL to those that run on after `grace` seconds."""
+    for child in children:
+        if child.poll() is None:
+            child.terminate()
+    deadline = time.monotonic() + grace
+    for child in children:
+        try:
+            child.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def prepare_environment() -> None:
+    """Make what `spawn` gives its children hold for every process that this one starts."""
+    os.environ.update(_blas_environment())
+
+
+def _blas_environment() -> dict[str, str]:
+    """One BLAS thread a process; and AVX-512 GEMMs where the processor has them.
+
+    OpenBLAS chooses its kernels by the processor's name and takes names it does not know (AMD's newest) for an older
+    one without AVX-512, which makes GEMMs up to twice as slow.
+    """
+    chosen = {} if "OPENBLAS_NUM_THREADS" in os.environ else {"OPENBLAS_NUM_THREADS": "1"}
+    if "OPENBLAS_CORETYPE" not in os.environ and platform.machine() == "x86_64":
+        flags = _processor_flags()
+        if {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"} <= flags:
+            chosen["OPENBLAS_CORETYPE"] = "SkylakeX"
+    return chosen
+
+
+def _processor_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return set(next((line.split(":", 1)[1] for line in text.splitlines() if line.startswith("flags")), "").split())

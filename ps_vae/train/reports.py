@@ -1,0 +1,86 @@
+"""What a server knows about its run: sums over steps become lines of metrics.jsonl and figures for `status`."""
+
+import time
+from typing import Any
+
+from ps_vae.ps.outbox import StepApplied, Told
+from ps_vae.train.config import RunConfig
+from ps_vae.train.run_folder import RunFolder
+
+__all__ = ["Reports"]
+
+
+class Reports:
+    """Collects the events of the coordinator's own shard.
+
+    A line covers the steps since the line before; sums are in the order of application, in float64, so under bsp
+    the lines are the same whoever computed the steps.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        self.latest: dict[str, Any] = {}
+        self.validation: dict[str, float] = {}
+        self._config = config
+        self._folder = folder
+        self._steps = 0
+        self._sums = [0.0, 0.0]
+        self._staleness = 0
+        self._first: tuple[float, int] | None = None
+        self._last: tuple[float, int] | None = None
+        self._line_at = time.monotonic()
+
+    def step(self, event: StepApplied) -> None:
+        """Count a step; write a line where one is due."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, event.version)
+        self._last = (now, event.version)
+        self._steps += 1
+        self._sums = [total + value for total, value in zip(self._sums, event.metrics, strict=True)]
+        self._staleness = max(self._staleness, event.staleness)
+        config = self._config
+        if (
+            event.version % config.report_every == 0
+            or event.version % config.milestone == 0
+            or event.version == config.steps
+        ):
+            self._write(event.version, now)
+
+    def told(self, event: Told) -> None:
+        """An evaluator's figures."""
+        self.validation = {"version": event.version, **dict(event.values)}
+        self._folder.append_metrics({"kind": "validation", "version": event.version, **dict(event.values)})
+
+    def flush(self) -> None:
+        """Write what has been counted since the last line."""
+        if self._steps and self._last is not None:
+            self._write(self._last[1], time.monotonic())
+
+    def speed(self) -> tuple[float, int, float]:
+        """Seconds and examples from the first to the last step of this process, and their ratio.
+
+        The first step is not counted: it waits for processes to start and kernels to compile.
+        """
+        if self._first is None or self._last is None or self._last[1] == self._first[1]:
+            return 0.0, 0, 0.0
+        seconds = max(1e-9, self._last[0] - self._first[0])
+        examples = (self._last[1] - self._first[1]) * self._config.batch_size
+        return seconds, examples, examples / seconds
+
+    def _write(self, version: int, now: float) -> None:
+        examples = self._steps * self._config.batch_size
+        log_likelihood, kl = (total / examples for total in self._sums)
+        step = version - 1
+        self.latest = {
+            "version": version,
+            "elbo": log_likelihood - kl,
+            "reconstruction": log_likelihood,
+            "kl": kl,
+            "beta": self._config.beta_at(step),
+            "learning_rate": self._config.rates().rate_at(step),
+            "staleness": self._staleness,
+        }
+        seconds = max(1e-9, now - self._line_at)
+        pace = {"time": round(time.time(), 3), "examples_per_second": round(examples / seconds, 1)}
+        self._folder.append_metrics({"kind": "training", **self.latest, **pace})
+        self._steps, self._sums, self._staleness, self._line_at = 0, [0.0, 0.0], 0, now

@@ -1,0 +1,121 @@
+"""A run's folder.
+
+run.json                     the configuration, versions of the libraries, when it was made
+checkpoints/step-*           see checkpoint.py
+metrics.jsonl                a line per report
+result.json                  how the run ended
+pictures/*.png
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ps_vae
+from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.train.config import RunConfig
+
+__all__ = ["RunFolder", "free_name"]
+
+_FORMAT = 1
+_LIBRARIES = ("numpy", "numba", "pyzmq", "msgpack", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths, and what is written to and read from them."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folder of a new run. Raises UsageError where it exists already, and writes nothing then."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UsageError(f"{self.path} exists; continue it with --resume or give another --run-dir")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the run folder {self.path}: {error.strerror}; give another --run-dir"
+            ) from None
+        self.write_config(config)
+
+    def write_config(self, config: RunConfig) -> None:
+        """(Re)write run.json."""
+        made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        versions = {"ps_vae": ps_vae.__version__} | {name: importlib.metadata.version(name) for name in _LIBRARIES}
+        about = {"format": _FORMAT, "made": made, "python": platform.python_version(), "versions": versions}
+        self._write("run.json", {**about, "config": config.to_json()})
+
+    def config(self) -> RunConfig:
+        """What run.json says. Raises UsageError where there is none, CheckpointError where it makes no sense."""
+        path = self.path / "run.json"
+        try:
+            plain = json.loads(path.read_text())
+            if plain["format"] != _FORMAT:
+                raise CheckpointError(f"{path}: format {plain['format']}, this version reads {_FORMAT}")
+            return RunConfig.from_json(plain["config"])
+        except OSError:
+            raise UsageError(f"{self.path} is not a run: it has no run.json; name a folder below runs/") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: cannot be understood ({error!r}); was it written by another version?"
+            ) from None
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that was cut off is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def forget_metrics_after(self, version: int) -> None:
+        """Drop the lines of steps that a resumed run takes again."""
+        kept = [line for line in self.metrics() if line["version"] <= version]
+        self._replace("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """(Re)write result.json."""
+        self._write("result.json", result)
+
+    def result(self) -> dict[str, Any] | None:
+        """How the run ended; None while it runs, or where it was killed."""
+        path = self.path / "result.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def forget_result(self) -> None:
+        """The run goes on."""
+        (self.path / "result.json").unlink(missing_ok=True)
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        self._replace(name, json.dumps(value, indent=2) + "\n")
+
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.path / f"{name}.partial"
+        temporary.write_text(text)
+        os.replace(temporary, self.path / name)
+
+
+def free_name(parent: Path, data: str) -> Path:
+    """A folder below `parent` that does not exist, named after the data: mnist-5k-1, mnist-5k-2, …"""
+    stem = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(data).name) or "run"
+    number = 1
+    while (parent / f"{stem}-{number}").exists():
+        number += 1
+    return parent / f"{stem}-{number}"

@@ -1,0 +1,273 @@
+"""The first server's program: it owns the run, its folder and its end."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ps_vae.data import Dataset, load, pixel_means
+from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
+from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.consistency import parse_consistency
+from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.outbox import Event, Member, Refused, RunEnded, SnapshotTaken, StepApplied, Told
+from ps_vae.ps.partition import partition
+from ps_vae.ps.rules import RunRules
+from ps_vae.ps.server import Endpoint, Server
+from ps_vae.ps.shard import Shard, ShardState
+from ps_vae.train import checkpoint
+from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
+from ps_vae.train.config import RunConfig
+from ps_vae.train.gradient import is_finite
+from ps_vae.train.plan import Wishes, check_examples, plan, resumed
+from ps_vae.train.processes import StopSignal, random_id, spawn, stop_all
+from ps_vae.train.reports import Reports
+from ps_vae.train.run_folder import RunFolder, free_name
+from ps_vae.train.update import fresh_state, update_rule
+from ps_vae.vae.initial import initial_weights
+from ps_vae.vae.layout import ParameterLayout
+
+__all__ = ["ServerOptions", "serve"]
+
+Say = Callable[[str], None]
+
+_SAY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where and how the server runs; nothing in here changes what is computed.
+
+    shards         processes started here, this one included
+    remote_shards  further ones that are waited for (`start-server --join`)
+    keep           checkpoints that stay on the disk
+    """
+
+    listen: str = "tcp://127.0.0.1:5555"
+    shards: int = 1
+    remote_shards: int = 0
+    run_dir: Path | None = None
+    resume: bool = False
+    reproducible: bool = False
+    keep: int = 3
+
+
+def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
+    """Run a whole run as its first server; returns what `train --json` ends with.
+
+    Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen.
+    """
+    if options.shards < 1 or options.remote_shards < 0 or options.keep < 1:
+        raise UsageError("--shards and --keep are at least 1, --remote-shards at least 0")
+    folder, config, data = _settle(wishes, options)
+    layout = ParameterLayout(config.model)
+    slices = partition(layout.size, options.shards + options.remote_shards)
+    state, origin = _starting_point(config, data, layout, folder, options.resume, say)
+    endpoint = Endpoint(options.listen, 4 * max(piece.size for piece in slices))
+    try:
+        if options.resume:
+            folder.write_config(config)
+            folder.forget_metrics_after(state.version)
+            folder.forget_result()
+        else:
+            folder.create(config)
+        say(f"{folder.path}: {data.description}; {layout.size:,} parameters; {origin}; {config.steps:,} steps")
+        run = _Run(config, layout, folder, options, endpoint, state, say, should_stop)
+    except BaseException:
+        endpoint.close()
+        raise
+    return run.run()
+
+
+class _Run:
+    """A server that serves: the state machines, the folder, the signals."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        layout: ParameterLayout,
+        folder: RunFolder,
+        options: ServerOptions,
+        endpoint: Endpoint,
+        state: ShardState,
+        say: Say,
+        should_stop: StopSignal,
+    ) -> None:
+        self._config, self._layout, self._folder = config, layout, folder
+        self._say, self._should_stop = say, should_stop
+        self._reports = Reports(config, folder)
+        self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep)
+        self._said_at = time.monotonic()
+        self._failure = ""
+        self._obeyed = 0
+        slices = partition(layout.size, options.shards + options.remote_shards)
+        rules = RunRules(
+            random_id(), config.microbatches, config.steps, parse_consistency(config.consistency), config.milestone
+        )
+        self._coordinator = Coordinator(
+            rules, slices, same_host(endpoint.address), config.pack(), state, self._figures, options.reproducible
+        )
+        own = slices[0]
+        piece = slice(own.start, own.stop)
+        part = ShardState(
+            state.version,
+            state.weights[piece].copy(),
+            {name: array[piece].copy() for name, array in state.optimizer.items()},
+        )
+        self._shard = Shard(0, rules, part, update_rule(config), Buffers(own.size), is_finite)
+        self._server = Server(endpoint, self._shard, coordinator=self._coordinator, notify=self._notice)
+        here = connectable(endpoint.address)
+        self._others: list[subprocess.Popen[bytes]] = [
+            spawn(["server", "--join", here, "--listen", sibling(endpoint.address), "--advertise", SAME_HOST])
+            for _ in range(options.shards - 1)
+        ]
+        here = _for_others(endpoint.address)
+        say(f"listening on {endpoint.address}; start workers with: start-worker --server {here}")
+        if options.remote_shards:
+            say(f"waiting for {options.remote_shards} more shards; start them with: start-server --join ADDRESS")
+
+    def run(self) -> dict[str, Any]:
+        try:
+            ended = self._server.run(self._tick)
+        finally:
+            self._server.close()
+            self._writer.close()
+            stop_all(self._others)
+        self._reports.flush()
+        result = self._result(ended)
+        self._folder.write_result(result)
+        return result
+
+    def _tick(self) -> None:
+        for written in self._writer.finished():
+            if written.error is not None:
+                self._failure = f"checkpoint of version {written.version} could not be written: {written.error}"
+                self._say(f"WARNING: {self._failure}; training goes on, free some space")
+            else:
+                self._failure = ""
+                self._say(f"checkpoint {written.path}")
+            self._server.dispatch(self._coordinator.finished_writing(written.version, time.monotonic()))
+        if self._should_stop.count > self._obeyed:
+            self._obeyed = self._should_stop.count
+            self._obey()
+        for child in self._others:
+            if child.poll() is not None and self._server.ended is None:
+                reason = f"a shard's process on this host ended with code {child.returncode}; continue with --resume"
+                self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
+
+    def _obey(self) -> None:
+        now = time.monotonic()
+        if self._obeyed == 1:
+            self._say("stopping: finishing the open steps, then a checkpoint (once more: stop at once)")
+            self._server.dispatch(self._coordinator.stop(now))
+        elif self._server.ended is None:
+            self._server.dispatch(self._coordinator.end(True, "stopped at once, without a last checkpoint", now))
+
+    def _notice(self, event: Event) -> None:
+        match event:
+            case StepApplied():
+                self._reports.step(event)
+                self._say_progress()
+            case SnapshotTaken():
+                self._reports.flush()
+                self._writer.submit(assemble(self._layout, event.version, event.parts))
+            case Told():
+                self._reports.told(event)
+                figures = ", ".join(f"{name} {value:.3f}" for name, value in event.values)
+                self._say(f"version {event.version:,}: validation {figures}")
+            case Member():
+                self._say(f"{event.name} {event.change}{': ' + event.why if event.why else ''}")
+            case Refused():
+                self._say(f"refused a message of {event.who}: {event.code}: {event.text}")
+            case RunEnded():
+                self._say(f"the run ends: {event.reason}")
+
+    def _say_progress(self) -> None:
+        now = time.monotonic()
+        if now - self._said_at < _SAY_SECONDS or not self._reports.latest:
+            return
+        self._said_at = now
+        latest = self._reports.latest
+        pace = self._reports.speed()[2]
+        self._say(
+            f"step {latest['version']:,} of {self._config.steps:,}: ELBO {latest['elbo']:.3f}, {pace:,.0f} examples/s"
+        )
+
+    def _figures(self) -> dict[str, Any]:
+        """What the run adds to the coordinator's state."""
+        seconds, _, pace = self._reports.speed()
+        latest = self._reports.latest
+        return {
+            **{name: latest.get(name) for name in ("elbo", "reconstruction", "kl")},
+            "validation": self._reports.validation,
+            "examples_per_second": round(pace, 1),
+            "seconds": round(seconds, 3),
+            "batch_size": self._config.batch_size,
+            "duplicates": self._shard.duplicates,
+            "run_dir": str(self._folder.path),
+        }
+
+    def _result(self, ended: RunEnded) -> dict[str, Any]:
+        seconds, examples, pace = self._reports.speed()
+        state = self._coordinator.state(time.monotonic())
+        failed, reason = ended.failed, ended.reason
+        if self._failure and not failed:
+            failed, reason = True, self._failure
+        return {
+            "run_dir": str(self._folder.path),
+            "steps": self._config.steps,
+            "version": state["version"],
+            "examples": examples,
+            "seconds": round(seconds, 3),
+            "examples_per_second": round(pace, 1),
+            "bytes_pushed": state["bytes_pushed"],
+            "bytes_pulled": state["bytes_pulled"],
+            "elbo": self._reports.latest.get("elbo"),
+            "validation": self._reports.validation,
+            "failed": failed,
+            "reason": reason,
+        }
+
+
+def _settle(wishes: Wishes, options: ServerOptions) -> tuple[RunFolder, RunConfig, Dataset]:
+    """What is to be run, on what, and where."""
+    if options.resume:
+        if options.run_dir is None:
+            raise UsageError("--resume needs --run-dir, the folder of the run to continue")
+        folder = RunFolder(options.run_dir)
+        config = resumed(folder.config(), wishes)
+        data = load(config.data, config.split)
+        if data.fingerprint != config.data_fingerprint:
+            raise CheckpointError(f"the data {config.data} are not what {folder.path} was trained on; restore them")
+        return folder, config, data
+    said = Wishes(data=wishes.data, split=wishes.split)
+    data = load(said.data or "mnist-5k", said.split or "auto")
+    config = plan(wishes, data)
+    for split in (data.train, data.validation, data.test):
+        check_examples(config, split)
+    return RunFolder(options.run_dir or free_name(Path("runs"), config.data)), config, data
+
+
+def _starting_point(
+    config: RunConfig, data: Dataset, layout: ParameterLayout, folder: RunFolder, resume: bool, say: Say
+) -> tuple[ShardState, str]:
+    """The state to start from, and where it comes from."""
+    if resume:
+        damaged: list[checkpoint.Damaged] = []
+        found = checkpoint.newest(folder.checkpoints, layout, damaged)
+        for file in damaged:
+            say(f"WARNING: {file.why}; the checkpoint before it is used")
+        if found is not None:
+            if found.version >= config.steps:
+                raise UsageError(f"{folder.path} has its {config.steps} steps; give more --steps or --epochs to go on")
+            return found.state, f"continued from version {found.version:,}"
+    means = pixel_means(data.train) if config.bias_from_data else None
+    weights = initial_weights(layout, config.seed, means)
+    return fresh_state(config, weights), "new weights"
+
+
+def _for_others(address: str) -> str:
+    return address.replace("0.0.0.0", "THIS-HOST").replace("[::]", "THIS-HOST")

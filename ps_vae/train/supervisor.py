@@ -1,0 +1,72 @@
+"""The small parent of a node's workers: it starts them, starts crashed ones again, and stops with them."""
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+from ps_vae.train.processes import StopSignal, spawn, stop_all
+
+__all__ = ["supervise"]
+
+_POLL_SECONDS = 0.1
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+# A worker that lived this long starts with a clean record.
+_STABLE_SECONDS = 60.0
+
+
+def supervise(arguments: Sequence[str], processes: int, *, say: Callable[[str], None], should_stop: StopSignal) -> int:
+    """Run `processes` times `ps-vae ARGUMENTS` until all have ended or `should_stop`.
+
+    A process that a signal killed is started again, after a pause that doubles each time; one that ended by itself is
+    not: it has said why. Returns the exit code for this process: the highest of theirs.
+    """
+    slots = [_Slot(arguments) for _ in range(processes)]
+    try:
+        while any(slot.code is None for slot in slots) and not should_stop():
+            for slot in slots:
+                slot.watch(say)
+            time.sleep(_POLL_SECONDS)
+    finally:
+        stop_all([slot.child for slot in slots])
+    return max((slot.code or 0) for slot in slots)
+
+
+class _Slot:
+    """The place of one worker, whatever process fills it.
+
+    code  its exit code once it has ended for good
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.code: int | None = None
+        self._arguments = arguments
+        self._crashes = 0
+        self._resume_at: float | None = None
+        self.child: subprocess.Popen[bytes]
+        self._start()
+
+    def watch(self, say: Callable[[str], None]) -> None:
+        now = time.monotonic()
+        if self.code is not None:
+            return
+        if self._resume_at is not None:
+            if now >= self._resume_at:
+                self._start()
+            return
+        code = self.child.poll()
+        if code is None:
+            return
+        if code >= 0:
+            self.code = code
+            return
+        self._crashes = 0 if now - self._started > _STABLE_SECONDS else self._crashes
+        pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**self._crashes)
+        self._crashes += 1
+        self._resume_at = now + pause
+        say(f"worker {self.child.pid} was killed by signal {-code}; another is started in {pause:g} s")
+
+    def _start(self) -> None:
+        self._resume_at = None
+        self._started = time.monotonic()
+        self.child = spawn(self._arguments)

@@ -1,0 +1,85 @@
+"""A trained model, opened from its run's folder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.data import Dataset, load
+from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.train import checkpoint
+from ps_vae.train.config import RunConfig
+from ps_vae.train.examples import fixed_rows
+from ps_vae.train.run_folder import RunFolder
+from ps_vae.vae.inference import encode, reconstruct, sample_prior
+from ps_vae.vae.layout import ParameterLayout, Parameters
+
+__all__ = ["TrainedModel"]
+
+_CHUNK = 1024
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A run's newest weights (or those of one version), and its data when they are asked for."""
+
+    run_dir: Path
+    config: RunConfig
+    version: int
+    parameters: Parameters
+
+    @staticmethod
+    def open(run_dir: Path, *, version: int | None = None, say: Callable[[str], None]) -> "TrainedModel":
+        """Raises UsageError where there is no run, CheckpointError where it has no whole checkpoint."""
+        folder = RunFolder(run_dir)
+        config = folder.config()
+        layout = ParameterLayout(config.model)
+        if version is not None:
+            path = folder.checkpoints / f"step-{version:08d}.safetensors"
+            if not path.exists():
+                have = ", ".join(path.name for path in checkpoint.list_checkpoints(folder.checkpoints)) or "none"
+                raise UsageError(f"{run_dir} has no checkpoint of version {version}; it has {have}")
+            found: checkpoint.Checkpoint | None = checkpoint.read(path, layout)
+        else:
+            damaged: list[checkpoint.Damaged] = []
+            found = checkpoint.newest(folder.checkpoints, layout, damaged)
+            for file in damaged:
+                say(f"WARNING: {file.why}; the checkpoint before it is used")
+        if found is None:
+            raise CheckpointError(
+                f"{run_dir} has no checkpoint that can be read; train it first, or give --steps fewer"
+            )
+        return TrainedModel(run_dir, config, found.version, layout.bind(found.state.weights))
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The run's data, as on the day of training. Raises DataError where they are not here any more."""
+        data = load(self.config.data, self.config.split)
+        if data.fingerprint != self.config.data_fingerprint:
+            raise CheckpointError(f"the data {self.config.data} are not those that {self.run_dir} was trained on")
+        return data
+
+    def examples(self, split: str, start: int, stop: int) -> Floats:
+        """Rows of a split as the model sees them."""
+        return fixed_rows(self.config, self.data, split, start, stop)
+
+    def encode(self, split: str) -> Floats:
+        """The posterior means of a split, (rows, latent)."""
+        count = len(self.data.split(split))
+        chunks = [self.examples(split, at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK)]
+        means = [encode(self.parameters, chunk).mean for chunk in chunks]
+        return np.concatenate(means).astype(np.float32, copy=False)
+
+    def reconstruct(self, split: str, count: int) -> tuple[Floats, Floats]:
+        """The first `count` examples of a split, and the means of what the model makes of them."""
+        examples = self.examples(split, 0, min(count, len(self.data.split(split))))
+        return examples, reconstruct(self.parameters, examples).astype(np.float32, copy=False)
+
+    def sample(self, count: int, seed: int) -> Floats:
+        """Means of p(x|z) for `count` z from the prior, (count, inputs)."""
+        return sample_prior(self.parameters, count, seed=seed)[1].astype(np.float32, copy=False)

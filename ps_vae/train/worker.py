@@ -1,0 +1,66 @@
+"""A worker's program: it needs the server's address, and computes what it is told to."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.ps.actions import Result
+from ps_vae.ps.blocks import Block
+from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.client import Outcome, work
+from ps_vae.ps.messages import Welcome
+from ps_vae.train.arithmetic import fingerprint, use_one_thread
+from ps_vae.train.gradient import BlockGradient
+from ps_vae.train.member import configuration, own_name, same_data
+from ps_vae.train.processes import StopSignal
+
+__all__ = ["work_for"]
+
+Say = Callable[[str], None]
+
+
+def work_for(server: str, *, connect_timeout: float, data: str | None, say: Say, should_stop: StopSignal) -> Outcome:
+    """Work for the run at `server` until it ends.
+
+    data  where the run's data lie on this host, if not where they lie on the server's
+
+    Raises Unreachable, RefusedError or DataError where it cannot.
+    """
+    use_one_thread()
+    program = _Program(data, say)
+    return work(
+        server,
+        program,
+        name=own_name(),
+        fingerprint=fingerprint(),
+        connect_timeout=connect_timeout,
+        should_stop=should_stop,
+    )
+
+
+class _Program:
+    """Model and data of the run that was joined."""
+
+    def __init__(self, data: str | None, say: Say) -> None:
+        self.say = say
+        self._data = data
+        self._gradient: BlockGradient | None = None
+
+    def join(self, welcome: Welcome) -> tuple[npt.NDArray[np.float32], Buffers]:
+        config = configuration(welcome)
+        data = same_data(config, self._data)
+        self._gradient = BlockGradient(config, data.train)
+        self.say(f"joined run {welcome.run.hex()[:8]}: {data.description}")
+        self._warm_up(self._gradient)
+        return self._gradient.weights, self._gradient.buffers
+
+    def compute(self, step: int, blocks: Sequence[Block]) -> list[Result]:
+        if self._gradient is None:
+            raise RuntimeError("there is no run yet")
+        return self._gradient(step, blocks)
+
+    def _warm_up(self, gradient: BlockGradient) -> None:
+        """Compile, or load, every kernel before the first lease runs."""
+        for result in gradient(0, [Block(0, 1)]):
+            gradient.buffers.give(result.gradient)
