@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ps_vae.cli.options import OUTPUT, Debug, Run, SplitName
-from ps_vae.cli.output import check_output, write_array
+from ps_vae.cli.options import OUTPUT, Debug, Run, SplitName, with_default
+from ps_vae.cli.output import checked_output, write_array
 from ps_vae.cli.terminal import say
 
 __all__ = ["encode"]
@@ -14,8 +14,11 @@ __all__ = ["encode"]
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", metavar="FILE", rich_help_panel=OUTPUT, show_default="RUN/encoded-SPLIT.npy",
-        help="Where the array (rows, latent) of float32 goes: FILE.npy.",
+        "--output",
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help=with_default("FILE.npy for the array (rows, latent) of float32.", "RUN/encoded-SPLIT.npy"),
     ),
 ]
 
@@ -25,9 +28,7 @@ def encode(run: Run, split: SplitName = "test", output: Output = None, debug: De
 
     Example: [bold]ps-vae encode runs/mnist-5k-1 --split test --output latent.npy[/bold]
     """
-    if output is not None:
-        check_output(output, [".npy"])
+    path = checked_output(output, run / f"encoded-{split}.npy", pictures=False)
     from ps_vae.train.trained import TrainedModel
 
-    means = TrainedModel.open(run, say=say).encode(split)
-    write_array(output or run / f"encoded-{split}.npy", means)
+    write_array(path, TrainedModel.open(run, say=say).encode(split))

@@ -5,19 +5,29 @@ from typing import Annotated, Any
 import typer
 
 from ps_vae.cli import progress
-from ps_vae.cli.options import DATA, OUTPUT, Debug, Json, Processes, Run, SplitName, one_per_core
+from ps_vae.cli.options import DATA, OUTPUT, Debug, Json, Processes, Run, SplitName, one_per_core, with_default
 from ps_vae.cli.terminal import count, nats, print_json, print_table, say
 
 __all__ = ["evaluate"]
 
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", metavar="N", min=1, rich_help_panel=DATA, show_default="all", help="Only the first N rows."),
+    typer.Option(
+        "--limit",
+        metavar="N",
+        min=1,
+        rich_help_panel=DATA,
+        show_default=False,
+        help=with_default("Only the first N rows.", "all"),
+    ),
 ]
 Samples = Annotated[
     int,
     typer.Option(
-        "--samples", metavar="N", min=0, rich_help_panel=OUTPUT,
+        "--samples",
+        metavar="N",
+        min=0,
+        rich_help_panel=OUTPUT,
         help="Importance samples a row for -log p(x), such as 5000 (Burda et al. 2016); 0: only the ELBO.",
     ),
 ]
@@ -27,8 +37,8 @@ def evaluate(
     run: Run,
     split: SplitName = "test",
     limit: Limit = None,
-    samples: Samples = 0,
     processes: Processes = None,
+    samples: Samples = 0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -40,7 +50,13 @@ def evaluate(
 
     with progress.counting("rows") as show:
         result = evaluation.evaluate(
-            run, split=split, samples=samples, processes=processes or one_per_core(), limit=limit, progress=show, say=say
+            run,
+            split=split,
+            samples=samples,
+            processes=processes or one_per_core(),
+            limit=limit,
+            progress=show,
+            say=say,
         )
     if json:
         print_json(result)

@@ -1,4 +1,4 @@
-"""`ps-vae evaluator`: follows a run and measures it on the validation split. `train` starts one; it is not in the help."""
+"""`ps-vae evaluator`: measures a run on its validation split while it trains. `train` starts one; the help hides it."""
 
 from ps_vae.cli.options import ConnectTimeout, Debug, Server
 from ps_vae.cli.terminal import say
@@ -9,9 +9,9 @@ __all__ = ["evaluator"]
 
 
 def evaluator(
+    data: DataHere = None,
     server: Server = "tcp://127.0.0.1:5555",
     connect_timeout: ConnectTimeout = 60.0,
-    data: DataHere = None,
     debug: Debug = False,
 ) -> None:
     """Measure the ELBO of a run's validation split at each checkpoint.

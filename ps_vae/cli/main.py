@@ -30,7 +30,7 @@ from ps_vae.errors import PsVaeError, UsageError
 
 __all__ = ["app", "run"]
 
-# Click's class for words it does not understand; typer brings a copy of its own since 0.26, so it is found through typer.
+# Click's error for words it does not understand; new versions of typer bring their own copy of it.
 _WordsError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
 _TRAIN, _USE, _CLUSTER = "Train", "Use what was trained", "Train on several machines"
@@ -81,8 +81,9 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _ps_vae(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
@@ -91,6 +92,8 @@ def _ps_vae(
 
     Start here: [bold]ps-vae train[/bold]
     """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def _line(error: Exception) -> str:
@@ -100,7 +103,7 @@ def _line(error: Exception) -> str:
     elif isinstance(error, _WordsError):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "ps-vae"
-        text = f"{error.format_message()} See {command} --help"  # type: ignore[attr-defined]
+        text = f"{error.format_message().rstrip('.')}; see {command} --help"  # type: ignore[attr-defined]
     elif isinstance(error, OSError):
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     elif isinstance(error, MemoryError):

@@ -7,8 +7,27 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "CLUSTER", "DATA", "MODEL", "OUTPUT", "TRAINING", "ConnectTimeout", "Debug", "Invocation", "Json", "Keep", "Processes",
-    "Reproducible", "Resume", "Run", "RunDir", "Seed", "Server", "Shards", "SplitName", "one_per_core",
+    "CLUSTER",
+    "DATA",
+    "MODEL",
+    "OUTPUT",
+    "TRAINING",
+    "ConnectTimeout",
+    "Debug",
+    "Invocation",
+    "Json",
+    "Keep",
+    "Processes",
+    "Reproducible",
+    "Resume",
+    "Run",
+    "RunDir",
+    "Seed",
+    "Server",
+    "Shards",
+    "SplitName",
+    "one_per_core",
+    "with_default",
 ]
 
 DATA, MODEL, TRAINING, CLUSTER, OUTPUT = "Data", "Model", "Training", "Cluster", "Output"
@@ -19,6 +38,11 @@ class Invocation:
     """One call of `ps-vae`; typer carries it to the options' callbacks."""
 
     debug: bool = False
+
+
+def with_default(text: str, default: str) -> str:
+    """An option's help with its default in words, where typer cannot know it; it looks like typer's own."""
+    return f"{text} [dim]\\[default: {default}][/dim]"
 
 
 def one_per_core() -> int:
@@ -40,19 +64,27 @@ Debug = Annotated[
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--json", help="Print one JSON object on standard output, and nothing else there.", rich_help_panel=OUTPUT
+    ),
 ]
 RunDir = Annotated[
     Path | None,
     typer.Option(
-        "--run-dir", metavar="FOLDER", show_default="runs/DATA-1, -2, …", rich_help_panel=OUTPUT,
-        help="Where the run is kept; it must not exist, or be continued with --resume.",
+        "--run-dir",
+        metavar="FOLDER",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help=with_default(
+            "Where the run is kept; it must not exist, or be continued with --resume.", "runs/DATA-1, -2, …"
+        ),
     ),
 ]
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", rich_help_panel=OUTPUT,
+        "--resume",
+        rich_help_panel=OUTPUT,
         help="Continue the run in --run-dir from its newest checkpoint, with any number of workers and shards.",
     ),
 ]
@@ -63,21 +95,28 @@ Keep = Annotated[
 Reproducible = Annotated[
     bool,
     typer.Option(
-        "--reproducible", rich_help_panel=CLUSTER,
+        "--reproducible",
+        rich_help_panel=CLUSTER,
         help="Refuse workers whose processor or libraries compute other bits.",
     ),
 ]
 Shards = Annotated[
     int,
     typer.Option(
-        "--shards", metavar="N", min=1, rich_help_panel=CLUSTER,
+        "--shards",
+        metavar="N",
+        min=1,
+        rich_help_panel=CLUSTER,
         help="Server processes on this machine; each holds one part of the weights.",
     ),
 ]
 ConnectTimeout = Annotated[
     float,
     typer.Option(
-        "--connect-timeout", metavar="SECONDS", min=0.0, rich_help_panel=CLUSTER,
+        "--connect-timeout",
+        metavar="SECONDS",
+        min=0.0,
+        rich_help_panel=CLUSTER,
         help="How long to wait for a server that does not answer (yet).",
     ),
 ]
@@ -88,11 +127,17 @@ Server = Annotated[
 Processes = Annotated[
     int | None,
     typer.Option(
-        "--processes", metavar="N", min=1, show_default="one per core", rich_help_panel=CLUSTER,
-        help="How many processes work side by side on this machine.",
+        "--processes",
+        metavar="N",
+        min=1,
+        show_default=False,
+        rich_help_panel=CLUSTER,
+        help=with_default("How many processes work side by side on this machine.", "one per core"),
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run, such as runs/mnist-5k-1.", show_default=False)]
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of the run, such as runs/mnist-5k-1.", show_default=False)
+]
 SplitName = Annotated[
     str,
     typer.Option("--split", metavar="NAME", rich_help_panel=DATA, help="Rows to use: train, validation or test."),

@@ -8,7 +8,7 @@ from typing import Any
 
 from ps_vae.cli.terminal import count, megabytes, nats, say
 
-__all__ = ["counting", "figures", "training"]
+__all__ = ["counting", "left", "pace", "quality", "training"]
 
 State = dict[str, Any]
 
@@ -28,14 +28,15 @@ def training() -> Iterator[Callable[[State], None]]:
             nonlocal said_at
             if time.monotonic() - said_at >= _LINE_SECONDS:
                 said_at = time.monotonic()
-                say(f"{_steps(state)}: {', '.join(figures(state))}")
+                words = [*quality(state), *pace(state), left(state)]
+                say(f"{_steps(state)}: {', '.join(word for word in words if word)}")
 
         yield show_line
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """While it is entered, the function that it gives shows that so many of so many are done; nothing without a terminal."""
+    """While it is entered, the function that it gives shows how many of how many are done; only on a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -48,23 +49,32 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, total=total, completed=done)
 
 
-def figures(state: State) -> list[str]:
-    """What is worth watching, in words; what is not known yet is left out."""
-    workers = len(state["workers"])
+def quality(state: State) -> list[str]:
+    """How good the model is, in words; what is not known yet is left out."""
     words = []
-    if state.get("elbo") is not None:
+    if state["elbo"] is not None:
         words.append(f"ELBO {nats(state['elbo'])}")
-    if state.get("validation"):
+    # Without rows to validate on there is a version and no ELBO.
+    if "elbo" in state["validation"]:
         words.append(f"validation {nats(state['validation']['elbo'])} at step {count(state['validation']['version'])}")
-    if state.get("examples_per_second"):
-        words.append(f"{count(state['examples_per_second'])} examples/s")
+    return words
+
+
+def pace(state: State) -> list[str]:
+    """How fast it goes, in words; what is not known yet is left out."""
+    workers = state["worker_count"]
+    words = [f"{count(state['examples_per_second'])} examples/s"] if state["examples_per_second"] else []
     words.append(f"pushed {megabytes(state['bytes_pushed'])}, pulled {megabytes(state['bytes_pulled'])}")
     words.append("1 worker" if workers == 1 else f"{workers} workers")
-    if state["phase"] == "stopping":
-        words.append("stopping")
-    elif state.get("steps_per_second"):
-        words.append(f"{_clock((state['steps'] - state['version']) / state['steps_per_second'])} left")
     return words
+
+
+def left(state: State) -> str:
+    """What is still to come: `1:23 left`, or what the run is doing besides training."""
+    if state["phase"] != "training":
+        return str(state["phase"])
+    speed = state["steps_per_second"]
+    return f"{_clock((state['steps'] - state['version']) / speed)} left" if speed else ""
 
 
 @contextmanager
@@ -80,8 +90,9 @@ def _training_on_terminal() -> Iterator[Callable[[State], None]]:
 
         def show(state: State) -> None:
             head = Table.grid(padding=(0, 2))
-            head.add_row(_steps(state), ProgressBar(state["steps"], state["version"], width=30), f"{_percent(state)}%")
-            live.update(Group(head, Text(" · ".join(figures(state)))))
+            bar = ProgressBar(state["steps"], state["version"], width=24)
+            head.add_row(_steps(state), bar, f"{_percent(state)}%", left(state))
+            live.update(Group(head, Text(", ".join(quality(state))), Text(", ".join(pace(state)))))
 
         yield show
 

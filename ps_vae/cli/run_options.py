@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ps_vae.cli.options import CLUSTER, DATA, MODEL, OUTPUT, TRAINING
+from ps_vae.cli.options import CLUSTER, DATA, MODEL, OUTPUT, TRAINING, with_default
 from ps_vae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,24 +63,40 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "data", str, "NAME|PATH", DATA, "mnist-5k",
         "digits, mnist-5k, mnist, gaussian:NxD, or a file or folder: .npy, .npz, IDX, IDX.gz.",
     ),
-    RunOption("split", str, "A,B,C", DATA, "auto", "Fractions to train on, validate on and test on; auto keeps what the data bring."),
-    RunOption("binarize", str, "HOW", DATA, "none", "none, static (each image once) or dynamic (afresh each time): pixels become 0 or 1."),
-    RunOption("hidden", str, "WIDTHS", MODEL, "400", "Hidden layers of the encoder, such as 400,200; none: a linear model.", read=_widths),
+    RunOption(
+        "split", str, "A,B,C", DATA, "auto",
+        "Fractions to train on, validate on and test on; auto keeps what the data bring.",
+    ),
+    RunOption(
+        "binarize", str, "HOW", DATA, "none",
+        "none, static (each image once) or dynamic (afresh each time): pixels become 0 or 1.",
+    ),
+    RunOption(
+        "hidden", str, "WIDTHS", MODEL, "400",
+        "Hidden layers of the encoder, such as 400,200; none: a linear model.", read=_widths,
+    ),
     RunOption("latent", int, "N", MODEL, "20", "Latent dimensions."),
     RunOption("activation", str, "NAME", MODEL, "relu", "relu, tanh, softplus, sigmoid or identity."),
     RunOption("likelihood", str, "NAME", MODEL, "bernoulli", "bernoulli (data from 0 to 1) or gaussian."),
     RunOption("sigma", float, "X", MODEL, "1.0", "Standard deviation of the gaussian likelihood."),
     RunOption(
-        "bias_from_data", bool, "", MODEL, "bias-from-data", "Start the last layer's bias at the data's mean, or at zero.",
+        "bias_from_data", bool, "", MODEL, "bias-from-data",
+        "Start the last layer's bias at the data's mean, or at zero.",
         flag="--bias-from-data/--no-bias-from-data",
     ),
     RunOption("beta", float, "X", TRAINING, "1.0", "Weight of the KL term."),
     RunOption("beta_warmup", int, "STEPS", TRAINING, "0", "The weight grows from 0 to --beta over so many steps."),
     RunOption("optimizer", str, "NAME", TRAINING, "adam", "sgd, momentum, nesterov, adam, adagrad or rmsprop."),
     RunOption("learning_rate", float, "X", TRAINING, "0.001", "Learning rate, the highest of the schedule."),
-    RunOption("schedule", str, "NAME", TRAINING, "constant", "constant, cosine, cosine:FINAL, cosine:FINAL:WARMUP or stages."),
+    RunOption(
+        "schedule", str, "NAME", TRAINING, "constant",
+        "constant, cosine, cosine:FINAL, cosine:FINAL:WARMUP or stages.",
+    ),
     RunOption("batch_size", int, "ROWS", TRAINING, "128", "Rows of a step, over all workers together."),
-    RunOption("microbatch", int, "ROWS", TRAINING, "largest divisor up to 64", "Rows of the unit of work; divides the batch size."),
+    RunOption(
+        "microbatch", int, "ROWS", TRAINING, "largest divisor up to 64",
+        "Rows of the unit of work; divides the batch size.",
+    ),
     RunOption("epochs", float, "N", TRAINING, "50", "How often each row is seen."),
     RunOption("steps", int, "N", TRAINING, "from --epochs", "How many updates; instead of --epochs."),
     RunOption("seed", int, "N", TRAINING, "0", "Another seed gives another start, order and noise."),
@@ -88,8 +104,11 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "consistency", str, "RULE", CLUSTER, "bsp",
         "bsp: workers in step, the same bits whatever their number; ssp:N: at most N steps apart; asp: no bound.",
     ),
-    RunOption("checkpoint_every", int, "STEPS", OUTPUT, "an epoch or longer", "Steps between checkpoints, each with a validation."),
-    RunOption("report_every", int, "STEPS", OUTPUT, "200 lines a run", "Steps between lines of metrics.jsonl."),
+    RunOption(
+        "checkpoint_every", int, "STEPS", OUTPUT, "an epoch, or 1/20 of a longer run",
+        "Steps between checkpoints, each with a validation.",
+    ),
+    RunOption("report_every", int, "STEPS", OUTPUT, "1/200 of the run", "Steps between lines of metrics.jsonl."),
 )  # fmt: skip
 
 
@@ -122,14 +141,14 @@ def _wishes(values: dict[str, Any]) -> "Wishes":
 def _parameter(option: RunOption) -> inspect.Parameter:
     shown = typer.Option(
         option.name,
-        help=option.help,
+        help=with_default(option.help, option.default),
         metavar=option.metavar or None,
         rich_help_panel=option.panel,
-        show_default=option.default,
+        show_default=False,
     )
     return inspect.Parameter(
         option.field,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[option.type | None, shown],  # type: ignore[name-defined]
+        annotation=Annotated[option.type | None, shown],
     )

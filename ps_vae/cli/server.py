@@ -14,7 +14,9 @@ from ps_vae.cli.options import (
     Resume,
     RunDir,
     Shards,
+    with_default,
 )
+from ps_vae.cli.result import print_result
 from ps_vae.cli.run_options import takes_run_options
 from ps_vae.cli.terminal import print_json, say
 from ps_vae.errors import PsVaeError, UsageError
@@ -29,29 +31,45 @@ _LISTEN = "tcp://127.0.0.1:5555"
 Listen = Annotated[
     str | None,
     typer.Option(
-        "--listen", metavar="ADDRESS", rich_help_panel=CLUSTER, show_default=_LISTEN,
-        help="Where to listen: tcp://0.0.0.0:5555 on every interface, ipc:///tmp/run on this machine only.",
+        "--listen",
+        metavar="ADDRESS",
+        rich_help_panel=CLUSTER,
+        show_default=False,
+        help=with_default(
+            "Where to listen: tcp://0.0.0.0:5555 on every interface, ipc:///tmp/run on this machine only.", _LISTEN
+        ),
     ),
 ]
 RemoteShards = Annotated[
     int,
     typer.Option(
-        "--remote-shards", metavar="N", min=0, rich_help_panel=CLUSTER,
+        "--remote-shards",
+        metavar="N",
+        min=0,
+        rich_help_panel=CLUSTER,
         help="Shards on other machines, started there with --join; training waits for them.",
     ),
 ]
 Join = Annotated[
     str | None,
     typer.Option(
-        "--join", metavar="ADDRESS", rich_help_panel=CLUSTER, show_default=False,
+        "--join",
+        metavar="ADDRESS",
+        rich_help_panel=CLUSTER,
+        show_default=False,
         help="Hold one shard of the run whose first server is there; the run's options are said there.",
     ),
 ]
 Advertise = Annotated[
     str | None,
     typer.Option(
-        "--advertise", metavar="ADDRESS", rich_help_panel=CLUSTER, show_default="as it listens",
-        help="With --join: the address that workers are told, where it differs from --listen.",
+        "--advertise",
+        metavar="ADDRESS",
+        rich_help_panel=CLUSTER,
+        show_default=False,
+        help=with_default(
+            "With --join: the address that workers are told, where it differs from --listen.", "as it listens"
+        ),
     ),
 ]
 
@@ -91,12 +109,16 @@ def server(
             raise PsVaeError(reason)
         return
     if advertise is not None:
-        raise UsageError(f"--advertise {advertise} goes with --join; the first server is known by the address workers use")
+        raise UsageError(
+            f"--advertise {advertise} goes with --join; the first server is known by the address workers use"
+        )
     from ps_vae.train.server import ServerOptions, serve
 
     options = ServerOptions(listen or _LISTEN, shards, remote_shards, run_dir, resume, reproducible, keep)
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:
         print_json(result)
+    else:
+        print_result(result)
     if result["failed"]:
         raise PsVaeError(result["reason"])

@@ -50,8 +50,8 @@ def nats(value: float | None) -> str:
 
 
 def megabytes(number: float | None) -> str:
-    """1,234.5 MB, of 10^6 bytes"""
-    return _UNKNOWN if number is None else f"{number / 1e6:,.1f} MB"
+    """12.3 MB or 1,234 MB, of 10^6 bytes"""
+    return _UNKNOWN if number is None else f"{number / 1e6:,.{1 if number < 1e8 else 0}f} MB"
 
 
 def _plain(value: Any) -> Any:

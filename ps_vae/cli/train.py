@@ -2,14 +2,16 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ps_vae.cli import progress
-from ps_vae.cli.options import CLUSTER, OUTPUT, Debug, Json, Keep, Reproducible, Resume, RunDir, Shards
+from ps_vae.cli.options import CLUSTER, OUTPUT, Debug, Json, Keep, Reproducible, Resume, RunDir, Shards, with_default
+from ps_vae.cli.output import NO_PICTURES, can_draw
+from ps_vae.cli.result import print_result
 from ps_vae.cli.run_options import takes_run_options
-from ps_vae.cli.terminal import count, megabytes, nats, print_json, print_table, say
+from ps_vae.cli.terminal import print_json, say
 from ps_vae.errors import PsVaeError
 
 if TYPE_CHECKING:
@@ -27,8 +29,14 @@ Workers = Annotated[
 Listen = Annotated[
     str | None,
     typer.Option(
-        "--listen", metavar="ADDRESS", rich_help_panel=CLUSTER, show_default="a private socket",
-        help="Where the server listens, such as tcp://0.0.0.0:5555: other machines' workers may help.",
+        "--listen",
+        metavar="ADDRESS",
+        rich_help_panel=CLUSTER,
+        show_default=False,
+        help=with_default(
+            "Where the server listens, such as tcp://0.0.0.0:5555: other machines' workers may help.",
+            "a private socket",
+        ),
     ),
 ]
 NoPictures = Annotated[bool, typer.Option("--no-pictures", rich_help_panel=OUTPUT, help="Draw no pictures at the end.")]
@@ -70,7 +78,7 @@ def train(
     if json:
         print_json(result)
     else:
-        _print_result(result)
+        print_result(result)
     if result["failed"]:
         raise PsVaeError(result["reason"])
 
@@ -82,7 +90,9 @@ def _watch(cluster: "LocalCluster", should_stop: "StopSignal") -> None:
         while not cluster.is_done:
             if should_stop.count > obeyed:
                 obeyed = should_stop.count
-                say("stopping: a checkpoint is written (once more: stop at once)" if obeyed == 1 else "stopping at once")
+                say(
+                    "stopping: a checkpoint is written (once more: stop at once)" if obeyed == 1 else "stopping at once"
+                )
                 cluster.stop()
             state = cluster.poll()
             if state is not None:
@@ -91,39 +101,14 @@ def _watch(cluster: "LocalCluster", should_stop: "StopSignal") -> None:
 
 
 def _draw(run_dir: Path) -> None:
-    """The pictures of a run. They are an extra: without their library a line says how to get it."""
-    try:
-        from ps_vae.cli.run_pictures import draw_run
-    except ModuleNotFoundError as error:
-        say(f"no pictures: {error.name} is missing; pip install 'ps_vae[demo]'")
+    """The pictures of a run. They are an extra: where there are none, a line says why."""
+    if not can_draw():
+        say(f"no {NO_PICTURES}")
         return
-    for path in draw_run(run_dir):
-        say(f"picture {path}")
+    from ps_vae.cli.run_pictures import draw_run
 
-
-def _print_result(result: dict[str, Any]) -> None:
-    examples = result["examples"]
-    print_table(
-        [
-            ("run", str(result["run_dir"])),
-            ("steps", f"{count(result['version'])} of {count(result['steps'])}"),
-            ("examples", count(examples)),
-            ("seconds", f"{result['seconds']:,.1f}"),
-            ("examples/s", count(result["examples_per_second"])),
-            ("pushed", _traffic(result["bytes_pushed"], examples)),
-            ("pulled", _traffic(result["bytes_pulled"], examples)),
-            ("training ELBO", f"{nats(result['elbo'])} nats per example"),
-            ("validation ELBO", f"{nats(result['validation'].get('elbo'))} nats per example"),
-            ("next", _next_command(result)),
-        ]
-    )
-
-
-def _traffic(total: int, examples: int) -> str:
-    return f"{megabytes(total)}, {count(total / examples)} bytes per example" if examples else megabytes(total)
-
-
-def _next_command(result: dict[str, Any]) -> str:
-    if result["version"] < result["steps"]:
-        return f"ps-vae train --resume --run-dir {result['run_dir']}"
-    return f"ps-vae evaluate {result['run_dir']}"
+    try:
+        for path in draw_run(run_dir, say):
+            say(f"drew {path}")
+    except PsVaeError as error:
+        say(f"no pictures: {error}")

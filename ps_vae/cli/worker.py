@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ps_vae.cli.options import CLUSTER, DATA, ConnectTimeout, Debug, Processes, Server, one_per_core
+from ps_vae.cli.options import CLUSTER, DATA, ConnectTimeout, Debug, Processes, Server, one_per_core, with_default
 from ps_vae.cli.terminal import say
 from ps_vae.errors import PsVaeError
 
@@ -13,18 +13,21 @@ __all__ = ["DataHere", "worker"]
 DataHere = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="PATH", rich_help_panel=DATA, show_default="as the server says",
-        help="Where the run's data lie on this machine.",
+        "--data",
+        metavar="PATH",
+        rich_help_panel=DATA,
+        show_default=False,
+        help=with_default("Where the run's data lie on this machine.", "as the server says"),
     ),
 ]
 AsChild = Annotated[bool, typer.Option("--as-child", hidden=True, rich_help_panel=CLUSTER)]
 
 
 def worker(
+    data: DataHere = None,
     server: Server = "tcp://127.0.0.1:5555",
     processes: Processes = None,
     connect_timeout: ConnectTimeout = 60.0,
-    data: DataHere = None,
     as_child: AsChild = False,
     debug: Debug = False,
 ) -> None:
@@ -51,4 +54,4 @@ def worker(
     outcome = work_for(server, connect_timeout=connect_timeout, data=data, say=say, should_stop=should_stop)
     if outcome.failed:
         raise PsVaeError(outcome.reason)
-    say(f"done: {outcome.reason}")
+    say(f"the run has ended: {outcome.reason}")

@@ -1,14 +1,20 @@
 """Addresses: where to listen, what to tell others, where to connect. Text in, text out."""
 
 import os
+import re
 import socket
 from urllib.parse import urlsplit
 
-__all__ = ["SAME_HOST", "connectable", "on_host", "reachable_from", "same_host", "sibling"]
+__all__ = ["SAME_HOST", "connectable", "on_host", "plain", "reachable_from", "same_host", "sibling"]
 
 # What a server that runs on the coordinator's host gives as its host: each client knows that host by a name of its own.
 SAME_HOST = "*"
 _ANY = ("0.0.0.0", "::", SAME_HOST)
+
+
+def plain(endpoint: str) -> str:
+    """An address as people write it: an IPv4 host that an IPv6 socket has bound comes as `[::ffff:127.0.0.1]`."""
+    return re.sub(r"\[::ffff:(\d+\.\d+\.\d+\.\d+)\]", r"\1", endpoint)
 
 
 def connectable(bound: str) -> str:
@@ -31,7 +37,7 @@ def on_host(address: str, coordinator: str) -> str:
 
 
 def reachable_from(bound: str, coordinator: str) -> str:
-    """What to advertise for a socket bound at `bound`: where it is bound to any address, the one that faces the coordinator."""
+    """What to advertise for a socket bound at `bound`: of several addresses the one that faces the coordinator."""
     if not bound.startswith("tcp://") or _host(bound) not in _ANY:
         return bound
     target = (_host(coordinator) or "127.0.0.1", int(_port(coordinator)))

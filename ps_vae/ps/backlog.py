@@ -1,14 +1,14 @@
 """The steps that are being worked on, and who gets which part of them next. No sockets, no clock.
 
-Under bsp and ssp:N the steps lowest … lowest+N+1 may be open: the last of them is given out ahead, to be computed as soon as its
-weights are there, so that nobody waits for a message that could have come before. Each active worker takes one share of each step,
-in proportion to its speed. Under asp a worker takes a whole step.
+Under bsp and ssp:N the steps lowest … lowest+N+1 may be open: the last of them is given out ahead, to be computed as
+soon as its weights are there, so that nobody waits for a message that could have come before. Each active worker takes
+one share of each step, in proportion to its speed. Under asp a worker takes a whole step.
 """
 
 from collections.abc import Iterable
 
 from ps_vae.ps.members import Client
-from ps_vae.ps.shard import RunRules
+from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 from ps_vae.ps.work import Lease, StepWork, fair_share
 
 __all__ = ["LEASE_SECONDS", "Backlog"]
@@ -18,6 +18,8 @@ LEASE_SECONDS = 1.0
 _FIRST_LEASE_SECONDS = 10.0
 # How many times longer than expected a worker may take.
 _PATIENCE = 8.0
+# Where pushes are slow rather than lost, computing them again makes it worse: the wait doubles, up to so many times.
+_DOUBLINGS = 6
 
 
 class Backlog:
@@ -43,8 +45,8 @@ class Backlog:
         """What an idle worker is to do, or None where there is nothing for it now."""
         peers = [peer for peer in active if peer is not worker]
         for work in self._lost_work():
-            idle = [peer for peer in peers if peer.idle]
-            return self._lease(worker, work, max(1, self._share(work, worker, idle, peers)), now)
+            free = [peer for peer in peers if peer.idle or self._is_ahead(peer)]
+            return self._lease(worker, work, max(1, self._share(work, worker, free, peers)), now)
         if not self.rules.consistency.in_order:
             return self._whole_step(worker, now)
         for step in range(self.lowest, min(self._window_end(), self.limit)):
@@ -65,7 +67,13 @@ class Backlog:
             work, lease = found
             lease.delivered = True
             work.settle(now)
-        self._drop(worker)
+        self.release(worker)
+
+    def release(self, worker: Client) -> None:
+        """The worker does not hold its lease any more."""
+        if worker.lease is not None:
+            self._outlived.pop(worker.lease, None)
+        worker.lease = None
 
     def lease_of(self, worker: Client) -> tuple[StepWork, Lease] | None:
         """The step and the lease that a worker holds."""
@@ -78,14 +86,14 @@ class Backlog:
         """The worker will not deliver: its work, and the shares it has not come for, are anyone's."""
         if (found := self.lease_of(worker)) is not None:
             self._orphan(found[0], found[1].ticket)
-        self._drop(worker)
+        self.release(worker)
         for work in self.steps.values():
             work.orphaned = work.orphaned or (bool(work.pool) and worker.session not in work.claimed)
 
     def recall(self, worker: Client) -> bool:
         """Take back work that was given ahead where lost work has to be done first: nobody else may be free for it."""
         found = self.lease_of(worker)
-        if found is None or found[1].deadline is not None or not any(self._lost_work()):
+        if found is None or not self._is_ahead(worker) or not any(self._lost_work()):
             return False
         work, lease = found
         was_orphaned = work.orphaned
@@ -95,19 +103,20 @@ class Backlog:
         worker.lease, worker.idle = None, True
         return True
 
-    def refused(self, ticket: int) -> int | None:
-        """The result of a lease cannot be used: its work is anyone's. Returns its step, None where that is applied."""
+    def refused(self, worker: Client, ticket: int) -> int | None:
+        """The result of the worker's lease cannot be used: its work is anyone's. Its step, None where it is applied."""
         for work in self.steps.values():
-            if ticket in work.leases:
+            if ticket in work.leases and work.leases[ticket].session == worker.session:
                 self._orphan(work, ticket)
+                if worker.lease == ticket:
+                    self.release(worker)
                 return work.step
         return None
 
     def advance(self, lowest: int, finished: Iterable[int], now: float) -> None:
-        """Every shard has applied all steps below `lowest`, and the `finished` ones beyond it."""
+        """Every shard has applied all steps below `lowest`, and the open ones that are `finished`."""
         self.lowest = lowest
-        gone = [step for step in self.steps if step < lowest] + [step for step in finished if step in self.steps]
-        for step in gone:
+        for step in {step for step in self.steps if step < lowest} | set(finished):
             for lease in self.steps.pop(step).leases.values():
                 if not lease.delivered:
                     lease.deadline = now + lease.seconds if lease.deadline is None else lease.deadline
@@ -133,7 +142,9 @@ class Backlog:
         """A step that nobody works on and that is not applied lost a push on the way: all of it is anyone's again."""
         for work in self.steps.values():
             in_turn = not self.rules.consistency.in_order or work.step == self.lowest
-            if in_turn and work.settled_at is not None and work.settled_at + LEASE_SECONDS < now:
+            patience = LEASE_SECONDS * 2 ** min(work.reissues, _DOUBLINGS)
+            if in_turn and work.settled_at is not None and work.settled_at + patience < now:
+                work.reissues += 1
                 for ticket in list(work.leases):
                     self._orphan(work, ticket)
 
@@ -141,6 +152,18 @@ class Backlog:
         """Open no further step; returns the version at which all open ones are applied."""
         self.limit = max(self.opened, self.lowest)
         return self.limit
+
+    def hurry(self, seconds: float, now: float) -> None:
+        """Let no lease last longer than `seconds` from now, or from when its weights are published."""
+        for work in self.steps.values():
+            for lease in work.leases.values():
+                lease.seconds = min(lease.seconds, seconds)
+                lease.deadline = None if lease.deadline is None else min(lease.deadline, now + seconds)
+
+    def _is_ahead(self, worker: Client) -> bool:
+        """Whether its work waits for weights that do not exist yet."""
+        found = self.lease_of(worker)
+        return found is not None and found[1].deadline is None
 
     def _window_end(self) -> int:
         return self.lowest + (self.rules.consistency.bound or 0) + 2
@@ -150,8 +173,9 @@ class Backlog:
 
     def _lost_work(self) -> Iterable[StepWork]:
         for step in sorted(self.steps):
-            if self.steps[step].orphaned and self.steps[step].pool and self._is_computable(step):
-                yield self.steps[step]
+            work = self.steps[step]
+            if work.orphaned and work.pool and self._is_computable(step) and step < self.limit:
+                yield work
 
     def _open(self, step: int) -> StepWork:
         self.opened = max(self.opened, step + 1)
@@ -161,7 +185,7 @@ class Backlog:
         # Shards apply steps in different orders; a milestone is a version at which they all hold the same ones.
         milestone = (self.lowest // self.rules.milestone + 1) * self.rules.milestone
         step = max(self.opened, self.lowest)
-        if step >= min(milestone, self.limit):
+        if step >= min(milestone, self.limit, self.lowest + ASYNCHRONOUS_WINDOW):
             return None
         return self._lease(worker, self._open(step), self.rules.microbatches, now)
 
@@ -188,11 +212,6 @@ class Backlog:
         worker.microbatches = size
         worker.idle = False
         return lease
-
-    def _drop(self, worker: Client) -> None:
-        if worker.lease is not None:
-            self._outlived.pop(worker.lease, None)
-        worker.lease = None
 
     def _orphan(self, work: StepWork, ticket: int) -> None:
         self.reissued += len(work.leases[ticket].blocks)

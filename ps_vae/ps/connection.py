@@ -21,7 +21,8 @@ _FRAME_LIMIT = 1 << 33
 class Connection:
     """A connection that is made again by itself whenever it breaks.
 
-    Nothing is queued while the server is not there: what was sent into the void is repeated by the state machines.
+    While the server is not there one message waits for it, and the rest are dropped: the state machines repeat what is
+    not answered. What had come before a connection broke can still be read.
     """
 
     def __init__(self, address: str, context: zmq.Context[Any] | None = None) -> None:
@@ -31,9 +32,9 @@ class Connection:
         context = context or self._own_context or zmq.Context()
         self._socket = context.socket(zmq.DEALER)
         sockets.configure(self._socket, _FRAME_LIMIT)
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._down_since: float | None = time.monotonic()
+        self._one_waits = False
         self._socket.connect(address)
 
     def register(self, poller: zmq.Poller) -> None:
@@ -48,6 +49,11 @@ class Connection:
 
     def send(self, message: Any) -> zmq.MessageTracker | None:
         """Send, or drop where nobody is there. The tracker says when the tensors have been read."""
+        if self._down_since is not None:
+            self._watch()
+        if self._down_since is not None and self._one_waits:
+            return None
+        self._one_waits = self._down_since is not None
         try:
             return sockets.send(self._socket, encode(message))
         except zmq.Again:

@@ -3,10 +3,11 @@
     bsp     step s is computed on version s exactly: the run is the sequential one, whoever computes it
     ssp:N   step s is computed on a version >= s - N; steps are applied in order, so no gradient is more than N versions
             old when it is applied (Ho et al. 2013; the bounded delay of Li et al. 2014). `ssp:0` is bsp
-    asp     each worker computes whole steps on the newest weights it can get; a step is applied when it arrives, in any order
+    asp     each worker computes whole steps on the newest weights it can get; a step is applied when it arrives, in any
+            order
 
-Under bsp and ssp a step is split among the workers and applied once, when all of its microbatches are there; under asp a
-step is one block.
+Under bsp and ssp a step is split among the workers and applied once, when all of its microbatches are there; under asp
+a step is one block.
 """
 
 from dataclasses import dataclass
@@ -61,4 +62,4 @@ def parse_consistency(text: str) -> Consistency:
     kind, _, bound = text.partition(":")
     if kind == "ssp" and bound.isascii() and bound.isdigit() and len(bound) <= 6:
         return Consistency(int(bound))
-    raise UsageError(f"--consistency {text} is not known; choose bsp, asp or ssp:N with N the steps workers may be apart")
+    raise UsageError(f"--consistency {text} is not known; choose bsp, asp or ssp:N, N the steps workers may be apart")

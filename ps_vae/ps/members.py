@@ -9,8 +9,9 @@ __all__ = ["ROLES", "Client", "ShardMember"]
 
 ROLES = ("worker", "evaluator")
 
-# A new pace counts this much against what was known; a worker that had no share forgets its slowness a little each step.
+# A new pace counts this much against what was known.
 _NEWEST = 0.2
+# A worker that had no share forgets its slowness a little each step.
 _FORGIVEN = 0.98
 
 
@@ -18,11 +19,14 @@ _FORGIVEN = 0.98
 class Client:
     """A worker or an evaluator.
 
-    sender  where to answer; changes when its connection does
-    ticket  of the newest work it was given
-    lease   that ticket while the work is neither delivered nor lost
-    idle    it said that it waits for work
-    pace    seconds a microbatch, measured; None before its first
+    sender    where to answer; changes when its connection does
+    warming   it has not said yet that it is ready
+    ticket    of the newest work it was given
+    lease     that ticket while the work is neither delivered nor lost
+    idle      it said that it waits for work
+    pace      seconds a microbatch, measured; None before its first
+    tickets   pieces of work that were measured
+    reported  the newest version that this evaluator measured
     """
 
     session: bytes
@@ -30,12 +34,14 @@ class Client:
     name: str
     role: str
     heard: float
+    warming: bool = True
     ticket: int = 0
     microbatches: int = 0
     lease: int | None = None
     idle: bool = False
     pace: float | None = None
     tickets: int = 0
+    reported: int = -1
 
     @property
     def is_active(self) -> bool:
@@ -57,7 +63,13 @@ class Client:
 
 @dataclass(slots=True)
 class ShardMember:
-    """A server that holds one slice, and what it has applied."""
+    """A server that holds one slice, and what it has applied.
+
+    session         its own, once it has joined; None for the coordinator's shard
+    heard           when it was heard of last; None before it is up
+    before, beyond  it has applied the steps below `before` and those in `beyond`
+    pushed, pulled  bytes to and from it
+    """
 
     number: int
     slice: Slice
@@ -68,6 +80,11 @@ class ShardMember:
     beyond: frozenset[int] = field(default_factory=frozenset)
     pushed: int = 0
     pulled: int = 0
+
+    @property
+    def version(self) -> int:
+        """How many steps it has applied."""
+        return self.before + len(self.beyond)
 
     @property
     def is_up(self) -> bool:

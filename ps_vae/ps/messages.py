@@ -87,7 +87,9 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Worker -> coordinator: I am idle. Sent again until there is work.
+    """Worker -> coordinator: I am there, and this is what I finished last.
+
+    Sent when a piece of work is done, and again every second until the next one is computed.
 
     ticket       the last piece of work that was finished and pushed; 0 for none
     nanoseconds  that its computation took; 0 where it was dropped, its weights being gone

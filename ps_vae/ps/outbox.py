@@ -1,7 +1,8 @@
 """What a state machine returns: messages to send, and events for whoever watches.
 
-The coordinator and the shards address each other by role and everybody else by the sender that the message came from (on
-the wire a ROUTER's routing id), so that the machines work the same in one process, between processes and in a simulation.
+The coordinator and the shards address each other by role and everybody else by the sender that the message came from
+(on the wire a ROUTER's routing id), so that the machines work the same in one process, between processes and in a
+simulation.
 """
 
 from collections.abc import Hashable

@@ -1,6 +1,7 @@
 """The parameter vector cut into one contiguous slice a shard."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ps_vae.errors import UsageError
 
@@ -31,4 +32,4 @@ def partition(size: int, shards: int) -> list[Slice]:
     if not 1 <= shards <= lines:
         raise UsageError(f"{shards} shards cannot share {size} parameters; give --shards between 1 and {lines}")
     bounds = [ALIGNMENT * (lines * shard // shards) for shard in range(shards + 1)]
-    return [Slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [Slice(start, stop) for start, stop in pairwise(bounds)]

@@ -1,8 +1,9 @@
 """The sum of a step's gradients, in the order of its tree.
 
-Siblings are added when both are there, so the bits of the sum do not depend on who pushed what, in which blocks or when:
-floating-point addition commutes, and the tree fixes how it associates. A microbatch is counted once: a block inside one
-that is there is dropped, and a block that contains some that are there takes their place, with the same bits.
+Siblings are added when both are there, so the bits of the sum do not depend on who pushed what, in which blocks or
+when: floating-point addition commutes, and the tree fixes how it associates. A microbatch is counted once: a block
+inside one that is there is dropped, and a block that contains some that are there takes their place, with the same
+bits.
 """
 
 from dataclasses import dataclass

@@ -6,8 +6,8 @@ from ps_vae.ps.consistency import Consistency
 
 __all__ = ["ASYNCHRONOUS_WINDOW", "RunRules"]
 
-# Steps that asynchronous work may be ahead of the first that is not applied. It bounds what a shard has to remember, and
-# an `applied` message, which lists the steps that are applied beyond the first gap.
+# Steps that asynchronous work may be ahead of the first that is not applied. It bounds what a shard has to remember,
+# and an `applied` message, which lists the steps that are applied beyond the first gap.
 ASYNCHRONOUS_WINDOW = 1024
 
 

@@ -1,8 +1,8 @@
 """A server process: sockets around a shard and, in the first server, the coordinator.
 
-    client  <- ROUTER ->  first server   coordinator and shard 0
-    client  <- ROUTER ->  other servers  one shard each
-    other server <- DEALER -> ROUTER of the first: join, applied, snapshot; admit, take-snapshot, stop
+client  <- ROUTER ->  first server   coordinator and shard 0
+client  <- ROUTER ->  other servers  one shard each
+other server <- DEALER -> ROUTER of the first: join, applied, snapshot; admit, take-snapshot, stop
 """
 
 import errno
@@ -15,6 +15,7 @@ import zmq
 
 from ps_vae.errors import PeerError, RefusedError, Unreachable
 from ps_vae.ps import sockets
+from ps_vae.ps.addresses import plain
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.frames import decode, encode
@@ -40,7 +41,9 @@ class Endpoint:
     """
 
     def __init__(self, listen: str, frame_limit: int) -> None:
-        sockets.check_address(listen)
+        sockets.check_address(listen, is_bound=True)
+        if sockets.is_served(listen):
+            raise Unreachable(f"cannot listen on {listen}: another server does; give another address to --listen")
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.ROUTER)
         sockets.configure(self.socket, frame_limit)
@@ -51,7 +54,7 @@ class Endpoint:
             self.close()
             why = "the port is in use" if error.errno == errno.EADDRINUSE else str(error)
             raise Unreachable(f"cannot listen on {listen}: {why}; give another address to --listen") from None
-        self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.address = plain(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def close(self, linger_seconds: float = 0.0) -> None:
         sockets.close(self.socket, linger_seconds=linger_seconds)
@@ -82,6 +85,8 @@ def _ask_to_join(link: Connection, ask: Join, timeout: float, should_stop: Calla
                 return message
             if isinstance(message, Error):
                 raise RefusedError(message.code, f"{link.address} refused this server: {message.text}")
+            if isinstance(message, Stop):
+                raise RefusedError("ended", f"the run at {link.address} has ended: {message.reason}")
         now = time.monotonic()
         if now - started > timeout:
             raise Unreachable(f"no server answered at {link.address} within {timeout:g} s")
@@ -147,16 +152,23 @@ class Server:
             if not isinstance(output, Send):
                 self._observe(output)
             elif output.to == COORDINATOR and self._coordinator is not None:
-                queue += self._coordinator.handle(COORDINATOR, output.message, time.monotonic())
+                queue += self._handle_here(self._coordinator, output.message)
             elif output.to == COORDINATOR and self._link is not None:
                 self._link.send(output.message)
             elif output.to == ShardAddress(self._shard.number):
-                queue += self._shard.handle(COORDINATOR, output.message, time.monotonic())
+                queue += self._handle_here(self._shard, output.message)
             elif isinstance(output.to, ShardAddress):
                 if (sender := self._shards.get(output.to.shard)) is not None:
                     queue += self._send(sender, output.message)
             else:
                 queue += self._send(output.to, output.message)
+
+    def _handle_here(self, machine: Coordinator | Shard, message: Any) -> list[Output]:
+        """From one machine of this process to another."""
+        try:
+            return machine.handle(COORDINATOR, message, time.monotonic())
+        except PeerError as error:
+            return [Refused("this server", error.code, str(error))]
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, RunEnded):
@@ -169,13 +181,12 @@ class Server:
                 sender, *frames = sockets.receive(self._endpoint.socket)
             except zmq.Again:
                 break
-            except PeerError as error:
-                self._notify(Refused("somebody", error.code, str(error)))
-                continue
             self._take(sender.bytes, frames)
-        if self._link is not None:
-            for message in self._link.messages(0.0):
+        try:
+            for message in self._link.messages(0.0) if self._link is not None else ():
                 self._take_order(message)
+        except PeerError as error:
+            self._notify(Refused("the coordinator", error.code, str(error)))
 
     def _take(self, sender: bytes, frames: list[zmq.Frame]) -> None:
         now = time.monotonic()
@@ -189,11 +200,12 @@ class Server:
             elif self._coordinator is None:
                 raise PeerError("not-coordinator", "this server is a shard; the coordinator is the first server")
             else:
+                outputs = self._coordinator.handle(sender, message, now)
                 if isinstance(message, Applied):
                     self._shards[message.shard] = sender
-                outputs = self._coordinator.handle(sender, message, now)
         except PeerError as error:
-            outputs = [Refused(sender.hex(), error.code, str(error)), Send(sender, Error(error.code, str(error)[:2048]))]
+            refusal = Error(error.code, str(error)[:2048])
+            outputs = [Refused(sender.hex(), error.code, str(error)), Send(sender, refusal)]
         self.dispatch(outputs)
 
     def _take_order(self, message: Any) -> None:
@@ -202,9 +214,11 @@ class Server:
             try:
                 self.dispatch(self._shard.handle(COORDINATOR, message, time.monotonic()))
             except PeerError as error:
-                self.dispatch([Send(COORDINATOR, Error(error.code, str(error)))])
+                self.dispatch([Send(COORDINATOR, Error(error.code, str(error)[:2048]))])
         elif isinstance(message, Stop):
             self.dispatch([RunEnded(message.failed, message.reason)])
+        elif isinstance(message, Error) and message.code in ("wrong-run", "bad-shard"):
+            self.dispatch([RunEnded(True, f"the coordinator was started again, without this shard: {message.text}")])
         elif isinstance(message, Error):
             self._notify(Refused("this shard", message.code, message.text))
 
@@ -222,9 +236,8 @@ class Server:
             return self._coordinator.forget(sender, time.monotonic()) if self._coordinator is not None else []
         if isinstance(message, Weights):
             self._shard.traffic.pulled += sum(len(frame) for frame in frames)
-        if tracker is not None and not tracker.done:
-            for array in message.payload:
-                self._shard.buffers.hold(array, lambda: bool(tracker.done))
+            if tracker is not None and not tracker.done:
+                self._shard.buffers.hold(message.payload[0], lambda: bool(tracker.done))
         return []
 
     def _tick(self, now: float) -> None:

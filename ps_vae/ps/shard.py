@@ -1,14 +1,14 @@
 """A shard: one slice of the parameter vector, and the steps that are being collected for it. No sockets, no clock.
 
-    message         when                                         effect
-    push            its microbatches have not all been counted   counted, in its place in the step's tree
-                    they have                                    dropped: a resent or re-issued push is a no-op
-                    run, step, block, version, size or a number  refused (PeerError): nothing changes
-                    in it is wrong
-    pull, push.then a published version is wanted                answered
-                    a later one                                  answered when it is published
-                    only versions that are gone                  a pull is refused: `gone`; push.then is forgotten
-    take-snapshot   at that version, or before it                sent now, or when it is reached
+message         when                                         effect
+push            its microbatches have not all been counted   counted, in its place in the step's tree
+                they have                                    dropped: a resent or re-issued push is a no-op
+                run, step, block, version, size or a number  refused (PeerError): nothing changes
+                in it is wrong
+pull, push.then a published version is wanted                answered
+                a later one                                  answered when it is published
+                only versions that are gone                  a pull is refused: `gone`; push.then is forgotten
+take-snapshot   at that version, or before it                sent now, or when it is reached
 """
 
 from collections.abc import Callable
@@ -21,11 +21,12 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import Versions
-from ps_vae.ps.messages import Applied, Error, Pull, Push, Snapshot, TakeSnapshot, Weights
+from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot, Weights
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
 from ps_vae.ps.published import Published
 from ps_vae.ps.reduction import Metrics, StepSum
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
+from ps_vae.ps.state import ShardState
 
 __all__ = ["RunRules", "Shard", "ShardState", "Traffic", "Update"]
 
@@ -33,17 +34,9 @@ Array = npt.NDArray[np.float32]
 
 # A shard tells the coordinator where it is at least this often, so that a lost message costs no more.
 _REPEAT_SECONDS = 1.0
+
 Update = Callable[[Array, Array, dict[str, Array], int, Array], None]
 """update(weights, summed gradient, optimizer state, version, out): one optimizer step, written into `out`."""
-
-
-@dataclass(slots=True)
-class ShardState:
-    """What a shard starts from, and all that a restart needs: weights and optimizer state at a version."""
-
-    version: int
-    weights: Array
-    optimizer: dict[str, Array]
 
 
 @dataclass(slots=True)

@@ -1,15 +1,16 @@
-"""What every socket of the protocol has in common: options and receiving with limits. Used by server.py and client.py alone."""
+"""What every socket of the protocol has in common: options, sending without blocking, receiving with limits."""
 
+import socket as unix
 from typing import Any
 
 import zmq
 
-from ps_vae.errors import PeerError, UsageError
+from ps_vae.errors import UsageError
 from ps_vae.ps.frames import HEADER_LIMIT
 
-__all__ = ["check_address", "close", "configure", "receive", "send"]
+__all__ = ["check_address", "close", "configure", "is_served", "receive", "send"]
 
-# A message never has more frames than a snapshot: header, weights, and an optimizer's arrays.
+# No message has more frames than a snapshot after a routing id: id, header, weights, 16 arrays of an optimizer.
 _MAX_FRAMES = 19
 _HEARTBEAT_MILLISECONDS = 2_000
 _DEAD_MILLISECONDS = 15_000
@@ -28,27 +29,26 @@ def configure(socket: zmq.Socket[bytes], frame_limit: int) -> None:
 
 
 def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
-    """The frames of one message, not copied; PeerError where there are too many, which are read and thrown away.
+    """The frames of one message, not copied.
 
+    Of more than any message has, the surplus is read and thrown away: what is left is too many for `decode` to accept.
     Raises zmq.Again where there is no message.
     """
     frames = [socket.recv(zmq.NOBLOCK, copy=False)]
-    surplus = 0
-    while frames[-1].more if not surplus else socket.getsockopt(zmq.RCVMORE):
+    has_more = frames[0].more
+    while has_more:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
+        has_more = frame.more
         if len(frames) <= _MAX_FRAMES:
             frames.append(frame)
-        else:
-            surplus += 1
-    if surplus:
-        raise PeerError("malformed", f"{len(frames) + surplus} frames, at most {_MAX_FRAMES} are expected")
     return frames
 
 
 def send(socket: zmq.Socket[bytes], frames: list[Any]) -> zmq.MessageTracker | None:
     """Send without blocking; tensors are not copied, and the tracker says when the last of them is read.
 
-    Raises zmq.Again where the peer is not there or does not read, zmq.ZMQError(EHOSTUNREACH) where a ROUTER's peer is gone.
+    Raises zmq.Again where the peer is not there or does not read, zmq.ZMQError(EHOSTUNREACH) where a ROUTER's peer is
+    gone.
     """
     tracker: zmq.MessageTracker | None = None
     *first, last = frames
@@ -61,12 +61,25 @@ def send(socket: zmq.Socket[bytes], frames: list[Any]) -> zmq.MessageTracker | N
     return zmq.MessageTracker(tracker, sent) if tracker and sent else sent or tracker
 
 
-def check_address(address: str) -> None:
-    """UsageError where ZeroMQ would not understand the address."""
-    if not address.startswith(("tcp://", "ipc://")):
+def check_address(address: str, *, is_bound: bool = False) -> None:
+    """UsageError where ZeroMQ would not understand the address; one that is bound may have wildcards."""
+    if address.startswith("tcp://"):
+        host, _, port = address[6:].rpartition(":")
+        is_port = port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
+        if not host or not (is_port or (is_bound and port == "*")) or (host == "*" and not is_bound):
+            raise UsageError(f"{address!r} is not an address; write tcp://HOST:PORT, PORT from 1 to 65535")
+    elif not address.startswith("ipc://") or len(address) == 6:
         raise UsageError(f"{address!r} is not an address; write tcp://HOST:PORT or ipc://PATH")
-    if address.startswith("ipc://") and len(address) > 6 + 107:
+    elif len(address) > 6 + 107:
         raise UsageError(f"{address!r} is longer than the 107 characters that a socket's path may have")
+
+
+def is_served(address: str) -> bool:
+    """Whether somebody listens at an ipc address; ZeroMQ would take it away without a word."""
+    if not address.startswith("ipc:///"):
+        return False
+    with unix.socket(unix.AF_UNIX, unix.SOCK_STREAM) as probe:
+        return probe.connect_ex(address[6:]) == 0
 
 
 def close(socket: zmq.Socket[bytes], *, linger_seconds: float) -> None:

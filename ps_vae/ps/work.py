@@ -40,6 +40,7 @@ class StepWork:
     leases    what is handed out, by ticket
     claimed   sessions that had their share
     orphaned  whether the pool holds work that somebody lost: anyone may take it
+    reissues  how often all of it was handed out again because it did not arrive
     """
 
     step: int
@@ -49,6 +50,7 @@ class StepWork:
     claimed: set[bytes] = field(default_factory=set)
     orphaned: bool = False
     settled_at: float | None = None
+    reissues: int = 0
 
     def __post_init__(self) -> None:
         self.pool = [Block(0, self.microbatches)]

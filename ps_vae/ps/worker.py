@@ -9,7 +9,8 @@
     computing  the program computes                           computed() or failed() -> idle
     stopped    the run is over                                -
 
-Whatever is lost on the way is asked for again by `tick`: hello, ready and pull are repeated until they are answered.
+Whatever is lost on the way is asked for again by `tick`: hello, ready and pull are repeated until they are answered, and
+ready also while fetching.
 """
 
 from collections.abc import Sequence
@@ -145,7 +146,8 @@ class Worker:
             return self._say_ready(now)
         if self.state == "fetching":
             self._asked = [None] * len(self._asked)
-            return self._fetch()
+            # The weights may never come: the work may have been given to others, and we to other work, without our knowing.
+            return [*self._say_ready(now), *self._fetch()]
         return []
 
     def _enter(self, welcome: Welcome) -> list[Action]:

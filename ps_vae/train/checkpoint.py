@@ -4,7 +4,7 @@
         encoder.0.weight, …                  float32, the layout's names and shapes
         optimizer/NAME/encoder.0.weight, …   the same of each array of the optimizer's state
         metrics                              float64: what the last step's examples summed to
-        metadata                             version, model and sha256 of all tensors
+        metadata                             version, model, and sha256 of these and of all tensors
 
 A file is written under a temporary name, flushed to disk, and renamed: what has the right name is whole, or the disk
 has lied, which the digest tells.
@@ -54,7 +54,10 @@ class Damaged:
 
 
 def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write a checkpoint and delete all but the `keep` newest. Raises OSError where the disk refuses."""
+    """Write a checkpoint; of it and those before it only the `keep` newest stay. Raises OSError where the disk refuses.
+
+    A later one is a damaged one that was passed over: it is left alone until the run comes to its version again.
+    """
     tensors: dict[str, npt.NDArray[np.generic]] = dict(layout.views(checkpoint.state.weights))
     for name, vector in checkpoint.state.optimizer.items():
         tensors |= {f"optimizer/{name}/{tensor}": view for tensor, view in layout.views(vector).items()}
@@ -63,8 +66,8 @@ def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint, *, keep
         "version": str(checkpoint.version),
         "model": json.dumps(asdict(layout.config)),
         "optimizer": json.dumps(list(checkpoint.state.optimizer)),
-        "sha256": _digest(tensors),
     }
+    metadata["sha256"] = _digest(tensors, metadata)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{checkpoint.version:08d}.safetensors"
     temporary = path.with_suffix(".partial")
@@ -74,11 +77,12 @@ def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint, *, keep
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _flush_folder(folder)
-    for older in list_checkpoints(folder)[keep:]:
+    found = list_checkpoints(folder)
+    for older in found[found.index(path) + keep :]:
         older.unlink(missing_ok=True)
     return path
 
@@ -110,7 +114,7 @@ def read(path: Path, layout: ParameterLayout) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, safetensors.SafetensorError) as error:
         raise _DamageError(f"{path}: cannot be read ({error})") from None
-    if metadata.get("sha256") != _digest(tensors):
+    if metadata.get("sha256") != _digest(tensors, metadata):
         raise _DamageError(f"{path}: its contents do not match its digest; the file is damaged")
     _check_model(path, layout, tensors, metadata)
     names: list[str] = json.loads(metadata["optimizer"])
@@ -150,8 +154,9 @@ def _vector(
     return vector
 
 
-def _digest(tensors: dict[str, npt.NDArray[np.generic]]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: dict[str, npt.NDArray[np.generic]], metadata: dict[str, str]) -> str:
+    told = {name: text for name, text in metadata.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for name, piece in _pieces(tensors):
         digest.update(name)
         digest.update(piece)

@@ -1,5 +1,7 @@
 """Writes checkpoints on a thread of its own: the disk may be slow, the server must not be."""
 
+import errno
+import os
 import queue
 import threading
 from pathlib import Path
@@ -57,6 +59,9 @@ class CheckpointWriter:
                 path = write(self._folder, self._layout, checkpoint, keep=self._keep)
                 self._done.put(Written(checkpoint.version, path, None))
             except OSError as error:
+                self._done.put(Written(checkpoint.version, None, error))
+            except MemoryError:
+                error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
                 self._done.put(Written(checkpoint.version, None, error))
 
 

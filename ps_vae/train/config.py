@@ -18,6 +18,10 @@ BINARIZATIONS = ("none", "static", "dynamic")
 
 # Rows of a microbatch where the user does not say: small enough to share a batch, large enough for the GEMMs.
 _USUAL_MICROBATCH = 64
+# What `work` and `push` messages can name.
+_MOST_MICROBATCHES = (1 << 20) - 1
+# Noise is named by 32 bits of step, and the last three are kept for examples that are binarised once.
+_MOST_STEPS = (1 << 32) - 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,18 @@ class RunConfig:
                 f"--batch-size {self.batch_size} is not a multiple of --microbatch {self.microbatch}; "
                 f"give --microbatch {default_microbatch(max(1, self.batch_size))}"
             )
-        for name in ("steps", "milestone", "report_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.microbatches > _MOST_MICROBATCHES:
+            raise UsageError(
+                f"--batch-size {self.batch_size} in --microbatch {self.microbatch} makes {self.microbatches:,} parts; "
+                f"{_MOST_MICROBATCHES:,} are possible: give a larger --microbatch"
+            )
+        if not 1 <= self.steps <= _MOST_STEPS:
+            raise UsageError(f"--steps (or --epochs) makes {self.steps} steps; give at least 1, at most {_MOST_STEPS}")
+        for flag, steps in (("--checkpoint-every", self.milestone), ("--report-every", self.report_every)):
+            if steps < 1:
+                raise UsageError(f"{flag} {steps}: give at least 1 step")
         if not (math.isfinite(self.beta) and self.beta >= 0) or self.beta_warmup < 0:
-            raise UsageError(f"--beta {self.beta} with a warm-up of {self.beta_warmup}: give numbers from 0 up")
+            raise UsageError(f"--beta {self.beta} with --beta-warmup {self.beta_warmup}: give numbers from 0 up")
         if not 0 <= self.seed < 1 << 63:
             raise UsageError(f"--seed {self.seed}: give a number from 0 to 2^63 - 1")
         optimizer(self.optimizer)
@@ -103,7 +114,9 @@ class RunConfig:
 
     @staticmethod
     def from_json(plain: dict[str, Any]) -> "RunConfig":
-        """Raises KeyError or TypeError where fields are missing or unknown, UsageError for impossible values."""
+        """Raises KeyError, TypeError, AttributeError or OverflowError for what to_json never makes, UsageError for
+        impossible values.
+        """
         values = dict(plain)
         values["model"] = ModelConfig(**values["model"])
         return RunConfig(**values)
@@ -113,7 +126,7 @@ class RunConfig:
         """What the server sent; PeerError where it makes no sense."""
         try:
             return RunConfig.from_json(json.loads(packed))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             text = f"the server sent a configuration that this version does not understand: {error}"
             raise PeerError("configuration", text) from None
 

@@ -43,15 +43,18 @@ class BlockGradient:
         self._parameters = self.layout.bind(self.weights)
 
     def __call__(self, step: int, blocks: Sequence[Block]) -> list[Result]:
-        """Raises NumericalError, naming the tensor, where a gradient is not finite."""
-        return [self._block(step, block) for block in blocks]
-
-    def _block(self, step: int, block: Block) -> Result:
-        gradient, metrics = self._sum(step, block.start, block.stop)
-        if not (is_finite(gradient) and all(np.isfinite(metrics))):
-            self.buffers.give(gradient)
-            raise NumericalError(self._complaint(step, gradient))
-        return Result(block, gradient, metrics)
+        """Raises NumericalError, naming the tensor, where a gradient is not finite; no array is kept back then."""
+        results: list[Result] = []
+        # What is not finite is an error below; NumPy's warnings would only repeat it in the log.
+        with np.errstate(invalid="ignore", over="ignore"):
+            for block in blocks:
+                gradient, metrics = self._sum(step, block.start, block.stop)
+                results.append(Result(block, gradient, metrics))
+                if not (is_finite(gradient) and all(np.isfinite(metrics))):
+                    for result in results:
+                        self.buffers.give(result.gradient)
+                    raise NumericalError(self._complaint(step, gradient))
+        return results
 
     def _sum(self, step: int, start: int, stop: int) -> tuple[Vector, Metrics]:
         """Of the node [start, stop): its children's sums added, depth first, so few vectors are alive."""

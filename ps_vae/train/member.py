@@ -33,5 +33,8 @@ def same_data(config: RunConfig, where: str | None) -> Dataset:
         hint = "put them there, or say with --data where they are on this host"
         raise DataError(f"the run's data cannot be read here: {error}; {hint}") from None
     if data.fingerprint != config.data_fingerprint:
-        raise DataError(f"{spec} on this host is not what the server trains on; copy the server's data, or give --data")
+        raise DataError(
+            f"{spec} on this host has fingerprint {data.fingerprint}, the server trains on {config.data} with "
+            f"{config.data_fingerprint}; copy the server's data, or say with --data where they are on this host"
+        )
     return data

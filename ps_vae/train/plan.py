@@ -1,6 +1,7 @@
 """From the user's words to a run's configuration."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +146,7 @@ def check_examples(config: RunConfig, split: Split) -> None:
 
 
 def _positive(name: str, value: Any) -> Any:
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise UsageError(f"--{name} {value}: give a number above zero")
     return value
 

@@ -69,7 +69,7 @@ class RunFolder:
             return RunConfig.from_json(plain["config"])
         except OSError:
             raise UsageError(f"{self.path} is not a run: it has no run.json; name a folder below runs/") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise CheckpointError(
                 f"{path}: cannot be understood ({error!r}); was it written by another version?"
             ) from None

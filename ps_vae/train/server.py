@@ -172,7 +172,6 @@ class _Run:
                 self._reports.step(event)
                 self._say_progress()
             case SnapshotTaken():
-                self._reports.flush()
                 self._writer.submit(assemble(self._layout, event.version, event.parts))
             case Told():
                 self._reports.told(event)

@@ -21,8 +21,9 @@ def supervise(arguments: Sequence[str], processes: int, *, say: Callable[[str], 
     A process that a signal killed is started again, after a pause that doubles each time; one that ended by itself is
     not: it has said why. Returns the exit code for this process: the highest of theirs.
     """
-    slots = [_Slot(arguments) for _ in range(processes)]
+    slots: list[_Slot] = []
     try:
+        slots += (_Slot(arguments) for _ in range(processes))
         while any(slot.code is None for slot in slots) and not should_stop():
             for slot in slots:
                 slot.watch(say)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.data import Dataset, load
-from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.errors import CheckpointError, DataError, UsageError
 from ps_vae.train import checkpoint
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import fixed_rows
@@ -59,9 +59,15 @@ class TrainedModel:
     @cached_property
     def data(self) -> Dataset:
         """The run's data, as on the day of training. Raises DataError where they are not here any more."""
-        data = load(self.config.data, self.config.split)
+        try:
+            data = load(self.config.data, self.config.split)
+        except UsageError as error:
+            raise DataError(f"{self.run_dir}: its data cannot be read: {error}") from None
         if data.fingerprint != self.config.data_fingerprint:
-            raise CheckpointError(f"the data {self.config.data} are not those that {self.run_dir} was trained on")
+            raise DataError(
+                f"{self.config.data} has fingerprint {data.fingerprint}, {self.run_dir} was trained on "
+                f"{self.config.data_fingerprint}; put the data of that day back"
+            )
         return data
 
     def examples(self, split: str, start: int, stop: int) -> Floats:

@@ -118,8 +118,8 @@ def test_asp_applies_every_step_once_and_milestones_hold_the_same_steps_on_every
 @pytest.mark.parametrize("consistency", ["bsp", "ssp:2", "asp"])
 @pytest.mark.parametrize("seed", range(10))
 def test_a_stopped_run_ends_in_a_snapshot_of_whole_steps_and_tells_the_workers(consistency, seed):
-    world = World(workers=3, shards=2, steps=10_000, milestone=1_000, consistency=consistency, seed=seed, microbatches=4)
-    world.at(1.0 + world.random.random(), lambda: world.deliver(world.coordinator.stop(world.now)))
+    world = World(workers=3, steps=10_000, milestone=1_000, consistency=consistency, seed=seed)
+    world.at(1.0 + world.random.random(), world.stop)
     ended = world.run(until=60.0)
     assert (ended.failed, ended.reason) == (False, "stopped")
     version = max(world.snapshots)
@@ -133,7 +133,7 @@ def test_a_run_whose_workers_are_all_gone_stops_at_the_version_that_the_shards_a
 
     def end_of_the_world():
         world.kill("worker-0", noticed=True)
-        world.deliver(world.coordinator.stop(world.now))
+        world.stop()
 
     world.at(1.0, end_of_the_world)
     ended = world.run(until=60.0)

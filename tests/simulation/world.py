@@ -1,7 +1,7 @@
-"""The shipped coordinator, shards and workers under virtual time: one thread, one seed, no sockets.
+"""The shipped coordinator, shards, workers and evaluators under virtual time: one thread, one seed, no sockets.
 
-Messages are really encoded and decoded; the network drops, doubles and delays them as the seed says. Workers may be killed,
-paused, slowed and added.
+Messages are really encoded and decoded; the network drops, doubles and delays them as the seed says. Workers may be
+killed, paused, slowed and added. After every event the invariants of the machines are checked.
 """
 
 import heapq
@@ -9,23 +9,30 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.actions import Compute, Joined, Measure, Result, Stopped, Store
 from ps_vae.ps.blocks import Block, root
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.frames import decode, encode
 from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Error, Pull, Push
 from ps_vae.ps.outbox import COORDINATOR, MilestoneReached, RunEnded, Send, ShardAddress, SnapshotTaken, StepApplied
 from ps_vae.ps.partition import partition
 from ps_vae.ps.reduction import add_metrics
-from ps_vae.ps.shard import RunRules, Shard, ShardState
-from ps_vae.ps.worker import Compute, Joined, Result, Stopped, Store, Worker
+from ps_vae.ps.rules import RunRules
+from ps_vae.ps.shard import Shard
+from ps_vae.ps.state import ShardState
+from ps_vae.ps.worker import Worker
 
 Gradient = Callable[[np.ndarray, int, int], np.ndarray]
+
+TICK_SECONDS = 0.05
 
 
 def add_up(weights, gradient, state, version, out):
@@ -43,18 +50,29 @@ class Network:
 
 
 @dataclass
-class SimulatedWorker:
+class SimulatedClient:
+    """A worker or an evaluator: its machine, and the process around it, which may stand still or be dead."""
+
     name: str
-    machine: Worker
+    machine: Worker | Evaluator
     seconds: float
     weights: np.ndarray
     alive: bool = True
+    asleep_until: float = 0.0
     stopped: Stopped | None = None
     computed: list[tuple[int, Block, tuple]] = field(default_factory=list)
+    measured: list[tuple[int, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def is_busy(self):
+        return self.machine.state in ("computing", "measuring")
 
 
 class World:
-    """A run of `workers` workers and `shards` shards over `size` parameters."""
+    """A run of `workers` workers and `shards` shards over `size` parameters.
+
+    checked  whether invariants are checked after every event, which takes most of the time
+    """
 
     def __init__(
         self,
@@ -62,6 +80,7 @@ class World:
         size=96,
         shards=2,
         workers=2,
+        evaluators=0,
         microbatches=4,
         steps=20,
         consistency="bsp",
@@ -73,6 +92,7 @@ class World:
         seconds=0.01,
         initial=None,
         version=0,
+        checked=True,
     ):
         self.random = random.Random(seed)
         self.network = network or Network()
@@ -81,6 +101,7 @@ class World:
         self.rules = RunRules(b"run-of-the-tests", microbatches, steps, parse_consistency(consistency), milestone)
         self.seconds = seconds
         self.size = size
+        self.checked = checked
         slices = partition(size, shards)
         whole = ShardState(version, np.zeros(size, np.float32) if initial is None else initial, {})
         self.coordinator = Coordinator(self.rules, slices, "shard-0", b"{}", whole)
@@ -89,35 +110,45 @@ class World:
             state = ShardState(version, whole.weights[piece.start : piece.stop].copy(), {})
             self.coordinator.shards[number].session = b"%16d" % number
             self.shards.append(Shard(number, self.rules, state, update, Buffers(piece.size)))
-        self.workers = {}
+        self.clients = {}
         self.events = []
         self.ended = None
         self.snapshots = {}
         self.refused = []
+        self.seen = {shard.number: (shard.version, {}) for shard in self.shards}
         self._queue = []
         self._order = itertools.count()
         self._names = itertools.count()
         for _ in range(workers):
             self.add_worker()
+        for _ in range(evaluators):
+            self.add_evaluator()
         self.at(0.0, self._tick)
 
     # What a test does to the world
 
     def add_worker(self, seconds=None):
         name = f"worker-{next(self._names)}"
-        machine = Worker(name.encode().ljust(16), name, "same")
-        worker = SimulatedWorker(name, machine, seconds or self.seconds, np.zeros(self.size, np.float32))
-        self.workers[name] = worker
-        self.perform(worker, machine.start(self.now))
-        return worker
+        return self._add(name, Worker(name.encode().ljust(16), name, "same"), seconds or self.seconds)
+
+    def add_evaluator(self, seconds=0.05):
+        name = f"evaluator-{next(self._names)}"
+        return self._add(name, Evaluator(name.encode().ljust(16), name), seconds)
 
     def kill(self, name, *, noticed):
-        """The worker is gone; `noticed`: its connection breaks, else it falls silent."""
-        self.workers[name].alive = False
+        """The client is gone; `noticed`: its connection breaks, else it falls silent."""
+        self.clients[name].alive = False
         if noticed:
             self.deliver(self.coordinator.forget(name, self.now))
             for shard in self.shards:
                 shard.forget(name)
+
+    def pause(self, name, seconds):
+        """The client stands still; what comes meanwhile waits, and what it computes ends so much later."""
+        self.clients[name].asleep_until = self.now + seconds
+
+    def stop(self):
+        self.deliver(self.coordinator.stop(self.now))
 
     def run(self, until=300.0):
         """Until the run ends. Fails where it does not."""
@@ -126,9 +157,18 @@ class World:
             if self.now > until:
                 raise AssertionError(f"the run hangs at version {[shard.version for shard in self.shards]}")
             action()
+            if self.checked:
+                self.check_invariants()
             if self.ended is not None:
                 return self.ended
         raise AssertionError("nothing happens any more")
+
+    def run_on(self, seconds):
+        """What still happens after the end."""
+        until = self.now + seconds
+        while self._queue and self._queue[0][0] <= until:
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
 
     def at(self, time, action):
         heapq.heappush(self._queue, (time, next(self._order), action))
@@ -137,11 +177,48 @@ class World:
     def weights(self):
         return np.concatenate([shard.weights for shard in self.shards])
 
+    @property
+    def workers(self):
+        return {name: client for name, client in self.clients.items() if isinstance(client.machine, Worker)}
+
+    @property
+    def evaluators(self):
+        return {name: client for name, client in self.clients.items() if isinstance(client.machine, Evaluator)}
+
     def applied(self, shard=0):
         """The steps that a shard applied, in order."""
         return [event for number, event in self._applied if number == shard]
 
+    def check_invariants(self):
+        """What the machines promise at any time."""
+        for shard in self.shards:
+            version, published = self.seen[shard.number]
+            assert shard.version >= version, "a shard's version decreased"
+            assert shard.version == shard.before + len(shard.beyond)
+            assert all(step > shard.before for step in shard.beyond)
+            arrays = shard._published._arrays
+            for known, (array, copy) in published.items():
+                if known in arrays:
+                    assert arrays[known] is array, f"version {known} was published twice"
+                    assert np.array_equal(array, copy), f"published version {known} was modified"
+            copies = {v: published[v] if v in published else (a, a.copy()) for v, a in arrays.items()}
+            self.seen[shard.number] = (shard.version, copies)
+        for work in self.coordinator.backlog.steps.values():
+            held = [*work.pool, *(block for lease in work.leases.values() for block in lease.blocks)]
+            indices = sorted(index for block in held for index in range(block.start, block.stop))
+            assert indices == list(range(work.microbatches)), f"step {work.step}: {held} are not all, each once"
+        for client in self.coordinator.clients.values():
+            found = self.coordinator.backlog.lease_of(client)
+            assert found is None or found[1].session == client.session
+            assert not (client.idle and client.lease is not None)
+
     # How it works
+
+    def _add(self, name, machine, seconds):
+        client = SimulatedClient(name, machine, seconds, np.zeros(self.size, np.float32))
+        self.clients[name] = client
+        self.perform(client, machine.start(self.now))
+        return client
 
     @property
     def _applied(self):
@@ -151,10 +228,10 @@ class World:
         self.deliver(self.coordinator.tick(self.now))
         for shard in self.shards:
             self.deliver(shard.tick(self.now), shard)
-        for worker in list(self.workers.values()):
-            if worker.alive and worker.machine.state != "computing":
-                self.perform(worker, worker.machine.tick(self.now))
-        self.at(self.now + 0.05, self._tick)
+        for client in list(self.clients.values()):
+            if client.alive and not client.is_busy and client.asleep_until <= self.now:
+                self.perform(client, client.machine.tick(self.now))
+        self.at(self.now + TICK_SECONDS, self._tick)
 
     def transmit(self, message, kinds, arrive):
         """Through the network: encoded, and perhaps lost, late or twice."""
@@ -169,87 +246,112 @@ class World:
             if isinstance(output, StepApplied):
                 self.events.append((source.number, output))
             elif isinstance(output, SnapshotTaken):
+                assert output.version not in self.snapshots, f"snapshot {output.version} was taken twice"
                 self.snapshots[output.version] = np.concatenate([part.payload[0] for part in output.parts])
-                self.deliver(self.coordinator.finished_writing(output.version, self.now))
+                self.at(self.now + 0.02, partial(self._finish_writing, output.version))
             elif not isinstance(output, Send):
                 self.events.append(output)
                 self.ended = output if isinstance(output, RunEnded) else self.ended
             elif output.to == COORDINATOR:
-                self.transmit(output.message, TO_SERVER, lambda m: self._to_coordinator(COORDINATOR, m))
+                self.transmit(output.message, TO_SERVER, partial(self._to_coordinator, COORDINATOR))
             elif isinstance(output.to, ShardAddress):
-                number = output.to.shard
-                self.transmit(output.message, TO_SERVER, lambda m, number=number: self._to_shard(number, COORDINATOR, m))
+                self.transmit(output.message, TO_CLIENT, partial(self._to_shard, output.to.shard, COORDINATOR))
             else:
                 link = None if source is None else source.number
-                name = output.to
-                self.transmit(output.message, TO_CLIENT, lambda m, name=name: self._to_worker(name, link, m))
+                self.transmit(output.message, TO_CLIENT, partial(self._to_client, output.to, link))
+
+    def _finish_writing(self, version):
+        self.deliver(self.coordinator.finished_writing(version, self.now))
 
     def _to_coordinator(self, sender, message):
         try:
             self.deliver(self.coordinator.handle(sender, message, self.now))
         except PeerError as error:
             self.refused.append(error)
-            self.deliver([Send(sender, Error(error.code, str(error)))])
+            if sender != COORDINATOR:
+                self.deliver([Send(sender, Error(error.code, str(error)))])
 
     def _to_shard(self, number, sender, message):
+        if message.KIND == "stop":
+            return
         shard = self.shards[number]
         if not isinstance(message, Push | Pull) and sender != COORDINATOR:
-            raise AssertionError(f"a worker sent {message} to a shard")
-        if not hasattr(message, "KIND") or message.KIND == "stop":
-            return
+            raise AssertionError(f"a client sent {message} to a shard")
         try:
             self.deliver(shard.handle(sender, message, self.now), shard)
         except PeerError as error:
             self.refused.append(error)
-            self.deliver([Send(sender, Error(error.code, str(error)))], shard)
+            if sender != COORDINATOR:
+                self.deliver([Send(sender, Error(error.code, str(error)))], shard)
 
-    def _to_worker(self, name, link, message):
-        worker = self.workers.get(name)
-        if worker is None or not worker.alive:
+    def _to_client(self, name, link, message):
+        client = self.clients[name]
+        if not client.alive:
             return
-        if worker.machine.state == "computing":
+        if client.is_busy or client.asleep_until > self.now:
             # One thread: what comes meanwhile is read afterwards.
-            self.at(self.now + 0.001, lambda: self._to_worker(name, link, message))
+            self.at(max(self.now + 0.001, client.asleep_until), lambda: self._to_client(name, link, message))
+            return
+        if isinstance(client.machine, Evaluator):
+            self.perform(client, client.machine.handle(link or 0, message, self.now))
             return
         is_shards = message.KIND == "weights" or (message.KIND == "error" and link is not None)
-        self.perform(worker, worker.machine.handle(link if is_shards else None, message, self.now))
+        self.perform(client, client.machine.handle(link if is_shards else None, message, self.now))
 
-    def perform(self, worker, actions):
+    def perform(self, client, actions):
         for action in actions:
             match action:
                 case Send():
-                    self._send_from(worker, action)
+                    self._send_from(client, action)
                 case Store():
-                    worker.weights[action.start : action.start + action.weights.size] = action.weights
+                    client.weights[action.start : action.start + action.weights.size] = action.weights
                 case Joined():
-                    self.perform(worker, worker.machine.prepared(self.now))
+                    if isinstance(client.machine, Worker):
+                        self.perform(client, client.machine.prepared(self.now))
                 case Compute():
-                    self._compute(worker, action)
+                    self._compute(client, action)
+                case Measure():
+                    self._measure(client, action)
                 case Stopped():
-                    worker.stopped = action
+                    client.stopped = action
 
-    def _send_from(self, worker, send):
+    def _send_from(self, client, send):
         if send.to == COORDINATOR:
-            self.transmit(send.message, TO_SERVER, lambda m: self._to_coordinator(worker.name, m))
+            self.transmit(send.message, TO_SERVER, partial(self._to_coordinator, client.name))
         else:
-            self.transmit(send.message, TO_SERVER, lambda m: self._to_shard(send.to.shard, worker.name, m))
+            self.transmit(send.message, TO_SERVER, partial(self._to_shard, send.to.shard, client.name))
 
-    def _compute(self, worker, work):
-        versions = tuple(worker.machine._held)
-        results = [self._block(worker, work.step, block) for block in work.blocks]
-        worker.computed += [(work.step, block, versions) for block in work.blocks]
+    def _compute(self, client, work):
+        versions = tuple(client.machine._held)
+        results = [self._block(client, work.step, block) for block in work.blocks]
+        client.computed += [(work.step, block, versions) for block in work.blocks]
         size = sum(len(block) for block in work.blocks)
-        seconds = worker.seconds * size * self.random.uniform(0.9, 1.1)
+        seconds = client.seconds * size * self.random.uniform(0.9, 1.1)
+        self._when_awake(
+            client,
+            self.now + seconds,
+            lambda: self.perform(client, client.machine.computed(results, round(seconds * 1e9), self.now)),
+        )
 
-        def done():
-            if worker.alive:
-                self.perform(worker, worker.machine.computed(results, round(seconds * 1e9), self.now))
+    def _measure(self, client, measure):
+        client.measured.append((measure.version, client.weights.copy()))
+        values = [("version", float(measure.version))]
+        self._when_awake(
+            client, self.now + client.seconds, lambda: self.perform(client, client.machine.measured(values, self.now))
+        )
 
-        self.at(self.now + seconds, done)
+    def _when_awake(self, client, time, action):
+        def act():
+            if client.asleep_until > self.now:
+                self.at(client.asleep_until, act)
+            elif client.alive:
+                action()
 
-    def _block(self, worker, step, block):
+        self.at(time, act)
+
+    def _block(self, client, step, block):
         """The tree sum of the block, by recursion: independent of how shards sum."""
-        gradient, metrics = self._tree(worker.weights, step, root(self.rules.microbatches), block)
+        gradient, metrics = self._tree(client.weights, step, root(self.rules.microbatches), block)
         return Result(block, gradient, metrics)
 
     def _tree(self, weights, step, node, block):

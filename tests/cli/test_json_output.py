@@ -1,0 +1,191 @@
+"""With `--json` standard output is one JSON object; without it, a table that holds the same figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ps_vae.cli.main import run
+from ps_vae.cli.terminal import print_json
+from ps_vae.ps import observer
+from ps_vae.train import evaluation, local
+
+RESULT: dict[str, Any] = {
+    "run_dir": "runs/a",
+    "steps": 500,
+    "version": 500,
+    "examples": 64_000,
+    "seconds": 5.0,
+    "examples_per_second": 12_800.0,
+    "bytes_pushed": 1_280_000_000,
+    "bytes_pulled": 2_560_000,
+    "elbo": -106.7,
+    "validation": {"version": 500, "elbo": -107.25, "reconstruction": -80.0, "kl": 27.25},
+    "failed": False,
+    "reason": "done",
+}
+STATE: dict[str, Any] = {
+    "run": "00ff",
+    "run_dir": "runs/a",
+    "version": 250,
+    "steps": 500,
+    "consistency": "bsp",
+    "phase": "training",
+    "steps_per_second": 2.0,
+    "reissued_blocks": 0,
+    "bytes_pushed": 12_000_000,
+    "bytes_pulled": 13_000_000,
+    "worker_count": 1,
+    "workers": [{"name": "host:17", "microbatches_per_second": None, "state": "working"}],
+    "shards": [{"address": "tcp://*:5555", "up": True, "version": 250}],
+    "elbo": None,
+    "reconstruction": None,
+    "kl": None,
+    "validation": {},
+    "examples_per_second": 256.0,
+    "batch_size": 128,
+    "seconds": 125.0,
+    "duplicates": 0,
+}
+EVALUATION: dict[str, Any] = {
+    "split": "test",
+    "examples": 500,
+    "version": 500,
+    "elbo": -106.7,
+    "reconstruction": -80.7,
+    "kl": 26.0,
+    "samples": 5000,
+    "nll": 98.125,
+    "nll_se": 0.0625,
+    "effective_sample_size": 12.5,
+}
+
+
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch):
+    """A run, an evaluation and a server that need no time."""
+
+    class Cluster:
+        """Trains in two polls; asked to stop, it has stopped."""
+
+        def __init__(self, wishes: object, options: object, workers: int, *, say: Any) -> None:
+            self.polls = 0
+
+        def __enter__(self) -> "Cluster":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        @property
+        def is_done(self) -> bool:
+            return self.polls == 2
+
+        def poll(self) -> dict[str, Any] | None:
+            self.polls += 1
+            return STATE if self.polls == 2 else None
+
+        def result(self) -> dict[str, Any]:
+            return RESULT
+
+    class Observer:
+        def __init__(self, address: str) -> None:
+            pass
+
+        def ask(self, timeout: float) -> dict[str, Any]:
+            return STATE
+
+        def close(self) -> None:
+            pass
+
+    def evaluate(run_dir: Path, **keywords: Any) -> dict[str, Any]:
+        keywords["progress"](250, 500)
+        keywords["say"]("the newest checkpoint is damaged")
+        return EVALUATION
+
+    monkeypatch.setattr(local, "LocalCluster", Cluster)
+    monkeypatch.setattr(observer, "Observer", Observer)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+
+
+COMMANDS = [
+    (["train", "--no-pictures"], RESULT),
+    (["evaluate", "runs/a", "--samples", "5000"], EVALUATION),
+    (["status", "tcp://127.0.0.1:1"], STATE),
+]
+
+
+@pytest.mark.parametrize(("command", "expected"), COMMANDS)
+def test_json_is_the_only_thing_on_standard_output(stubs, capsys, command: list[str], expected: dict[str, Any]) -> None:
+    assert run([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "figures"),
+    [
+        (
+            COMMANDS[0][0],
+            ["runs/a", "500 of 500", "64,000", "12,800", "1,280 MB", "20,000 bytes", "-106.700", "-107.250"],
+        ),
+        (COMMANDS[1][0], ["500 of test", "-106.700", "-80.700", "26.000", "98.125 ± 0.062", "12.5 of 5,000"]),
+        (
+            COMMANDS[2][0],
+            ["250 of 500", "2:05 left", "256 examples/s", "12.0 MB", "1 worker", "host:17", "tcp://*:5555"],
+        ),
+    ],
+)
+def test_the_table_holds_the_figures(stubs, capsys, command: list[str], figures: list[str]) -> None:
+    assert run(command) == 0
+    out = capsys.readouterr().out
+    assert [figure for figure in figures if figure not in out] == []
+
+
+def test_progress_without_a_terminal_is_a_line_on_standard_error(stubs, capsys) -> None:
+    run(["train", "--no-pictures", "--json"])
+
+    assert capsys.readouterr().err == (
+        "step 250 of 500: 256 examples/s, pushed 12.0 MB, pulled 13.0 MB, 1 worker, 2:05 left\n"
+    )
+
+
+def test_a_run_that_failed_prints_its_figures_and_says_why(stubs, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RESULT, "failed", True)
+    monkeypatch.setitem(RESULT, "reason", "a shard was lost; continue with --resume")
+
+    assert run(["train", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == RESULT
+    assert err.endswith("ps-vae: a shard was lost; continue with --resume\n")
+
+
+def test_a_run_that_was_stopped_says_how_to_go_on(stubs, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RESULT, "version", 300)
+
+    assert run(["train", "--no-pictures"]) == 0
+    assert "ps-vae train --resume --run-dir runs/a" in capsys.readouterr().out
+
+
+def test_without_matplotlib_the_run_still_succeeds(stubs, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ps_vae.cli.output.find_spec", lambda name: None)
+
+    assert run(["train", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == RESULT
+    assert err.endswith("pip install 'ps_vae[demo]'\n")
+
+
+def test_without_matplotlib_a_picture_that_was_asked_for_is_refused(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ps_vae.cli.output.find_spec", lambda name: None)
+
+    assert run(["sample", "runs/a"]) == 2
+    assert capsys.readouterr().err == (
+        "ps-vae: pictures need matplotlib: pip install 'ps_vae[demo]', or give --output FILE.npy\n"
+    )
+
+
+def test_what_is_no_number_is_null(capsys) -> None:
+    print_json({"elbo": float("nan"), "validation": {"kl": float("inf")}, "all": [1.5, float("-inf")]})
+
+    assert capsys.readouterr().out == '{"elbo": null, "validation": {"kl": null}, "all": [1.5, null]}\n'
