@@ -4,11 +4,12 @@
 
 Each way starts real servers and workers, kills, slows and stops some of them, and ends with a checkpoint: weights,
 optimizer state and the last step's metrics, and the lines of metrics.jsonl but for their times. All of them are
-compared with the run of one loop in this process, which has no server at all.
+compared with the run of one loop in one process, which has no server at all.
 """
 
 import argparse
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def outcome_of(found: checkpoint.Checkpoint, lines: list[dict[str, Any]]) -> dic
 
 
 def one_loop(wishes: Wishes) -> dict[str, bytes]:
-    """The run without a server: gradient, update, gradient, … in this process."""
+    """The run without a server: gradient, update, gradient, …"""
     data = load(wishes.data or "mnist-5k")
     config = plan(wishes, data)
     gradient, update = BlockGradient(config, data.train), update_rule(config)
@@ -173,6 +174,13 @@ def one_loop(wishes: Wishes) -> dict[str, bytes]:
             sums, since = [0.0, 0.0], 0
     state = replace(state, version=config.steps, weights=gradient.weights)
     return outcome_of(checkpoint.Checkpoint(state, result.metrics), lines)
+
+
+def one_loop_in_a_fresh_process(wishes: Wishes) -> dict[str, bytes]:
+    """BLAS reads its environment when it is loaded; the loop has to compute as the workers do."""
+    prepare_environment()
+    with multiprocessing.get_context("spawn").Pool(1, use_one_thread) as pool:
+        return pool.apply(one_loop, (wishes,))
 
 
 def plainly(cluster: Cluster, workers: int, shards: int) -> None:
@@ -276,7 +284,7 @@ def main() -> int:
     wishes = Wishes(
         data=words.data, hidden=(words.hidden,), latent=words.latent, steps=words.steps, microbatch=32, binarize="dynamic"
     )
-    expected = one_loop(wishes)
+    expected = one_loop_in_a_fresh_process(wishes)
     report = {}
     for name, (transport, way) in ways(words.steps).items():
         started = time.monotonic()
@@ -290,10 +298,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # BLAS reads its environment when it is loaded: the loop in this process has to compute as the workers do.
-    prepare_environment()
-    if "--in-prepared-process" not in sys.argv:
-        sys.exit(subprocess.call([sys.executable, __file__, *sys.argv[1:], "--in-prepared-process"]))
-    sys.argv.remove("--in-prepared-process")
-    use_one_thread()
     sys.exit(main())

@@ -26,7 +26,8 @@ def training() -> Iterator[Callable[[State], None]]:
 
         def show_line(state: State) -> None:
             nonlocal said_at
-            if time.monotonic() - said_at >= _LINE_SECONDS:
+            # Before there is a pace there is nothing to report.
+            if state["examples_per_second"] and time.monotonic() - said_at >= _LINE_SECONDS:
                 said_at = time.monotonic()
                 words = [*quality(state), *pace(state), left(state)]
                 say(f"{_steps(state)}: {', '.join(word for word in words if word)}")
@@ -85,8 +86,7 @@ def _training_on_terminal() -> Iterator[Callable[[State], None]]:
     from rich.table import Table
     from rich.text import Text
 
-    # Not transient: the last state stays on the screen, above the table of the result.
-    with Live(Text("starting"), console=Console(stderr=True), refresh_per_second=4) as live:
+    with Live(Text("starting"), console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
 
         def show(state: State) -> None:
             head = Table.grid(padding=(0, 2))

@@ -89,10 +89,8 @@ def _watch(cluster: "LocalCluster", should_stop: "StopSignal") -> None:
     with progress.training() as show:
         while not cluster.is_done:
             if should_stop.count > obeyed:
-                obeyed = should_stop.count
-                say(
-                    "stopping: a checkpoint is written (once more: stop at once)" if obeyed == 1 else "stopping at once"
-                )
+                obeyed += 1
+                say("stopping at once" if obeyed > 1 else "stopping: a checkpoint is written (once more: stop at once)")
                 cluster.stop()
             state = cluster.poll()
             if state is not None:

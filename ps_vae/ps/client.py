@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ps_vae.errors import DataError
 from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Stopped, Store
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
@@ -127,7 +128,7 @@ class _Work:
         started = time.perf_counter_ns()
         try:
             results = self._program.compute(work.step, work.blocks)
-        except ArithmeticError as error:
+        except (ArithmeticError, DataError) as error:
             self._program.say(str(error))
             self.perform(self._session.failed(str(error), time.monotonic()))
             return

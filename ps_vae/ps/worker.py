@@ -9,7 +9,7 @@
     computing  the program computes                           computed() or failed() -> idle
     stopped    the run is over                                -
 
-Whatever is lost on the way is asked for again by `tick`: hello, ready and pull are repeated until they are answered, and
+Whatever is lost on the way is asked for again by `tick`: hello, ready and pull are repeated until they are answered,
 ready also while fetching.
 """
 
@@ -146,7 +146,7 @@ class Worker:
             return self._say_ready(now)
         if self.state == "fetching":
             self._asked = [None] * len(self._asked)
-            # The weights may never come: the work may have been given to others, and we to other work, without our knowing.
+            # The weights may never come: our work may be somebody else's by now, and we may have missed the next.
             return [*self._say_ready(now), *self._fetch()]
         return []
 

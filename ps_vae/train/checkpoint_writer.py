@@ -61,8 +61,8 @@ class CheckpointWriter:
             except OSError as error:
                 self._done.put(Written(checkpoint.version, None, error))
             except MemoryError:
-                error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-                self._done.put(Written(checkpoint.version, None, error))
+                full = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+                self._done.put(Written(checkpoint.version, None, full))
 
 
 def assemble(layout: ParameterLayout, version: int, parts: tuple[Snapshot, ...]) -> Checkpoint:

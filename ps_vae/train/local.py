@@ -71,7 +71,7 @@ class LocalCluster:
         if error[0] is None and self.is_done:
             self._wait_for_members()
         stop_all(list(self._children.values()))
-        if self.run_dir.is_dir():
+        if "listening on" in self._log("server").read_text(errors="replace"):
             self._keep_logs()
         shutil.rmtree(self._private, ignore_errors=True)
 

