@@ -3,7 +3,8 @@
     the source has            --split auto                           --split a,b,c (fractions)
     one set of rows           0.8, 0.1, 0.1                          a, b, c of the rows
     train and test            test as it is; validation the last     a, b of the training rows; c must be 0
-                              twelfth of the training rows
+                              twelfth of the training rows, but
+                              at most 1,000
     train and validation      as they are, no test                   a, c of the training rows; b must be 0
     all three                 as they are                            a of the training rows; b and c must be 0
 
@@ -22,6 +23,7 @@ from ps_vae.errors import UsageError
 __all__ = ["divide"]
 
 _ROUNDING = 1e-9
+_MOST_HELD_OUT = 1000
 
 
 def divide(arrays: Arrays, split: str) -> Dataset:
@@ -69,7 +71,9 @@ def _fractions(arrays: Arrays, split: str) -> tuple[float, float, float]:
     if split == "auto":
         if own_validation:
             return 1.0, 0.0, 0.0
-        return (11 / 12, 1 / 12, 0.0) if own_test else (0.8, 0.1, 0.1)
+        # Enough to watch a run by, and what trains is nearly all of what others train on.
+        held_out = min(1 / 12, _MOST_HELD_OUT / len(arrays.train))
+        return (1 - held_out, held_out, 0.0) if own_test else (0.8, 0.1, 0.1)
     try:
         train, validation, test = (float(word) for word in split.split(","))
     except ValueError:

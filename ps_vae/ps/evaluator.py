@@ -86,8 +86,9 @@ class Evaluator:
         return [*self._pull(), *self._report(now)]
 
     def _go_to(self, version: int, now: float) -> list[Action]:
-        is_known = version == self._reported or (self.state == "fetching" and version <= self._target)
-        if is_known or self._welcome is None:
+        is_old = self._reported is not None and version <= self._reported
+        is_known = self.state == "fetching" and version <= self._target
+        if is_old or is_known or self._welcome is None:
             return []
         self.state, self._target, self._sent_at = "fetching", version, now
         self._missing = set(range(len(self._welcome.shards)))

@@ -212,10 +212,6 @@ def codes():
     """First argument of every PeerError and Error in the source."""
     for file in ROOM.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id in ("PeerError", "Error")
-            ):
-                if isinstance(node.args[0], ast.Constant):
-                    yield node.args[0].value
+            match node:
+                case ast.Call(func=ast.Name(id="PeerError" | "Error"), args=[ast.Constant(value=code), *_]):
+                    yield code

@@ -1,0 +1,48 @@
+"""Arrays rotate, but never under a reader's eyes."""
+
+from ps_vae.ps.buffers import Buffers
+
+
+def test_an_array_that_was_given_back_is_taken_again():
+    buffers = Buffers(3)
+    array = buffers.take()
+    buffers.give(array)
+
+    assert buffers.take() is array
+    assert buffers.made == 1
+
+
+def test_an_array_that_is_out_is_not_handed_out():
+    buffers = Buffers(3)
+
+    assert buffers.take() is not buffers.take()
+    assert buffers.made == 2
+
+
+def test_a_held_array_is_not_taken_until_all_its_readers_are_done():
+    buffers = Buffers(3)
+    first = buffers.take()
+    readers = [False, False]
+    buffers.hold(first, lambda: readers[0])
+    buffers.hold(first, lambda: readers[1])
+    buffers.give(first)
+
+    second = buffers.take()
+    assert second is not first
+    readers[0] = True
+    third = buffers.take()
+    assert third is not first
+    readers[1] = True
+    assert buffers.take() is first
+
+
+def test_a_reader_that_came_before_the_array_was_given_back_counts():
+    buffers = Buffers(3)
+    array = buffers.take()
+    done = []
+    buffers.hold(array, lambda: bool(done))
+    buffers.give(array)
+    assert buffers.take() is not array
+
+    done.append(True)
+    assert buffers.take() is array

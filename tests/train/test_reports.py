@@ -1,0 +1,136 @@
+"""Every step is in exactly one line of metrics.jsonl."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_run import small_config
+
+from ps_vae.ps.outbox import StepApplied, Told
+from ps_vae.train.reports import Reports
+from ps_vae.train.run_folder import RunFolder
+
+BATCH = 8
+
+
+def event(version: int, staleness: int = 0) -> StepApplied:
+    """The step that made `version`, with metrics from which the sum over any set of steps tells which they were."""
+    return StepApplied(version - 1, version, staleness, (-BATCH * 2.0**version, BATCH * 4.0**version))
+
+
+def steps_in(line: dict[str, float], count: int) -> list[int]:
+    """The versions whose metrics are summed in a line that covers `count` steps."""
+    powers = int(-line["reconstruction"] * count)
+    versions = [bit for bit in range(64) if powers >> bit & 1]
+    assert line["kl"] * count == sum(4.0**version for version in versions)
+    return versions
+
+
+@settings(deadline=None)
+@given(
+    steps=st.integers(1, 20),
+    start=st.integers(0, 19),
+    report_every=st.integers(1, 8),
+    milestone=st.integers(1, 8),
+    flushes=st.sets(st.integers(1, 20)),
+)
+def test_lines_cover_every_step_once_whenever_they_are_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: int,
+    start: int,
+    report_every: int,
+    milestone: int,
+    flushes: set[int],
+) -> None:
+    start = min(start, steps - 1)
+    config = small_config(steps=steps, report_every=report_every, checkpoint_every=milestone)
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    reports = Reports(config, folder)
+    for version in range(start + 1, steps + 1):
+        reports.step(event(version))
+        if version in flushes:
+            reports.flush()
+    lines = folder.metrics()
+    versions = [line["version"] for line in lines]
+    due = {v for v in range(start + 1, steps + 1) if v % report_every == 0 or v % milestone == 0 or v in flushes}
+    assert versions == sorted(due | {steps})
+    for before, line in pairwise([{"version": start}, *lines]):
+        covered = range(before["version"] + 1, line["version"] + 1)
+        assert steps_in(line, len(covered)) == list(covered)
+
+
+def test_a_line_has_means_over_examples_and_what_the_last_step_was_trained_with(tmp_path: Path) -> None:
+    config = small_config(
+        steps=8, report_every=2, checkpoint_every=8, beta=0.5, beta_warmup=4, schedule="cosine", learning_rate=0.1
+    )
+    folder = RunFolder(tmp_path)
+    reports = Reports(config, folder)
+    reports.step(StepApplied(0, 1, 3, (-80.0, 8.0)))
+    reports.step(StepApplied(1, 2, 1, (-160.0, 24.0)))
+    (line,) = folder.metrics()
+    assert {name: line[name] for name in ("kind", "version", "elbo", "reconstruction", "kl", "beta", "staleness")} == {
+        "kind": "training",
+        "version": 2,
+        "elbo": -17.0,  # at beta 1: -240 / 16 - 32 / 16
+        "reconstruction": -15.0,
+        "kl": 2.0,
+        "beta": 0.125,  # a quarter of the way to 0.5
+        "staleness": 3,
+    }
+    assert line["learning_rate"] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi / 8)), rel=1e-12)
+    assert reports.latest.items() <= line.items()
+
+
+def test_a_flush_without_new_steps_writes_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    reports = Reports(small_config(steps=4, report_every=4, checkpoint_every=4), folder)
+    reports.flush()
+    assert folder.metrics() == []
+    reports.step(event(1))
+    reports.flush()
+    reports.flush()
+    assert [line["version"] for line in folder.metrics()] == [1]
+
+
+def test_staleness_is_the_worst_since_the_last_line(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    reports = Reports(small_config(steps=6, report_every=2, checkpoint_every=6), folder)
+    for version, staleness in enumerate([0, 2, 1, 0, 0, 0], start=1):
+        reports.step(event(version, staleness))
+    assert [line["staleness"] for line in folder.metrics()] == [2, 1, 0]
+
+
+def test_an_evaluators_figures_are_a_line_and_the_newest_of_them_is_shown(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    reports = Reports(small_config(), folder)
+    for version, elbo in ((2, -50.0), (4, -40.0)):
+        reports.told(Told(version, (("elbo", elbo), ("kl", 1.0))))
+    assert folder.metrics() == [
+        {"kind": "validation", "version": 2, "elbo": -50.0, "kl": 1.0},
+        {"kind": "validation", "version": 4, "elbo": -40.0, "kl": 1.0},
+    ]
+    assert reports.validation == {"version": 4, "elbo": -40.0, "kl": 1.0}
+
+
+def test_speed_is_counted_from_the_first_step_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(
+        "ps_vae.train.reports.time", SimpleNamespace(monotonic=lambda: clock.now, time=lambda: 1e9 + clock.now)
+    )
+    folder = RunFolder(tmp_path)
+    reports = Reports(small_config(steps=9, report_every=3, checkpoint_every=9), folder)
+    assert reports.speed() == (0.0, 0, 0.0)
+    for version, now in enumerate([160.0, 161.0, 162.0, 164.0, 166.0, 168.0], start=1):
+        clock.now = now
+        reports.step(event(version))
+        if version == 1:
+            assert reports.speed() == (0.0, 0, 0.0)
+    clock.now = 1_000.0
+    assert reports.speed() == (8.0, 5 * BATCH, 5 * BATCH / 8.0)
+    first, second = folder.metrics()
+    assert (first["time"], second["time"]) == (1e9 + 162.0, 1e9 + 168.0)
+    assert second["examples_per_second"] == 3 * BATCH / 6.0
