@@ -128,7 +128,9 @@ class Server:
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> RunEnded:
         """Serve until the run has ended. `on_tick` is called about twenty times a second."""
-        ticked = float("-inf")
+        # The shard says that it is up before anybody is answered.
+        ticked = time.monotonic()
+        self._tick(ticked)
         while self.ended is None:
             self._poller.poll(round(1000 * _TICK_SECONDS))
             self._take_messages()

@@ -85,9 +85,7 @@ class BlockGradient:
         bad = np.flatnonzero(~np.isfinite(gradient))
         where = f"{gradient[bad[0]]} in {self.layout.tensor_at(int(bad[0]))}" if bad.size else "not finite in the ELBO"
         rate = self._config.learning_rate
-        return (
-            f"step {step}: the gradient is {where}; train with a lower --learning-rate than {rate:g}, from a checkpoint"
-        )
+        return f"step {step}: the gradient is {where}; --resume with a lower --learning-rate than {rate:g}"
 
 
 def is_finite(vector: Vector) -> bool:

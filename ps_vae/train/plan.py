@@ -20,8 +20,8 @@ _REPORTS = 200
 _CHECKPOINTS = 20
 
 _MODEL = ("hidden", "latent", "activation", "likelihood", "sigma")
-# What a resumed run may change: when it ends and what it writes.
-_FREE = ("epochs", "steps", "checkpoint_every", "report_every")
+# What a resumed run may change: when it ends, what it writes, and how far it steps.
+_FREE = ("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule")
 
 _CHUNK = 4096
 
@@ -130,10 +130,14 @@ def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
         changes["steps"] = _positive("steps", wishes.steps)
     if wishes.epochs is not None:
         changes["steps"] = steps_of(_positive("epochs", wishes.epochs), config.train_rows, config.batch_size)
-    if wishes.checkpoint_every is not None:
-        changes["milestone"] = wishes.checkpoint_every
-    if wishes.report_every is not None:
-        changes["report_every"] = wishes.report_every
+    for name, wish in (
+        ("milestone", wishes.checkpoint_every),
+        ("report_every", wishes.report_every),
+        ("learning_rate", wishes.learning_rate),
+        ("schedule", wishes.schedule),
+    ):
+        if wish is not None:
+            changes[name] = wish
     return dataclasses.replace(config, **changes)
 
 

@@ -41,7 +41,7 @@ def arrivals(draw):
 
 
 @given(arrivals())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_order_repetition_and_nesting_gives_the_bits_of_the_recursive_sum(arrival):
     count, blocks, seed = arrival
     values = leaves(count, seed)
@@ -70,7 +70,7 @@ def test_any_order_repetition_and_nesting_gives_the_bits_of_the_recursive_sum(ar
 
 
 @given(arrivals())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_all_buffers_come_back_and_none_is_handed_out_twice(arrival):
     count, blocks, seed = arrival
     values = leaves(count, seed)

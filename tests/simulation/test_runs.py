@@ -175,3 +175,78 @@ def test_ten_thousand_steps_hold_no_more_buffers_than_ten():
         world.run(until=1e9)
         made.append(world.shards[0].buffers.made)
     assert made[1] <= made[0] + 2
+
+
+@pytest.mark.parametrize("consistency", ["bsp", "ssp:2", "asp"])
+@pytest.mark.parametrize("noticed", [True, False])
+def test_stop_takes_seconds_also_when_a_worker_just_died(consistency, noticed):
+    world = World(workers=2, steps=10_000, milestone=10_000, consistency=consistency, seconds=0.05)
+
+    def misfortune():
+        world.kill("worker-0", noticed=noticed)
+        world.stop()
+
+    world.at(1.0, misfortune)
+    ended = world.run(until=60.0)
+    assert (ended.failed, ended.reason) == (False, "stopped")
+    assert world.now < 1.0 + 5.0
+
+
+def test_everybody_is_told_to_stop_idle_computing_or_measuring():
+    world = World(workers=2, evaluators=1, steps=12, milestone=5)
+    world.add_worker(seconds=3.0)
+    assert world.run().reason == "done"
+    world.run_on(30.0)
+    assert {name: client.stopped is not None for name, client in world.clients.items()} == dict.fromkeys(
+        world.clients, True
+    )
+    (evaluator,) = world.evaluators.values()
+    assert evaluator.measured[-1][0] == 12
+
+
+def test_a_worker_that_waits_for_weights_of_work_that_is_not_its_own_any_more_comes_back():
+    """It was recalled to lost work and never heard of it: only asking the shards again it would wait for ever."""
+    world = World(workers=2, shards=1, microbatches=2, steps=6, gradient=chaotic_gradient, update=small_step)
+    to_client, lost = world._to_client, []
+
+    def lose_recalls(name, link, message):
+        if message.KIND == "work" and message.step == 2 and name == "worker-0" and len(lost) < 3:
+            lost.append(message)
+        else:
+            to_client(name, link, message)
+
+    world._to_client = lose_recalls
+    world.at(0.0, lambda: world.kill("worker-1", noticed=False) if world.shards[0].version == 2 else None)
+    world.run(until=60.0)
+    assert len(lost) == 3
+    np.testing.assert_array_equal(world.weights, sequential(6, 2))
+
+
+def test_a_stopping_run_that_gave_up_work_that_came_after_all_to_one_shard_brings_the_other_there():
+    world = World(workers=2, microbatches=1, steps=100, milestone=100, seconds=0.2)
+    to_shard, to_coordinator = world._to_shard, world._to_coordinator
+    held, silenced = [], []
+
+    def hold_back(number, sender, message):
+        # One push to shard 1 is on its way for longer than the run is willing to wait.
+        if number == 1 and message.KIND == "push" and message.step == 5 and not held:
+            held.append(message)
+            world.at(world.now + 6.0, lambda: to_shard(number, sender, message))
+        else:
+            to_shard(number, sender, message)
+
+    def silence(sender, message):
+        # And so long nobody hears that shard 0 has it.
+        if message.KIND == "applied" and message.shard == 0 and message.before > 5 and world.now < 5.0:
+            silenced.append(message)
+        else:
+            to_coordinator(sender, message)
+
+    world._to_shard, world._to_coordinator = hold_back, silence
+    world.at(0.95, world.stop)
+    ended = world.run(until=60.0)
+    assert held
+    assert silenced
+    assert (ended.failed, ended.reason) == (False, "stopped")
+    version = max(world.snapshots)
+    np.testing.assert_array_equal(world.snapshots[version], version)

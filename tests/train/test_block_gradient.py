@@ -28,7 +28,7 @@ def gradients_of(config: RunConfig, split: Split | None = None) -> BlockGradient
 
 
 def tree(config: RunConfig, step: int) -> dict[Block, tuple[Floats, tuple[float, float]]]:
-    """Every node of the step's tree, from the leaves up, level by level: pairs are added, an odd one moves up as it is."""
+    """Every node of the step's tree, level by level from the leaves: pairs are added, an odd one moves up as it is."""
     layout, workspace = ParameterLayout(config.model), Workspace(config.model, config.microbatch)
     batches, parameters = Batches(config, small_data().train), layout.bind(small_weights(config))
     level = []

@@ -10,7 +10,7 @@ from ps_vae.ps.messages import Snapshot
 from ps_vae.ps.partition import partition
 from ps_vae.ps.shard import ShardState
 from ps_vae.train import checkpoint_writer
-from ps_vae.train.checkpoint import Checkpoint, list_checkpoints, read
+from ps_vae.train.checkpoint import Checkpoint, list_checkpoints, read, write
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.vae.layout import ParameterLayout
 
@@ -38,7 +38,6 @@ def test_what_was_submitted_is_written_in_order_and_told_once(tmp_path: Path) ->
 def test_a_checkpoint_that_cannot_be_written_is_told_and_the_next_one_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, told: str
 ) -> None:
-    write = checkpoint_writer.write
 
     def fails_once(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint, *, keep: int) -> Path:
         if checkpoint.version == 1:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,21 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def figures(run_dir: Path, *, processes: int = 1, samples: int = 0, limit: int | None = None) -> dict[str, Any]:
+def figures(
+    run_dir: Path,
+    *,
+    processes: int = 1,
+    samples: int = 0,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
     return evaluate(
         run_dir,
         split="test",
         samples=samples,
         processes=processes,
         limit=limit,
-        progress=lambda done, total: None,
+        progress=progress,
         say=lambda text: None,
     )
 
@@ -85,14 +93,19 @@ def expected_terms(count: int) -> tuple[Any, Any]:
     return (x * logits - np.logaddexp(0, logits)).sum(axis=1), kl
 
 
-def test_figures_do_not_depend_on_the_number_of_processes(run_dir: Path) -> None:
-    one, two = (figures(run_dir, processes=processes, samples=50, limit=45) for processes in (1, 2))
+def test_figures_and_the_progress_that_is_told_do_not_depend_on_the_number_of_processes(run_dir: Path) -> None:
+    told: list[tuple[int, int]] = []
+    one, two = (
+        figures(run_dir, processes=n, samples=50, limit=45, progress=lambda *counts: told.append(counts))
+        for n in (1, 2)
+    )
     assert one == two
     assert json.loads(json.dumps(one)) == one
+    assert told == [(20, 45), (40, 45), (45, 45)] * 2
 
 
 def test_nll_and_its_standard_error_are_those_of_the_rows(run_dir: Path) -> None:
-    found = figures(run_dir, processes=2, samples=600, limit=21)
+    found = figures(run_dir, samples=600, limit=21)
     log_evidence, standard_error, size = expected_evidence(21, 600)
     assert (found["split"], found["examples"], found["version"], found["samples"]) == ("test", 21, 0, 600)
     # The evaluating processes may use another GEMM kernel than this one.
@@ -102,9 +115,7 @@ def test_nll_and_its_standard_error_are_those_of_the_rows(run_dir: Path) -> None
 
 
 @pytest.mark.parametrize("limit", [1, 7, 20, 179, 10_000, None])
-def test_a_limit_takes_the_first_rows_with_the_figures_that_they_always_have(
-    run_dir: Path, limit: int | None
-) -> None:
+def test_a_limit_takes_the_first_rows_with_the_figures_that_they_always_have(run_dir: Path, limit: int | None) -> None:
     count = min(limit or 179, 179)
     log_likelihood, kl = expected_terms(179)
     found = figures(run_dir, limit=limit)
@@ -123,21 +134,7 @@ def test_a_row_has_the_same_evidence_in_a_part_of_any_size(run_dir: Path, monkey
         np.testing.assert_array_equal(np.concatenate(pieces), column)
 
 
-def test_progress_counts_rows_up_to_all_of_them(run_dir: Path) -> None:
-    told: list[tuple[int, int]] = []
-    evaluate(
-        run_dir,
-        split="validation",
-        samples=2,
-        processes=1,
-        limit=45,
-        progress=lambda done, total: told.append((done, total)),
-        say=lambda text: None,
-    )
-    assert told == [(20, 45), (40, 45), (45, 45)]
-
-
 @pytest.mark.parametrize("wish", [{"samples": 1}, {"samples": -1}, {"processes": 0}, {"limit": 0}])
-def test_impossible_wishes_are_refused(run_dir: Path, wish: dict[str, int]) -> None:
+def test_impossible_wishes_are_refused(run_dir: Path, wish: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--samples is 0 or at least 2, --processes and --limit are at least 1"):
         figures(run_dir, **wish)

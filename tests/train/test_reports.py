@@ -24,9 +24,9 @@ def event(version: int, staleness: int = 0) -> StepApplied:
 
 def steps_in(line: dict[str, float], count: int) -> list[int]:
     """The versions whose metrics are summed in a line that covers `count` steps."""
-    powers = int(-line["reconstruction"] * count)
+    powers = round(-line["reconstruction"] * count)
     versions = [bit for bit in range(64) if powers >> bit & 1]
-    assert line["kl"] * count == sum(4.0**version for version in versions)
+    assert round(line["kl"] * count) == sum(4**version for version in versions)
     return versions
 
 

@@ -127,9 +127,7 @@ def test_the_result_is_there_from_the_end_of_the_run_until_it_goes_on(tmp_path: 
         ("..", "--"),
     ],
 )
-def test_a_free_name_is_the_datas_with_the_first_number_that_is_not_taken(
-    tmp_path: Path, data: str, stem: str
-) -> None:
+def test_a_free_name_is_the_datas_with_the_first_number_that_is_not_taken(tmp_path: Path, data: str, stem: str) -> None:
     assert free_name(tmp_path, data) == tmp_path / f"{stem}-1"
     (tmp_path / f"{stem}-1").mkdir()
     (tmp_path / f"{stem}-2").write_text("")

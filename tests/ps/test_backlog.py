@@ -1,0 +1,321 @@
+"""Handing out work: fair, complete, each microbatch to one worker at a time."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ps_vae.ps.backlog import LEASE_SECONDS, Backlog
+from ps_vae.ps.blocks import is_block
+from ps_vae.ps.consistency import parse_consistency
+from ps_vae.ps.members import Client
+from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
+from ps_vae.ps.work import fair_share
+
+speeds = st.floats(0.01, 100)
+
+
+@given(st.integers(1, 200), speeds, speeds | st.just(0.0))
+def test_a_fair_share_ends_soonest(left, speed, others):
+    def seconds(share):
+        rest = left - share
+        return max(share / speed, rest / others if others else (float("inf") if rest else 0.0))
+
+    share = fair_share(left, speed, others)
+
+    assert 0 <= share <= left
+    assert seconds(share) == pytest.approx(min(seconds(one) for one in range(left + 1)), rel=1e-12)
+
+
+def backlog(consistency="bsp", *, microbatches=8, steps=1000, milestone=100, lowest=0):
+    return Backlog(RunRules(b"r" * 16, microbatches, steps, parse_consistency(consistency), milestone), lowest)
+
+
+def client(name, pace=None):
+    session = name.encode().ljust(16)
+    return Client(session, name, name, "worker", 0.0, idle=True, pace=pace)
+
+
+def size(lease):
+    return 0 if lease is None else lease.microbatches
+
+
+def test_shares_are_in_proportion_to_speed():
+    log = backlog()
+    workers = [client("fast", 0.1), client("slow", 0.3)]
+
+    assert [size(log.next_work(worker, workers, 0.0)) for worker in workers] == [6, 2]
+
+
+def test_a_worker_of_unknown_speed_gets_the_usual_share():
+    log = backlog()
+    workers = [client("a", 0.1), client("new"), client("c", 0.1), client("d", 0.1)]
+
+    assert [size(log.next_work(worker, workers, 0.0)) for worker in workers] == [2, 2, 2, 2]
+
+
+def test_a_hopelessly_slow_worker_has_no_share_and_is_given_a_chance_later():
+    log = backlog()
+    workers = [client("fast", 0.001), client("slow", 10.0)]
+    pace = workers[1].pace
+
+    assert size(log.next_work(workers[1], workers, 0.0)) == 0
+    assert size(log.next_work(workers[0], workers, 0.0)) == 8
+    assert workers[1].pace < pace
+
+
+def test_a_step_is_handed_out_ahead_but_no_further():
+    log = backlog()
+    workers = [client("only", 0.1)]
+    steps = []
+    for _ in range(3):
+        lease = log.next_work(workers[0], workers, 0.0)
+        steps.append(None if lease is None else (lease.step, lease.deadline is None))
+        log.delivered(workers[0], 0.0)
+        workers[0].idle = True
+
+    assert steps == [(0, False), (1, True), None]
+
+
+def test_a_lease_given_ahead_begins_when_its_weights_are_there():
+    log = backlog()
+    workers = [client("only", 0.1)]
+    log.next_work(workers[0], workers, 0.0)
+    log.delivered(workers[0], 0.0)
+    workers[0].idle = True
+    lease = log.next_work(workers[0], workers, 0.0)
+    assert log.overdue(1e9) == []
+
+    log.advance(1, [], 100.0)
+
+    assert lease.deadline == 100.0 + lease.seconds
+    assert log.overdue(lease.deadline) == []
+    assert log.overdue(lease.deadline + 0.1) == [lease]
+
+
+def test_lost_work_is_done_before_anything_else():
+    log = backlog()
+    a, b = client("a", 0.1), client("b", 0.1)
+    log.next_work(a, [a, b], 0.0)
+    lost = log.next_work(b, [a, b], 0.0)
+    log.lost(b)
+    log.delivered(a, 0.0)
+    a.idle = True
+
+    assert log.next_work(a, [a], 0.0).blocks == lost.blocks
+
+
+def test_the_share_of_a_worker_that_left_before_it_came_for_it_is_anyones():
+    log = backlog()
+    a, b = client("a", 0.1), client("b", 0.1)
+    first = log.next_work(a, [a, b], 0.0)
+    log.lost(b)
+    log.delivered(a, 0.0)
+    a.idle = True
+
+    assert size(first) + size(log.next_work(a, [a], 0.0)) == 8
+
+
+def test_work_given_ahead_is_taken_back_where_lost_work_waits_and_nobody_is_idle():
+    log = backlog()
+    a, b = client("a", 0.1), client("b", 0.1)
+    log.next_work(a, [a, b], 0.0)
+    lost = log.next_work(b, [a, b], 0.0)
+    log.delivered(a, 0.0)
+    a.idle = True
+    assert log.next_work(a, [a, b], 0.0).step == 1
+    log.lost(b)
+
+    assert log.recall(a)
+    assert log.next_work(a, [a], 0.0).blocks == lost.blocks
+    assert not log.recall(a)
+
+
+def test_a_slow_worker_does_not_take_all_lost_work_while_others_only_wait_for_weights():
+    log = backlog()
+    fast, slow, gone = client("fast", 0.01), client("slow", 1.0), client("gone", 0.01)
+    everybody = [fast, slow, gone]
+    log.next_work(gone, everybody, 0.0)
+    log.next_work(fast, everybody, 0.0)
+    log.delivered(fast, 0.0)
+    fast.idle = True
+    assert log.next_work(fast, everybody, 0.0).step == 1
+    log.lost(gone)
+
+    assert size(log.next_work(slow, [fast, slow], 0.0)) == 1
+
+
+def test_a_step_whose_pushes_do_not_arrive_is_handed_out_anew_ever_more_patiently():
+    log = backlog(microbatches=1)
+    worker = client("w", 0.1)
+    now, waits = 0.0, []
+    for _ in range(9):
+        worker.idle = True
+        assert log.next_work(worker, [worker], now).step == 0
+        log.delivered(worker, now)
+        since = now
+        while log.steps[0].leases:
+            now += 0.25
+            log.reissue_undelivered(now)
+        waits.append(now - since)
+
+    assert waits == [LEASE_SECONDS * 2**n + 0.25 for n in (0, 1, 2, 3, 4, 5, 6, 6, 6)]
+
+
+def test_under_asp_a_worker_gets_whole_steps_up_to_the_milestone():
+    log = backlog("asp", milestone=3)
+    workers = [client(name, 0.1) for name in "abcd"]
+
+    leases = [log.next_work(worker, workers, 0.0) for worker in workers]
+
+    assert [lease and (lease.step, size(lease)) for lease in leases] == [(0, 8), (1, 8), (2, 8), None]
+    log.advance(3, [], 0.0)
+    assert log.next_work(workers[3], workers, 0.0).step == 3
+
+
+def test_under_asp_work_is_at_most_a_window_ahead_of_the_first_unapplied_step():
+    log = backlog("asp", microbatches=1, steps=10**6, milestone=10**6)
+    stuck, worker = client("stuck", 0.1), client("w", 0.1)
+    log.next_work(stuck, [stuck, worker], 0.0)
+    steps = []
+    while (lease := log.next_work(worker, [stuck, worker], 0.0)) is not None:
+        steps.append(lease.step)
+        log.delivered(worker, 0.0)
+        worker.idle = True
+        log.advance(0, [lease.step], 0.0)
+
+    assert steps == list(range(1, ASYNCHRONOUS_WINDOW))
+
+
+def test_after_stop_no_step_is_opened_and_open_ones_are_finished():
+    log = backlog("ssp:3", microbatches=2)
+    a, b = client("a", 0.1), client("b", 0.1)
+    log.next_work(a, [a, b], 0.0)
+
+    assert log.stop_opening() == 1
+    assert log.next_work(b, [a, b], 0.0).step == 0
+    log.delivered(a, 0.0)
+    a.idle = True
+    assert log.next_work(a, [a, b], 0.0) is None
+
+
+def test_trouble_with_anothers_ticket_is_ignored():
+    log = backlog()
+    a, b = client("a", 0.1), client("b", 0.1)
+    lease = log.next_work(a, [a, b], 0.0)
+
+    assert log.refused(b, lease.ticket) is None
+    assert log.lease_of(a) is not None
+    assert log.refused(a, lease.ticket) == 0
+    assert a.lease is None
+
+
+class Misadventure:
+    """Any sequence of what may happen to a backlog, with a record of who was given what."""
+
+    def __init__(self, draw, consistency, microbatches):
+        self.draw = draw
+        self.log = backlog(consistency, microbatches=microbatches, steps=12, milestone=5)
+        self.workers = []
+        self.now = 0.0
+        self.done = {}
+        self.names = 0
+
+    def run(self):
+        for _ in range(self.draw(st.integers(5, 60))):
+            self.now += self.draw(st.sampled_from([0.0, 0.1, 3.0]))
+            getattr(
+                self, self.draw(st.sampled_from(["join", "take", "take", "finish", "finish", "lose", "tick", "apply"]))
+            )()
+            self.check()
+        self.finish_everything()
+
+    def join(self):
+        self.names += 1
+        self.workers.append(client(f"w{self.names}", self.draw(st.sampled_from([None, 0.01, 0.1, 5.0]))))
+
+    def take(self, worker=None):
+        idle = [worker for worker in self.workers if worker.idle]
+        if idle or worker:
+            worker = worker or self.draw(st.sampled_from(idle))
+            lease = self.log.next_work(worker, [w for w in self.workers if w.is_active], self.now)
+            assert lease is None or all(is_block(block, self.log.rules.microbatches) for block in lease.blocks)
+            return lease
+        return None
+
+    def finish(self):
+        busy = [worker for worker in self.workers if worker.lease is not None]
+        if busy:
+            self.deliver(self.draw(st.sampled_from(busy)))
+
+    def deliver(self, worker):
+        found = self.log.lease_of(worker)
+        if found is not None:
+            work, lease = found
+            if (
+                work.step > self.log.lowest + (self.log.rules.consistency.bound or 0)
+                and self.log.rules.consistency.in_order
+            ):
+                return
+            for block in lease.blocks:
+                self.done.setdefault(work.step, set()).update(range(block.start, block.stop))
+        self.log.delivered(worker, self.now)
+        worker.idle = True
+
+    def lose(self):
+        if self.workers:
+            worker = self.draw(st.sampled_from(self.workers))
+            self.log.lost(worker)
+            worker.idle = False
+            if self.draw(st.booleans()):
+                self.workers.remove(worker)
+            else:
+                worker.idle = True
+
+    def tick(self):
+        for lease in self.log.overdue(self.now):
+            for worker in self.workers:
+                if worker.lease == lease.ticket:
+                    self.log.lost(worker)
+                    worker.idle = True
+        for worker in self.workers:
+            if self.log.recall(worker):
+                self.take(worker)
+
+    def apply(self):
+        whole = [step for step, parts in self.done.items() if len(parts) == self.log.rules.microbatches]
+        lowest = self.log.lowest
+        while lowest in whole:
+            lowest += 1
+        beyond = [] if self.log.rules.consistency.in_order else [s for s in whole if s in self.log.steps]
+        self.log.advance(lowest, beyond, self.now)
+
+    def finish_everything(self):
+        """With one worker that nothing happens to, all steps come to their end."""
+        for worker in self.workers:
+            self.log.lost(worker)
+        self.workers = [client("last", 0.01)]
+        for _ in range(500):
+            if self.log.lowest == self.log.rules.steps:
+                return
+            self.take(self.workers[0]) if self.workers[0].idle else self.deliver(self.workers[0])
+            self.now += 1.0
+            self.apply()
+            self.tick()
+            self.log.reissue_undelivered(self.now)
+            self.check()
+        raise AssertionError(f"step {self.log.lowest} is not finished: {self.log.steps}")
+
+    def check(self):
+        for work in self.log.steps.values():
+            held = [*work.pool, *(block for lease in work.leases.values() for block in lease.blocks)]
+            indices = sorted(index for block in held for index in range(block.start, block.stop))
+            assert indices == list(range(work.microbatches))
+        assert max(self.log.steps, default=0) < self.log.limit
+
+
+@given(st.data(), st.sampled_from(["bsp", "ssp:2", "asp"]), st.integers(1, 9))
+@settings(max_examples=120, deadline=None)
+def test_every_microbatch_is_with_nobody_or_one_worker_whatever_happens_and_all_are_done(
+    data, consistency, microbatches
+):
+    Misadventure(data.draw, consistency, microbatches).run()

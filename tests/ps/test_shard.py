@@ -1,0 +1,263 @@
+"""What a shard counts, answers and refuses."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ps_vae.errors import PeerError
+from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.consistency import parse_consistency
+from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot, Weights
+from ps_vae.ps.outbox import COORDINATOR, Send, StepApplied
+from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
+from ps_vae.ps.shard import Shard
+from ps_vae.ps.state import ShardState
+
+RUN = b"r" * 16
+SIZE = 16
+
+
+def add_up(weights, gradient, state, version, out):
+    state["count"] += 1
+    np.add(weights, gradient, out=out)
+
+
+def shard(consistency="bsp", *, microbatches=2, steps=50, milestone=10, version=0):
+    rules = RunRules(RUN, microbatches, steps, parse_consistency(consistency), milestone)
+    state = ShardState(version, np.zeros(SIZE, np.float32), {"count": np.zeros(SIZE, np.float32)})
+    return Shard(1, rules, state, add_up, Buffers(SIZE))
+
+
+def push(step, start=0, stop=2, *, version=None, value=1.0, then=None, metrics=(1.0,), run=RUN, payload=None):
+    gradient = np.full(SIZE, value, np.float32)
+    payload = (gradient,) if payload is None else payload
+    return Push(run, step, start, stop, step if version is None else version, metrics, then, payload)
+
+
+def do_steps(machine, count):
+    for step in range(machine.before, machine.before + count):
+        machine.handle("w", push(step), 0.0)
+
+
+def sent(outputs, kind):
+    return [output for output in outputs if isinstance(output, Send) and isinstance(output.message, kind)]
+
+
+def contents(machine):
+    """Everything a shard knows, in a form that can be compared."""
+
+    def plain(value):
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        if dataclasses.is_dataclass(value):
+            return [plain(getattr(value, field.name)) for field in dataclasses.fields(value)]
+        if isinstance(value, dict):
+            return [(plain(key), plain(inner)) for key, inner in value.items()]
+        if isinstance(value, list | tuple | set):
+            return [plain(inner) for inner in value]
+        if type(value).__module__.startswith("ps_vae") and hasattr(value, "__dict__"):
+            return plain(vars(value))
+        return repr(value) if callable(value) else value
+
+    return copy.deepcopy(plain(vars(machine)))
+
+
+def test_a_step_is_applied_when_all_its_microbatches_are_there():
+    machine = shard()
+
+    assert machine.handle("a", push(0, 1, 2), 0.0) == []
+    outputs = machine.handle("b", push(0, 0, 1), 0.0)
+
+    assert outputs[0] == StepApplied(0, 1, 0, (2.0,))
+    assert outputs[1] == Send(COORDINATOR, Applied(RUN, 1, 1, (), 0, 0))
+    assert machine.weights.tolist() == [2.0] * SIZE
+
+
+def test_a_resent_push_is_counted_once_and_answered_again():
+    machine = shard()
+    machine.handle("a", push(0, then=(1, 1)), 0.0)
+
+    outputs = machine.handle("a", push(0, then=(1, 1)), 0.0)
+
+    assert machine.weights.tolist() == [1.0] * SIZE
+    assert machine.duplicates == 1
+    assert [output.message.version for output in sent(outputs, Weights)] == [1]
+
+
+REFUSED = {
+    "wrong-run": push(3, run=b"x" * 16),
+    "bad-block": push(3, 1, 3),
+    "bad-step": push(4, version=3),
+    "stale": push(3, version=2),
+    "stale: a version that does not exist": push(3, version=9),
+    "bad-size": push(3, payload=(np.zeros(SIZE + 1, np.float32),)),
+    "bad-size: no tensor": push(3, payload=()),
+    "bad-size: metrics": push(3, metrics=(1.0, 2.0)),
+    "not-finite": push(3, value=np.nan),
+    "not-finite: infinity": push(3, value=np.inf),
+    "wrong-run: pull": Pull(b"x" * 16, (0, None)),
+    "gone": Pull(RUN, (1, 1)),
+    "gone: snapshot": TakeSnapshot(2),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_message_changes_nothing(case):
+    machine = shard()
+    do_steps(machine, 3)
+    machine.handle("a", push(3, 0, 1), 0.0)
+    machine.handle("b", Pull(RUN, (4, 4)), 0.0)
+    before = contents(machine)
+
+    with pytest.raises(PeerError) as refusal:
+        machine.handle("b", REFUSED[case], 1.0)
+
+    assert refusal.value.code == case.split(":")[0]
+    assert contents(machine) == before
+
+
+def test_a_push_with_another_number_of_metrics_does_not_stop_the_step():
+    machine = shard()
+    machine.handle("a", push(0, 0, 1, metrics=(1.0,)), 0.0)
+
+    with pytest.raises(PeerError, match="2 metrics, the first one of this run had 1"):
+        machine.handle("b", push(0, 1, 2, metrics=(1.0, 2.0)), 0.0)
+
+    assert machine.handle("c", push(0, 1, 2), 0.0)[0] == StepApplied(0, 1, 0, (2.0,))
+
+
+@pytest.mark.parametrize(("consistency", "last"), [("bsp", 5), ("ssp:3", 8), ("asp", 4 + ASYNCHRONOUS_WINDOW)])
+def test_steps_beyond_the_window_are_not_open(consistency, last):
+    machine = shard(consistency, steps=100_000)
+    do_steps(machine, 5)
+    if consistency != "bsp":
+        machine.handle("a", push(last, version=5), 0.0)
+
+    with pytest.raises(PeerError, match=f"steps below {last + 1} are"):
+        machine.handle("a", push(last + 1, version=5), 0.0)
+
+
+def test_no_step_of_a_run_is_beyond_its_end():
+    machine = shard("asp", steps=3)
+
+    with pytest.raises(PeerError, match="steps below 3 are"):
+        machine.handle("a", push(3, version=0), 0.0)
+
+
+def test_under_ssp_a_gradient_may_be_as_old_as_the_bound_and_no_older():
+    machine = shard("ssp:2")
+    do_steps(machine, 4)
+
+    with pytest.raises(PeerError) as refusal:
+        machine.handle("a", push(4, version=1), 0.0)
+    assert refusal.value.code == "stale"
+    assert machine.handle("a", push(4, version=2), 0.0)[0] == StepApplied(4, 5, 2, (1.0,))
+
+
+def test_under_ssp_steps_wait_for_their_turn():
+    machine = shard("ssp:2")
+    machine.handle("a", push(1, version=0, value=10.0), 0.0)
+    assert machine.version == 0
+
+    applied = [output for output in machine.handle("a", push(0), 0.0) if isinstance(output, StepApplied)]
+
+    assert [event.step for event in applied] == [0, 1]
+    assert machine.weights.tolist() == [11.0] * SIZE
+
+
+def test_under_asp_steps_are_applied_as_they_come_and_told_beyond_the_gap():
+    machine = shard("asp")
+    machine.handle("a", push(2, version=0), 0.0)
+    outputs = machine.handle("a", push(1, version=1), 0.0)
+
+    assert (machine.version, machine.before, machine.beyond) == (2, 0, {1, 2})
+    assert sent(outputs, Applied)[0].message.beyond == (1, 2)
+    machine.handle("a", push(0, version=0), 0.0)
+    assert (machine.version, machine.before, machine.beyond) == (3, 3, set())
+
+
+def test_a_pull_of_a_version_to_come_is_answered_when_it_is_published():
+    machine = shard()
+    assert machine.handle("b", Pull(RUN, (1, 1)), 0.0) == []
+
+    (answer,) = sent(machine.handle("a", push(0), 0.0), Weights)
+
+    assert (answer.to, answer.message.version) == ("b", 1)
+    assert answer.message.payload[0] is machine.weights
+
+
+def test_a_forgotten_sender_is_not_answered():
+    machine = shard()
+    machine.handle("b", Pull(RUN, (1, 1)), 0.0)
+    machine.forget("b")
+
+    assert sent(machine.handle("a", push(0), 0.0), Weights) == []
+
+
+def test_the_newest_two_versions_and_the_last_milestone_can_be_pulled():
+    machine = shard(milestone=3)
+    do_steps(machine, 8)
+
+    def is_there(version):
+        try:
+            return bool(machine.handle("b", Pull(RUN, (version, version)), 0.0))
+        except PeerError as error:
+            return error.code
+
+    assert [is_there(version) for version in range(9)] == ["gone"] * 6 + [True] * 3
+
+
+def test_a_wish_in_a_push_for_what_is_gone_is_dropped_without_a_word():
+    machine = shard(milestone=100)
+    do_steps(machine, 5)
+
+    assert machine.handle("a", push(1, then=(2, 2)), 0.0) == []
+
+
+def test_published_weights_are_not_written_to_while_a_reader_has_them():
+    machine = shard(milestone=100)
+    (answer,) = machine.handle("b", Pull(RUN, (0, None)), 0.0)
+    weights = answer.message.payload[0]
+    machine.buffers.hold(weights, lambda: False)
+
+    do_steps(machine, 20)
+
+    assert weights.tolist() == [0.0] * SIZE
+
+
+def test_a_snapshot_is_sent_at_every_milestone_and_at_the_end():
+    machine = shard(milestone=3, steps=7)
+    versions = []
+    for step in range(7):
+        versions += [s.message.version for s in sent(machine.handle("a", push(step), 0.0), Snapshot)]
+
+    assert versions == [3, 6, 7]
+
+
+def test_a_snapshot_does_not_change_while_training_goes_on():
+    machine = shard(milestone=1)
+    (snapshot,) = sent(machine.handle("a", push(0), 0.0), Snapshot)
+
+    do_steps(machine, 10)
+
+    assert snapshot.message.names == ("count",)
+    assert [array.tolist() for array in snapshot.message.payload] == [[1.0] * SIZE, [1.0] * SIZE]
+
+
+def test_a_snapshot_that_is_asked_for_is_sent_now_or_when_its_version_is_there():
+    machine = shard(milestone=100)
+    do_steps(machine, 2)
+
+    assert sent(machine.handle(COORDINATOR, TakeSnapshot(2), 0.0), Snapshot)[0].message.version == 2
+    assert machine.handle(COORDINATOR, TakeSnapshot(3), 0.0) == []
+    assert sent(machine.handle("a", push(2), 0.0), Snapshot)[0].message.version == 3
+
+
+def test_a_shard_says_where_it_is_once_a_second():
+    machine = shard()
+
+    assert len(machine.tick(0.0)) == 1
+    assert machine.tick(0.9) == []
+    assert machine.tick(1.0) == [Send(COORDINATOR, Applied(RUN, 1, 0, (), 0, 0))]

@@ -1,0 +1,227 @@
+"""A worker's side: what it repeats, ignores and gives up."""
+
+import numpy as np
+import pytest
+
+from ps_vae.errors import RefusedError
+from ps_vae.ps.actions import Compute, Joined, Result, Stopped, Store
+from ps_vae.ps.blocks import Block
+from ps_vae.ps.messages import Bye, Error, Hello, Pull, Push, Ready, Stop, Trouble, Weights, Welcome, Work
+from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
+from ps_vae.ps.worker import Worker
+
+SESSION, RUN = b"s" * 16, b"r" * 16
+WELCOME = Welcome(SESSION, RUN, b"{}", (("a", 0, 16), ("b", 16, 48)), 4, 100, 0, 0)
+
+
+def weights(shard, version):
+    return Weights(version, (np.full((16, 32)[shard], version, np.float32),))
+
+
+def idle_worker(bound=0):
+    worker = Worker(SESSION, "w", "f")
+    worker.start(0.0)
+    welcome = Welcome(SESSION, RUN, b"{}", WELCOME.shards, 4, 100, bound, 0)
+    assert worker.handle(None, welcome, 0.0) == [Joined(welcome)]
+    assert worker.prepared(0.0) == [Send(COORDINATOR, Ready(SESSION, 0, 0))]
+    return worker
+
+
+def computing_worker(ticket=1, step=0):
+    worker = idle_worker()
+    worker.handle(None, Work(ticket, step, ((0, 2),)), 0.0)
+    worker.handle(0, weights(0, step), 0.0)
+    actions = worker.handle(1, weights(1, step), 0.0)
+    assert actions[-1] == Compute(step, (Block(0, 2),))
+    return worker
+
+
+def finish(worker, now=0.0):
+    result = Result(Block(0, 2), np.arange(48, dtype=np.float32), (1.0,))
+    return worker.computed([result], 1000, now)
+
+
+def messages(actions):
+    return [action.message for action in actions if isinstance(action, Send)]
+
+
+def test_hello_is_repeated_every_second_until_it_is_answered():
+    worker = Worker(SESSION, "w", "f")
+    hello = [Send(COORDINATOR, Hello(1, SESSION, "worker", "w", "f"))]
+
+    assert worker.start(0.0) == hello
+    assert worker.tick(0.9) == []
+    assert worker.tick(1.0) == hello
+    assert worker.tick(1.5) == []
+    worker.handle(None, WELCOME, 1.6)
+    assert worker.tick(5.0) == []
+
+
+def test_ready_is_repeated_every_second_until_there_is_work():
+    worker = idle_worker()
+
+    assert worker.tick(0.9) == []
+    assert worker.tick(1.0) == [Send(COORDINATOR, Ready(SESSION, 0, 0))]
+
+
+def test_pulls_are_repeated_to_the_shards_that_have_not_answered_and_ready_with_them():
+    worker = idle_worker()
+    pulls = worker.handle(None, Work(1, 0, ((0, 2),)), 0.0)
+    assert pulls == [Send(ShardAddress(shard), Pull(RUN, (0, 0))) for shard in (0, 1)]
+    (store,) = worker.handle(0, weights(0, 0), 0.1)
+    assert (store.start, store.weights.size) == (0, 16)
+
+    assert worker.tick(1.0) == [Send(COORDINATOR, Ready(SESSION, 0, 0)), Send(ShardAddress(1), Pull(RUN, (0, 0)))]
+
+
+def test_each_shard_gets_its_slice_and_the_last_push_asks_for_the_next_weights():
+    worker = computing_worker(step=5)
+
+    actions = finish(worker)
+
+    first, second, ready = messages(actions)
+    assert [action.to for action in actions] == [ShardAddress(0), ShardAddress(1), COORDINATOR]
+    assert (first.step, first.start, first.stop, first.version, first.then) == (5, 0, 2, 5, (6, 6))
+    assert (first.payload[0].tolist(), second.payload[0].tolist()) == (list(range(16)), list(range(16, 48)))
+    assert ready == Ready(SESSION, 1, 1000)
+
+
+def test_of_several_blocks_only_the_last_asks_for_weights():
+    worker = computing_worker()
+    results = [Result(Block(i, i + 1), np.zeros(48, np.float32), ()) for i in (0, 1)]
+
+    pushes = [m for m in messages(worker.computed(results, 1, 0.0)) if isinstance(m, Push)]
+
+    assert [push.then for push in pushes] == [None, (1, 1)] * 2
+
+
+@pytest.mark.parametrize("ticket", [1, 0])
+def test_a_repeated_ticket_is_ignored(ticket):
+    worker = computing_worker(ticket=1)
+    finish(worker)
+
+    assert worker.handle(None, Work(ticket, 3, ((0, 4),)), 0.1) == []
+    assert worker.state == "idle"
+
+
+def test_a_newer_ticket_takes_the_place_of_work_that_waits_for_weights():
+    worker = idle_worker()
+    worker.handle(None, Work(1, 3, ((0, 2),)), 0.0)
+
+    assert messages(worker.handle(None, Work(2, 2, ((2, 4),)), 0.0)) == [Pull(RUN, (2, 2))] * 2
+
+
+def test_weights_that_were_not_asked_for_are_ignored():
+    worker = computing_worker()
+    finish(worker)
+
+    assert worker.handle(0, weights(0, 7), 0.0) == []
+    assert worker.handle(0, weights(0, 1), 0.0)[0].start == 0
+    assert worker.handle(0, weights(0, 1), 0.0) == []
+
+
+def test_weights_that_came_twice_are_stored_once():
+    worker = idle_worker()
+    worker.handle(None, Work(1, 0, ((0, 2),)), 0.0)
+
+    assert isinstance(worker.handle(0, weights(0, 0), 0.0)[0], Store)
+    assert worker.handle(0, weights(0, 0), 0.0) == []
+
+
+def test_work_whose_weights_are_gone_is_abandoned_and_reported_as_done_in_no_time():
+    worker = idle_worker()
+    worker.handle(None, Work(4, 2, ((0, 2),)), 0.0)
+
+    assert messages(worker.handle(1, Error("gone", ""), 0.5)) == [Ready(SESSION, 4, 0)]
+    assert worker.state == "idle"
+
+
+def test_reissued_work_does_not_wait_for_weights_that_need_it():
+    """Under ssp the answer to the last push may depend on the very step that was lost."""
+    worker = idle_worker(bound=1)
+    worker.handle(None, Work(1, 1, ((0, 2),)), 0.0)
+    for shard in (0, 1):
+        worker.handle(shard, weights(shard, 0), 0.0)
+    finish(worker)  # asks for version 1 or newer, which needs step 0
+
+    assert worker.handle(None, Work(2, 0, ((2, 4),)), 0.0) == [Compute(0, (Block(2, 4),))]
+
+
+def test_a_coordinator_that_does_not_know_us_hears_hello_again():
+    for code in ("unknown-session", "wrong-run"):
+        worker = computing_worker()
+        finish(worker)
+        assert isinstance(messages(worker.handle(None, Error(code, ""), 0.1))[0], Hello)
+        assert worker.handle(None, Error(code, ""), 0.1) == []
+        assert worker.handle(None, WELCOME, 0.2) == [Joined(WELCOME)]
+
+
+def test_an_answer_to_a_greeting_that_comes_late_does_not_start_us_again():
+    worker = computing_worker()
+    finish(worker)
+
+    assert worker.handle(None, WELCOME, 0.1) == []
+    assert worker.state == "idle"
+
+
+def test_why_we_wait_is_known():
+    worker = Worker(SESSION, "w", "f")
+    worker.start(0.0)
+
+    assert worker.handle(None, Error("starting", "the run waits for shard 2 of 2"), 0.1) == []
+    assert worker.waits_because == "the run waits for shard 2 of 2"
+
+
+def test_a_gradient_that_a_shard_refused_is_trouble():
+    worker = computing_worker(ticket=9)
+    finish(worker)
+
+    assert messages(worker.handle(1, Error("not-finite", "nan at 3"), 0.1)) == [Trouble(SESSION, 9, "nan at 3")]
+
+
+def test_work_that_cannot_be_done_is_trouble_and_we_are_idle():
+    worker = computing_worker(ticket=9)
+
+    assert messages(worker.failed("x" * 5000, 0.1)) == [Trouble(SESSION, 9, "x" * 2048)]
+    assert messages(worker.tick(1.2)) == [Ready(SESSION, 0, 0)]
+
+
+@pytest.mark.parametrize("code", ["protocol", "fingerprint", "bad-block", "malformed", "something-new"])
+def test_a_refusal_that_would_be_repeated_is_raised(code):
+    worker = idle_worker()
+
+    with pytest.raises(RefusedError) as refusal:
+        worker.handle(None, Error(code, "why"), 0.0)
+    assert refusal.value.code == code
+
+
+def test_a_slice_of_another_size_is_refused_by_us():
+    worker = idle_worker()
+    worker.handle(None, Work(1, 0, ((0, 2),)), 0.0)
+
+    with pytest.raises(RefusedError, match=r"shard 2 sent \[16\] numbers, its slice has 32"):
+        worker.handle(1, weights(0, 0), 0.0)
+
+
+def test_after_stop_nothing_is_done_any_more():
+    worker = computing_worker()
+    finish(worker)
+
+    assert worker.handle(None, Stop(False, "done"), 0.1) == [Stopped(False, "done")]
+    assert worker.handle(None, Error("unknown-session", ""), 0.1) == []
+    assert worker.handle(None, Work(7, 1, ((0, 2),)), 0.1) == []
+    assert worker.tick(9.0) == []
+
+
+def test_one_that_leaves_says_so():
+    worker = idle_worker()
+
+    assert messages(worker.leave()) == [Bye(SESSION)]
+    assert worker.tick(9.0) == []
+
+
+def test_weights_before_the_welcome_are_ignored():
+    worker = Worker(SESSION, "w", "f")
+    worker.start(0.0)
+
+    assert worker.handle(0, weights(0, 0), 0.0) == []
