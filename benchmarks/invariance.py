@@ -27,6 +27,7 @@ import numpy as np
 from ps_vae.data import load, pixel_means
 from ps_vae.ps.blocks import root
 from ps_vae.ps.observer import Observer
+from ps_vae.ps.shard import Moment
 from ps_vae.train import checkpoint
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.gradient import BlockGradient
@@ -153,7 +154,7 @@ def one_loop(wishes: Wishes) -> dict[str, bytes]:
     lines, sums, since = [], [0.0, 0.0], 0
     for step in range(config.steps):
         (result,) = gradient(step, [root(config.microbatches)])
-        update(gradient.weights, result.gradient, state.optimizer, step, gradient.weights)
+        update(gradient.weights, result.gradient, state.optimizer, Moment(step, step), gradient.weights)
         gradient.buffers.give(result.gradient)
         sums, since = [a + b for a, b in zip(sums, result.metrics, strict=True)], since + config.batch_size
         version = step + 1
@@ -249,7 +250,9 @@ def ways(steps: int) -> dict[str, tuple[str, Callable[[Cluster], None]]]:
     """Every way to run the job: its name, its transport, what is done."""
     table: dict[str, tuple[str, Callable[[Cluster], None]]] = {}
     for workers, shards, transport in [(1, 1, "tcp"), (2, 1, "ipc"), (2, 3, "tcp"), (3, 1, "tcp"), (3, 3, "ipc")]:
-        name = f"{workers} workers, {shards} shards, {transport}".replace("1 workers", "1 worker").replace("1 shards", "1 shard")
+        name = f"{workers} workers, {shards} shards, {transport}".replace("1 workers", "1 worker").replace(
+            "1 shards", "1 shard"
+        )
         table[name] = (transport, lambda cluster, w=workers, s=shards: plainly(cluster, w, s))
     table["one of two killed, another joins"] = ("tcp", lambda cluster: with_a_death_and_a_late_comer(cluster, steps))
     table["one of two slowed to a tenth"] = ("ipc", lambda cluster: with_a_slow_worker(cluster, steps))
@@ -282,7 +285,12 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     words = parser.parse_args()
     wishes = Wishes(
-        data=words.data, hidden=(words.hidden,), latent=words.latent, steps=words.steps, microbatch=32, binarize="dynamic"
+        data=words.data,
+        hidden=(words.hidden,),
+        latent=words.latent,
+        steps=words.steps,
+        microbatch=32,
+        binarize="dynamic",
     )
     expected = one_loop_in_a_fresh_process(wishes)
     report = {}
@@ -291,7 +299,8 @@ def main() -> int:
         apart = different(expected, run(wishes, transport, way))
         report[name] = {"seconds": round(time.monotonic() - started, 1), "different": apart}
         if not words.json:
-            print(f"{name:45} {report[name]['seconds']:6.1f} s   {'same bits' if not apart else 'DIFFERENT: ' + ', '.join(apart)}")
+            verdict = "same bits" if not apart else "DIFFERENT: " + ", ".join(apart)
+            print(f"{name:45} {report[name]['seconds']:6.1f} s   {verdict}")
     if words.json:
         print(json.dumps(report))
     return int(any(entry["different"] for entry in report.values()))

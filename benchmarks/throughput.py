@@ -27,6 +27,7 @@ import numpy as np
 
 from ps_vae.data import load, pixel_means
 from ps_vae.ps.blocks import Block
+from ps_vae.ps.shard import Moment
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.local import LocalCluster
@@ -72,7 +73,7 @@ def our_steps(seconds: float) -> float:
     def step() -> None:
         nonlocal step_number
         (result,) = gradient(step_number, [Block(0, 1)])
-        update(gradient.weights, result.gradient, state.optimizer, step_number, gradient.weights)
+        update(gradient.weights, result.gradient, state.optimizer, Moment(step_number, step_number), gradient.weights)
         gradient.buffers.give(result.gradient)
         step_number += 1
 
@@ -83,7 +84,12 @@ def cluster_steps(seconds: float, rate: float) -> float:
     """Examples a second of server, two workers and evaluator; `rate` tells how many steps fill the seconds."""
     steps = max(50, round(rate * seconds / (2 * BATCH)))
     wishes = Wishes(
-        batch_size=2 * BATCH, microbatch=BATCH, steps=steps, checkpoint_every=steps, report_every=steps, split="0.9,0,0.1"
+        batch_size=2 * BATCH,
+        microbatch=BATCH,
+        steps=steps,
+        checkpoint_every=steps,
+        report_every=steps,
+        split="0.9,0,0.1",
     )
     with tempfile.TemporaryDirectory() as folder:
         options = ServerOptions(listen="", run_dir=Path(folder) / "run")
@@ -137,7 +143,11 @@ def main() -> None:
     prepare_environment()
     rows = measure(arguments.rounds, arguments.seconds)
     floors = {"gemm, 1 core": "gemm, 1 core", "ours, 1 core": "gemm, 1 core"}
-    report: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "numpy": np.__version__, "rows": {}}
+    report: dict[str, Any] = {
+        "machine": platform.processor() or platform.machine(),
+        "numpy": np.__version__,
+        "rows": {},
+    }
     for name, figures in rows.items():
         floor = rows[floors.get(name, "gemm, 2 cores")]
         ratios = [figure / below for figure, below in zip(figures, floor, strict=True)]
@@ -150,7 +160,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(report))
         return
-    print(f"| {'system':16} | examples/s | least to most    | of the floor |\n|{'-' * 18}|{'-' * 12}|{'-' * 18}|{'-' * 14}|")
+    print(f"| {'system':16} | examples/s | least to most    | of the floor |")
+    print(f"|{'-' * 18}|{'-' * 12}|{'-' * 18}|{'-' * 14}|")
     for name, row in report["rows"].items():
         spread = f"{row['least']:,} to {row['most']:,}"
         print(f"| {name:16} | {row['examples_per_second']:10,} | {spread:16} | {row['of_the_floor']:12.2f} |")

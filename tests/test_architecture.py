@@ -48,10 +48,10 @@ def test_no_array_is_loaded_with_pickle_allowed() -> None:
     assert allowed == []
 
 
-def test_only_server_and_client_know_zeromq() -> None:
+def test_only_the_sockets_edge_knows_zeromq() -> None:
     files = {place.split(":")[0] for place, module in imports() if module.split(".")[0] == "zmq"}
 
-    assert files <= {"ps/server.py", "ps/client.py"}
+    assert files <= {"ps/connection.py", "ps/links.py", "ps/server.py", "ps/sockets.py"}
 
 
 @pytest.mark.parametrize(

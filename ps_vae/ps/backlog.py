@@ -1,8 +1,10 @@
 """The steps that are being worked on, and who gets which part of them next. No sockets, no clock.
 
 Under bsp and ssp:N the steps lowest … lowest+N+1 may be open: the last of them is given out ahead, to be computed as
-soon as its weights are there, so that nobody waits for a message that could have come before. Each active worker takes
-one share of each step, in proportion to its speed. Under asp a worker takes a whole step.
+soon as its weights are there, so that nobody waits for a message that could have come before. Under bsp each active
+worker takes one share of each step, in proportion to its speed. Under ssp and asp whoever is free takes such a share of
+the first step that has some left, and no step from a milestone on is opened before the milestone is reached: there all
+shards hold the same steps.
 """
 
 from collections.abc import Iterable
@@ -47,9 +49,9 @@ class Backlog:
         for work in self._lost_work():
             free = [peer for peer in peers if peer.idle or self._is_ahead(peer)]
             return self._lease(worker, work, max(1, self._share(work, worker, free, peers)), now)
-        if not self.rules.consistency.in_order:
-            return self._whole_step(worker, now)
-        for step in range(self.lowest, min(self._window_end(), self.limit)):
+        if not self.rules.consistency.is_synchronous:
+            return self._next_share(worker, peers, now)
+        for step in range(self.lowest, self._window_end()):
             work = self._open(step)
             if worker.session in work.claimed or not work.pool:
                 continue
@@ -141,7 +143,7 @@ class Backlog:
     def reissue_undelivered(self, now: float) -> None:
         """A step that nobody works on and that is not applied lost a push on the way: all of it is anyone's again."""
         for work in self.steps.values():
-            in_turn = not self.rules.consistency.in_order or work.step == self.lowest
+            in_turn = not self.rules.consistency.is_synchronous or work.step == self.lowest
             patience = LEASE_SECONDS * 2 ** min(work.reissues, _DOUBLINGS)
             if in_turn and work.settled_at is not None and work.settled_at + patience < now:
                 work.reissues += 1
@@ -166,7 +168,8 @@ class Backlog:
         return found is not None and found[1].deadline is None
 
     def _window_end(self) -> int:
-        return self.lowest + (self.rules.consistency.bound or 0) + 2
+        bound = self.rules.consistency.bound
+        return min(self.limit, self.lowest + (ASYNCHRONOUS_WINDOW if bound is None else bound + 2))
 
     def _is_computable(self, step: int) -> bool:
         return self.rules.consistency.usable(step).low <= self.lowest
@@ -179,15 +182,21 @@ class Backlog:
 
     def _open(self, step: int) -> StepWork:
         self.opened = max(self.opened, step + 1)
-        return self.steps.setdefault(step, StepWork(step, self.rules.microbatches))
+        return self.steps.setdefault(
+            step, StepWork(step, self.rules.microbatches, self.rules.consistency.is_synchronous)
+        )
 
-    def _whole_step(self, worker: Client, now: float) -> Lease | None:
-        # Shards apply steps in different orders; a milestone is a version at which they all hold the same ones.
+    def _next_share(self, worker: Client, peers: list[Client], now: float) -> Lease | None:
         milestone = (self.lowest // self.rules.milestone + 1) * self.rules.milestone
-        step = max(self.opened, self.lowest)
-        if step >= min(milestone, self.limit, self.lowest + ASYNCHRONOUS_WINDOW):
+        step = self._first_with_work()
+        if step >= min(self._window_end(), milestone):
             return None
-        return self._lease(worker, self._open(step), self.rules.microbatches, now)
+        work = self._open(step)
+        return self._lease(worker, work, max(1, self._share(work, worker, peers, peers)), now)
+
+    def _first_with_work(self) -> int:
+        """The first step of which something has not been given out."""
+        return min((step for step, work in self.steps.items() if work.pool), default=max(self.opened, self.lowest))
 
     def _share(self, work: StepWork, worker: Client, waiting: list[Client], peers: list[Client]) -> int:
         if not waiting:

@@ -1,13 +1,14 @@
 """How far workers may be apart: `bsp`, `ssp:N` and `asp`.
 
-    bsp     step s is computed on version s exactly: the run is the sequential one, whoever computes it
-    ssp:N   step s is computed on a version >= s - N; steps are applied in order, so no gradient is more than N versions
-            old when it is applied (Ho et al. 2013; the bounded delay of Li et al. 2014). `ssp:0` is bsp
-    asp     each worker computes whole steps on the newest weights it can get; a step is applied when it arrives, in any
-            order
+    bsp     step s is computed on version s exactly, and applied once, when all of it is there: the run is the
+            sequential one, whoever computes it
+    ssp:N   step s is computed on a version >= s - N: no gradient is more than N versions old when it is applied (Ho et
+            al. 2013; the bounded delay of Li et al. 2014). `ssp:0` is bsp
+    asp     step s is computed on the newest weights that a worker can get
 
-Under bsp and ssp a step is split among the workers and applied once, when all of its microbatches are there; under asp
-a step is one block.
+Every step is split among the workers. Under ssp and asp each block is applied when it arrives, as that part of a step,
+so that what others do while a worker computes adds up to less than a step, however many workers there are. The version
+is the number of steps of which nothing is missing, counted from the first.
 """
 
 from dataclasses import dataclass
@@ -39,9 +40,9 @@ class Consistency:
     bound: int | None
 
     @property
-    def in_order(self) -> bool:
-        """Whether steps are applied in their order."""
-        return self.bound is not None
+    def is_synchronous(self) -> bool:
+        """Whether a step is applied as a whole."""
+        return self.bound == 0
 
     def usable(self, step: int) -> Versions:
         """The versions on which `step` may be computed."""

@@ -9,7 +9,8 @@ closing    the last snapshot is taken and written,      both are done -> ended
 ended      everybody was told to stop                   -
 
 message    from       starting    training, stopping, closing                       ended
-hello      client     `starting`  it is a member: `welcome`                         `stop`
+hello      client     `starting`  it is a member: `welcome`, also if it came        `stop`
+                                  while shards were missing
 ready      worker     -           its work is delivered; `work` as soon as there    `stop`
                                   is some; the same again where it was lost
 trouble    worker     -           its work goes to another; the second trouble      nothing
@@ -93,6 +94,7 @@ class Coordinator:
         self._config = config
         self._watch = watch
         self._speed = standing.Speed()
+        self._early: dict[bytes, tuple[Sender, Hello]] = {}
 
     @property
     def shards(self) -> list[ShardMember]:
@@ -155,6 +157,7 @@ class Coordinator:
 
     def forget(self, sender: Sender, now: float) -> list[Output]:
         """The connection that `sender` names is gone."""
+        self._early = {session: early for session, early in self._early.items() if early[0] != sender}
         for client in list(self.clients.values()):
             if client.sender == sender:
                 return self._assignments.leave(client, "lost", "its connection is closed", now)
@@ -175,6 +178,7 @@ class Coordinator:
         self.ended = RunEnded(failed, reason)
         self._assignments.is_open = False
         everybody = [client.sender for client in self.clients.values()]
+        everybody += [sender for sender, _ in self._early.values()]
         return [*(Send(to, self._stop()) for to in everybody + self._fleet.others), self.ended]
 
     def finished_writing(self, version: int, now: float) -> list[Output]:
@@ -206,6 +210,7 @@ class Coordinator:
         if self.ended is not None:
             return [Send(sender, self._stop())]
         if not self.is_started:
+            self._early[hello.session] = (sender, hello)
             shards = ", ".join(self._fleet.missing)
             text = f"the run waits for shard {shards}; start it with start-server --join"
             return [Send(sender, Error("starting", text))]
@@ -218,6 +223,17 @@ class Coordinator:
         outputs.append(Send(sender, self._welcome(client)))
         if client.role == "evaluator":
             outputs.append(Send(sender, self._milestones.message))
+        return outputs
+
+    def _let_in(self, now: float) -> list[Output]:
+        """Answer those who came before the run could start."""
+        early, self._early = self._early, {}
+        outputs: list[Output] = []
+        for sender, hello in early.values():
+            try:
+                outputs += self._hello(sender, hello, now)
+            except PeerError as error:
+                outputs.append(Send(sender, Error(error.code, str(error)[:2048])))
         return outputs
 
     def _welcome(self, client: Client) -> Welcome:
@@ -242,6 +258,7 @@ class Coordinator:
         outputs = self._fleet.applied(applied, now)
         if not self.is_started:
             return outputs
+        outputs += self._let_in(now)
         lowest = self._fleet.lowest
         moved = lowest > self.backlog.lowest
         finished = [step for step in self.backlog.steps if self._fleet.have(step)]

@@ -1,4 +1,4 @@
-"""The versions of a slice that can be pulled."""
+"""The weights of a slice that can be pulled."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,18 +12,22 @@ Array = npt.NDArray[np.float32]
 
 
 class Published:
-    """The newest version of a slice, the one before it, and the pinned one.
+    """The newest version of a slice, the one before it, the pinned one, and what stale work starts from.
 
-    The one before: work of that step may have reached this shard and not another; whoever repeats it needs the weights.
+    The one before, in a synchronous run: work of that step may have reached this shard and not another; whoever repeats
+    it needs the weights.
     The pinned one: the last milestone, which evaluators read while the training goes on.
+    Ahead: where the weights will be when a gradient computed now arrives, for those who take any newer version.
 
     Invariant: an array is not written to while it is here; afterwards it goes to `buffers`, who wait for its readers.
     """
 
-    def __init__(self, version: int, weights: Array, buffers: Buffers) -> None:
+    def __init__(self, version: int, weights: Array, buffers: Buffers, *, keeps_the_one_before: bool) -> None:
         self.newest = version
-        self._pinned = version
+        self._oldest = 1 if keeps_the_one_before else 0
         self._arrays = {version: weights}
+        self._pinned = (version, weights)
+        self._ahead: Array | None = None
         self._buffers = buffers
 
     @property
@@ -31,16 +35,27 @@ class Published:
         """The newest; not to be written to."""
         return self._arrays[self.newest]
 
-    def add(self, weights: Array, *, is_pinned: bool) -> None:
-        """Publish the next version, and give back what is not kept any more."""
-        self.newest += 1
-        self._arrays[self.newest] = weights
+    def add(self, version: int, weights: Array, *, is_pinned: bool, ahead: Array | None = None) -> None:
+        """Publish new weights, which may be of the same version as before; give back what is not kept any more."""
+        held = self.arrays()
+        self.newest, self._ahead = version, ahead
+        self._arrays[version] = weights
+        self._arrays = {known: array for known, array in self._arrays.items() if known >= version - self._oldest}
         if is_pinned:
-            self._pinned = self.newest
-        for version in [v for v in self._arrays if v < self.newest - 1 and v != self._pinned]:
-            self._buffers.give(self._arrays.pop(version))
+            self._pinned = (version, weights)
+        for array in (held[key] for key in held.keys() - self.arrays().keys()):
+            self._buffers.give(array)
+
+    def arrays(self) -> dict[int, Array]:
+        """Everything that is kept, by the identity of the array."""
+        ahead = [] if self._ahead is None else [self._ahead]
+        return {id(array): array for array in (*self._arrays.values(), self._pinned[1], *ahead)}
 
     def find(self, want: Versions) -> tuple[int, Array] | None:
         """The newest version wanted, if it is here."""
-        found = [version for version in self._arrays if version in want]
-        return (max(found), self._arrays[max(found)]) if found else None
+        if self._ahead is not None and want.high is None and self.newest in want:
+            return self.newest, self._ahead
+        # The pinned array last: in an asynchronous run the newest of the same version may hold parts of a later step.
+        arrays = {**self._arrays, self._pinned[0]: self._pinned[1]}
+        found = [version for version in arrays if version in want]
+        return (max(found), arrays[max(found)]) if found else None

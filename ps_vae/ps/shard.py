@@ -1,8 +1,9 @@
 """A shard: one slice of the parameter vector, and the steps that are being collected for it. No sockets, no clock.
 
 message         when                                         effect
-push            its microbatches have not all been counted   counted, in its place in the step's tree
-                they have                                    dropped: a resent or re-issued push is a no-op
+push            none of it has been counted, or bsp          bsp: counted, in its place in the step's tree, and applied
+                and not all of it                            when the step is whole; ssp and asp: applied
+                it has                                       dropped: a resent or re-issued push is a no-op
                 run, step, block, version, size or a number  refused (PeerError): nothing changes
                 in it is wrong
 pull, push.then a published version is wanted                answered
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.arrivals import Arrivals
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import Versions
@@ -28,15 +30,41 @@ from ps_vae.ps.reduction import Metrics, StepSum
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 from ps_vae.ps.state import ShardState
 
-__all__ = ["RunRules", "Shard", "ShardState", "Traffic", "Update"]
+__all__ = ["LookAhead", "Moment", "RunRules", "Shard", "ShardState", "Traffic", "Update"]
 
 Array = npt.NDArray[np.float32]
 
 # A shard tells the coordinator where it is at least this often, so that a lost message costs no more.
 _REPEAT_SECONDS = 1.0
 
-Update = Callable[[Array, Array, dict[str, Array], int, Array], None]
-"""update(weights, summed gradient, optimizer state, version, out): one optimizer step, written into `out`."""
+# How fast the shard learns how many updates happen while a gradient is computed, and the farthest it looks ahead.
+_NEWEST_LAG = 0.02
+_FARTHEST = 8.0
+# A gradient that is more than so many times staler than usual counts for less.
+_TOLERANCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where an update stands in the run.
+
+    version  steps that are in the weights
+    updates  how many updates there were: as many as steps, or more where blocks are applied one by one
+    share    of a step that is applied: 1, or that of a block
+    trust    1, or less for a gradient that is much staler than usual
+    """
+
+    version: int
+    updates: int
+    share: float = 1.0
+    trust: float = 1.0
+
+
+Update = Callable[[Array, Array, dict[str, Array], Moment, Array], None]
+"""update(weights, summed gradient, optimizer state, moment, out): one update, written into `out`."""
+
+LookAhead = Callable[[Array, Array, float, Array], None]
+"""look_ahead(weights before, weights, k, out): where the weights are expected after `k` more updates."""
 
 
 @dataclass(slots=True)
@@ -50,13 +78,15 @@ class Traffic:
 class Shard:
     """One slice of the parameter vector.
 
-    Invariants: the weights hold exactly the steps below `before` and those in `beyond`, each once;
-                version = before + len(beyond), and it never decreases;
+    Invariants: the weights hold exactly the steps below `before`, those in `beyond`, and the blocks in `_arrivals`,
+                each once;
+                version = before, and it never decreases;
                 a published array is never written to again while it is published or being read.
 
-    update     the optimizer's step
-    buffers    the pool for gradients and weights of this slice's size
-    is_finite  whether an array has neither NaN nor infinity in it
+    update      the optimizer's step
+    buffers     the pool for gradients and weights of this slice's size
+    is_finite   whether an array has neither NaN nor infinity in it
+    look_ahead  what workers of an asynchronous run compute on instead of the weights, if anything
     """
 
     def __init__(
@@ -67,6 +97,7 @@ class Shard:
         update: Update,
         buffers: Buffers,
         is_finite: Callable[[Array], bool] = lambda array: bool(np.isfinite(array).all()),
+        look_ahead: LookAhead | None = None,
     ) -> None:
         self.number = number
         self.rules = rules
@@ -77,19 +108,26 @@ class Shard:
         self.buffers = buffers
         self._update = update
         self._is_finite = is_finite
+        self._look_ahead = None if rules.consistency.is_synchronous else look_ahead
+        self._updates = state.version
+        self._lag = 0.0
+        self._sent_at: dict[Sender, int] = {}
+        self._arrivals: dict[int, Arrivals] = {}
         self._optimizer = state.optimizer
         self._metrics: Metrics = ()
         self._metrics_size: int | None = None
         self._sums: dict[int, StepSum] = {}
-        self._published = Published(state.version, state.weights, buffers)
+        self._published = Published(
+            state.version, state.weights, buffers, keeps_the_one_before=rules.consistency.is_synchronous
+        )
         self._waiting: dict[Sender, Versions] = {}
         self._snapshots: set[int] = set()
         self._told_at = float("-inf")
 
     @property
     def version(self) -> int:
-        """How many steps are in the weights."""
-        return self._published.newest
+        """How many steps, from the first, are in the weights."""
+        return self.before
 
     @property
     def weights(self) -> Array:
@@ -115,6 +153,7 @@ class Shard:
     def forget(self, sender: Sender) -> None:
         """The sender is gone: do not answer it any more."""
         self._waiting.pop(sender, None)
+        self._sent_at.pop(sender, None)
 
     def _push(self, sender: Sender, push: Push, now: float) -> list[Output]:
         block = self._check(push)
@@ -124,10 +163,7 @@ class Shard:
         else:
             self._check_numbers(push)
             self._metrics_size = len(push.metrics)
-            total = self._sums.setdefault(push.step, StepSum(self.rules.microbatches, self.buffers))
-            if not total.add(block, push.payload[0], push.metrics, push.version):
-                self.duplicates += 1
-            outputs = self._apply_what_is_complete(now)
+            outputs = self._count(sender, push, block, now)
         if push.then is not None:
             outputs += self._answer(sender, Versions(*push.then)) or []
         return outputs
@@ -163,31 +199,67 @@ class Shard:
             text = f"step {push.step}: the gradient is {push.payload[0][at]} at element {at} of shard {self.number + 1}"
             raise PeerError("not-finite", text)
 
-    def _apply_what_is_complete(self, now: float) -> list[Output]:
-        outputs: list[Output] = []
-        while (step := self._next_complete()) is not None:
-            outputs += self._apply(step, now)
-        return outputs
+    def _count(self, sender: Sender, push: Push, block: Block, now: float) -> list[Output]:
+        if self.rules.consistency.is_synchronous:
+            total = self._sums.setdefault(push.step, StepSum(self.rules.microbatches, self.buffers))
+            if not total.add(block, push.payload[0], push.metrics, push.version):
+                self.duplicates += 1
+            return self._apply_sum(push.step, total, now) if total.is_complete else []
+        step = self._arrivals.setdefault(push.step, Arrivals(self.rules.microbatches))
+        if not step.accepts(block):
+            self.duplicates += 1
+            return []
+        step.add(block, push.metrics, max(0, self.version - push.version))
+        return self._apply_block(sender, push, block, step, now)
 
-    def _next_complete(self) -> int | None:
-        """The step to apply now: the next in order, or under asp any that is whole."""
-        steps = (self.before,) if self.rules.consistency.in_order else tuple(self._sums)
-        for step in steps:
-            if step in self._sums and self._sums[step].is_complete:
-                return step
-        return None
-
-    def _apply(self, step: int, now: float) -> list[Output]:
-        total = self._sums.pop(step)
+    def _apply_sum(self, step: int, total: StepSum, now: float) -> list[Output]:
         gradient, self._metrics = total.total()
-        out = self.buffers.take()
-        self._update(self.weights, gradient, self._optimizer, self.version, out)
+        out = self._updated(gradient, Moment(self.version, self._updates))
         staleness = max(0, self.version - (total.oldest or 0))
+        del self._sums[step]
         total.close()
         self._mark(step)
-        self._published.add(out, is_pinned=self.rules.is_milestone(self.version + 1))
-        applied = StepApplied(step, self.version, staleness, self._metrics)
-        return [applied, self._tell(now), *self._due_snapshots(), *self._answers()]
+        self._published.add(self.version, out, is_pinned=self.rules.is_milestone(self.version))
+        return [StepApplied(step, self.version, staleness, self._metrics), *self._news(now)]
+
+    def _apply_block(self, sender: Sender, push: Push, block: Block, step: Arrivals, now: float) -> list[Output]:
+        before, version = self.weights, self.version
+        share, trust = len(block) / self.rules.microbatches, self._trust(sender)
+        out = self._updated(push.payload[0], Moment(version, self._updates, share, trust))
+        ahead = self._expected(before, out)
+        if not step.is_complete:
+            self._published.add(version, out, is_pinned=False, ahead=ahead)
+            return self._answers()
+        self._metrics = step.metrics
+        del self._arrivals[push.step]
+        self._mark(push.step)
+        is_milestone = self.version > version and self.rules.is_milestone(self.version)
+        self._published.add(self.version, out, is_pinned=is_milestone, ahead=ahead)
+        count = self.before + len(self.beyond)
+        return [StepApplied(push.step, count, step.staleness, self._metrics), *self._news(now)]
+
+    def _updated(self, gradient: Array, moment: Moment) -> Array:
+        out = self.buffers.take()
+        self._update(self.weights, gradient, self._optimizer, moment, out)
+        self._updates += 1
+        return out
+
+    def _trust(self, sender: Sender) -> float:
+        """Of a gradient that so many updates have overtaken, beside how many usually do."""
+        lag = self._updates - self._sent_at.get(sender, self._updates)
+        self._lag += _NEWEST_LAG * (lag - self._lag)
+        return min(1.0, (1.0 + _TOLERANCE * self._lag) / (1.0 + lag))
+
+    def _expected(self, before: Array, weights: Array) -> Array | None:
+        """Where the weights will be when a gradient that is begun now arrives: straight on, for as long as it takes."""
+        if self._look_ahead is None:
+            return None
+        ahead = self.buffers.take()
+        self._look_ahead(before, weights, min(self._lag, _FARTHEST), ahead)
+        return ahead
+
+    def _news(self, now: float) -> list[Output]:
+        return [self._tell(now), *self._due_snapshots(), *self._answers()]
 
     def _mark(self, step: int) -> None:
         self.beyond.add(step)
@@ -212,6 +284,8 @@ class Shard:
         """The newest published version wanted; nothing yet where it is to come; None where it is gone."""
         if (found := self._published.find(want)) is not None:
             self._waiting.pop(sender, None)
+            if not self.rules.consistency.is_synchronous:
+                self._sent_at[sender] = self._updates
             return [Send(sender, Weights(found[0], (found[1],)))]
         if want.high is not None and want.high <= self.version:
             return None
@@ -229,7 +303,7 @@ class Shard:
 
     def _due_snapshots(self) -> list[Output]:
         is_wanted = self.version in self._snapshots or self.rules.is_milestone(self.version)
-        if self.beyond or not is_wanted:
+        if self.beyond or self._arrivals or not is_wanted:
             return []
         self._snapshots.discard(self.version)
         # Copies: the arrays go on being used while the snapshot travels and is written.

@@ -36,6 +36,8 @@ class Lease:
 class StepWork:
     """One open step.
 
+    merges    whether lost blocks may be given out again as larger ones: where blocks are applied as they arrive, one
+              that contains an applied one could not be counted
     pool      disjoint runs of microbatches that nobody has, in order
     leases    what is handed out, by ticket
     claimed   sessions that had their share
@@ -45,6 +47,7 @@ class StepWork:
 
     step: int
     microbatches: int
+    merges: bool = True
     pool: list[Block] = field(default_factory=list)
     leases: dict[int, Lease] = field(default_factory=dict)
     claimed: set[bytes] = field(default_factory=set)
@@ -76,7 +79,7 @@ class StepWork:
         runs = sorted([*self.pool, *lease.blocks])
         self.pool = []
         for run in runs:
-            if self.pool and self.pool[-1].stop == run.start:
+            if self.merges and self.pool and self.pool[-1].stop == run.start:
                 self.pool[-1] = Block(self.pool[-1].start, run.stop)
             else:
                 self.pool.append(run)

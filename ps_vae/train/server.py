@@ -26,7 +26,7 @@ from ps_vae.train.plan import Wishes, check_examples, plan, resumed
 from ps_vae.train.processes import StopSignal, random_id, spawn, stop_all
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder, free_name
-from ps_vae.train.update import fresh_state, update_rule
+from ps_vae.train.update import fresh_state, look_ahead_rule, update_rule
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
 
@@ -117,7 +117,7 @@ class _Run:
             state.weights[piece].copy(),
             {name: array[piece].copy() for name, array in state.optimizer.items()},
         )
-        self._shard = Shard(0, rules, part, update_rule(config), Buffers(own.size), is_finite)
+        self._shard = Shard(0, rules, part, update_rule(config), Buffers(own.size), is_finite, look_ahead_rule(config))
         self._server = Server(endpoint, self._shard, coordinator=self._coordinator, notify=self._notice)
         here = connectable(endpoint.address)
         self._others: list[subprocess.Popen[bytes]] = [

@@ -14,7 +14,7 @@ from ps_vae.ps.shard import Shard, ShardState
 from ps_vae.train.config import RunConfig
 from ps_vae.train.gradient import is_finite
 from ps_vae.train.processes import StopSignal
-from ps_vae.train.update import update_rule
+from ps_vae.train.update import look_ahead_rule, update_rule
 
 __all__ = ["serve_shard"]
 
@@ -79,7 +79,7 @@ def _shard(admit: Admit) -> Shard:
     rules = RunRules(admit.run, admit.microbatches, admit.steps, Consistency(admit.bound), admit.milestone)
     weights, *arrays = (array.copy() for array in admit.payload)
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
-    return Shard(admit.shard, rules, state, update_rule(config), Buffers(size), is_finite)
+    return Shard(admit.shard, rules, state, update_rule(config), Buffers(size), is_finite, look_ahead_rule(config))
 
 
 def _beside(coordinator: str) -> str:

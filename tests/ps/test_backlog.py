@@ -161,15 +161,31 @@ def test_a_step_whose_pushes_do_not_arrive_is_handed_out_anew_ever_more_patientl
     assert waits == [LEASE_SECONDS * 2**n + 0.25 for n in (0, 1, 2, 3, 4, 5, 6, 6, 6)]
 
 
-def test_under_asp_a_worker_gets_whole_steps_up_to_the_milestone():
-    log = backlog("asp", milestone=3)
+def test_under_asp_whoever_is_free_gets_a_share_of_the_first_step_that_has_some_left_up_to_the_milestone():
+    log = backlog("asp", milestone=2)
     workers = [client(name, 0.1) for name in "abcd"]
 
     leases = [log.next_work(worker, workers, 0.0) for worker in workers]
+    assert {lease.step for lease in leases} == {0}
 
-    assert [lease and (lease.step, size(lease)) for lease in leases] == [(0, 8), (1, 8), (2, 8), None]
-    log.advance(3, [], 0.0)
-    assert log.next_work(workers[3], workers, 0.0).step == 3
+    # One of them does not come back; the others go on without it until the milestone.
+    waiting = 0
+    while waiting < 3:
+        for worker in workers[1:]:
+            log.delivered(worker, 0.0)
+            worker.idle = True
+            lease = log.next_work(worker, workers, 0.0)
+            waiting = waiting + 1 if lease is None else 0
+            leases += [] if lease is None else [lease]
+    assert {lease.step for lease in leases} == {0, 1}
+    assert sum(size(lease) for lease in leases) == 16
+
+    log.lost(workers[0])
+    again = log.next_work(workers[1], workers, 0.0)
+    assert (again.step, again.blocks[0].start) == (0, leases[0].blocks[0].start)
+    log.advance(2, [], 0.0)
+    workers[2].idle = True
+    assert log.next_work(workers[2], workers, 0.0).step == 2
 
 
 def test_under_asp_work_is_at_most_a_window_ahead_of_the_first_unapplied_step():
@@ -253,7 +269,7 @@ class Misadventure:
             work, lease = found
             if (
                 work.step > self.log.lowest + (self.log.rules.consistency.bound or 0)
-                and self.log.rules.consistency.in_order
+                and self.log.rules.consistency.bound is not None
             ):
                 return
             for block in lease.blocks:
@@ -286,7 +302,7 @@ class Misadventure:
         lowest = self.log.lowest
         while lowest in whole:
             lowest += 1
-        beyond = [] if self.log.rules.consistency.in_order else [s for s in whole if s in self.log.steps]
+        beyond = [] if self.log.rules.consistency.is_synchronous else [s for s in whole if s in self.log.steps]
         self.log.advance(lowest, beyond, self.now)
 
     def finish_everything(self):

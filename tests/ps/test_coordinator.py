@@ -159,6 +159,30 @@ def test_while_a_shard_is_missing_clients_are_told_to_wait_for_it():
     assert machine.state(0.0)["phase"] == "starting"
 
 
+def test_clients_that_came_early_are_welcome_as_soon_as_the_last_shard_is_there():
+    machine = new_coordinator(shards=2, reproducible=True)
+    enter(machine, "a")
+    enter(machine, "b", fingerprint="other")
+    enter(machine, "gone")
+    machine.forget("gone", 0.0)
+    machine.handle("s", Join(PROTOCOL, SERVER, "tcp://s1:1"), 0.0)
+
+    outputs = apply(machine, 0)
+
+    assert [(output.to, output.message.KIND) for output in outputs if isinstance(output, Send)] == [
+        ("a", "welcome"),
+        ("b", "error"),
+    ]
+    assert apply(machine, 0) == []
+
+
+def test_clients_that_came_early_hear_of_an_early_end():
+    machine = new_coordinator(shards=2)
+    enter(machine, "a")
+
+    assert Send("a", Stop(False, "stopped before every shard was there")) in machine.stop(0.0)
+
+
 def test_a_shard_that_was_not_admitted_is_not_listened_to():
     machine = new_coordinator(shards=2)
 

@@ -24,10 +24,10 @@ def add_up(weights, gradient, state, version, out):
     np.add(weights, gradient, out=out)
 
 
-def shard(consistency="bsp", *, microbatches=2, steps=50, milestone=10, version=0):
+def shard(consistency="bsp", *, microbatches=2, steps=50, milestone=10, version=0, look_ahead=None):
     rules = RunRules(RUN, microbatches, steps, parse_consistency(consistency), milestone)
     state = ShardState(version, np.zeros(SIZE, np.float32), {"count": np.zeros(SIZE, np.float32)})
-    return Shard(1, rules, state, add_up, Buffers(SIZE))
+    return Shard(1, rules, state, add_up, Buffers(SIZE), look_ahead=look_ahead)
 
 
 def push(step, start=0, stop=2, *, version=None, value=1.0, then=None, metrics=(1.0,), run=RUN, payload=None):
@@ -156,26 +156,45 @@ def test_under_ssp_a_gradient_may_be_as_old_as_the_bound_and_no_older():
     assert machine.handle("a", push(4, version=2), 0.0)[0] == StepApplied(4, 5, 2, (1.0,))
 
 
-def test_under_ssp_steps_wait_for_their_turn():
-    machine = shard("ssp:2")
-    machine.handle("a", push(1, version=0, value=10.0), 0.0)
-    assert machine.version == 0
+def test_under_ssp_and_asp_a_block_is_applied_when_it_arrives_and_once():
+    for consistency in ("ssp:2", "asp"):
+        machine = shard(consistency, microbatches=4)
+        machine.handle("a", push(1, 0, 2, version=0, value=10.0), 0.0)
+        machine.handle("a", push(1, 0, 2, version=0, value=10.0), 0.0)
+        machine.handle("a", push(1, 1, 2, version=0, value=99.0), 0.0)
+        machine.handle("a", push(1, 0, 4, version=0, value=99.0), 0.0)  # contains a part that is counted
 
-    applied = [output for output in machine.handle("a", push(0), 0.0) if isinstance(output, StepApplied)]
-
-    assert [event.step for event in applied] == [0, 1]
-    assert machine.weights.tolist() == [11.0] * SIZE
+        assert machine.weights.tolist() == [10.0] * SIZE
+        assert (machine.version, machine.duplicates) == (0, 3)
 
 
-def test_under_asp_steps_are_applied_as_they_come_and_told_beyond_the_gap():
+def test_under_asp_whole_steps_beyond_a_gap_are_told_and_the_version_waits_for_the_gap():
     machine = shard("asp")
     machine.handle("a", push(2, version=0), 0.0)
-    outputs = machine.handle("a", push(1, version=1), 0.0)
+    outputs = machine.handle("a", push(1, version=0), 0.0)
 
-    assert (machine.version, machine.before, machine.beyond) == (2, 0, {1, 2})
+    assert (machine.version, machine.beyond) == (0, {1, 2})
     assert sent(outputs, Applied)[0].message.beyond == (1, 2)
+    applied = [output for output in outputs if isinstance(output, StepApplied)]
+    assert [(event.step, event.version) for event in applied] == [(1, 2)]
     machine.handle("a", push(0, version=0), 0.0)
-    assert (machine.version, machine.before, machine.beyond) == (3, 3, set())
+    assert (machine.version, machine.beyond) == (3, set())
+
+
+def test_evaluators_get_the_milestone_itself_and_workers_what_lies_ahead():
+    def straight_on(before, weights, updates, out):
+        np.add(weights, np.float32(100.0), out=out)
+
+    machine = shard("asp", milestone=1, look_ahead=straight_on, microbatches=2)
+    for block in ((0, 1), (1, 2)):
+        machine.handle("a", push(0, *block, version=0, value=1.0), 0.0)
+    machine.handle("a", push(1, 0, 1, version=1, value=1.0), 0.0)
+
+    (exact,) = sent(machine.handle("e", Pull(RUN, (1, 1)), 0.0), Weights)
+    (newest,) = sent(machine.handle("a", Pull(RUN, (0, None)), 0.0), Weights)
+    assert exact.message.payload[0].tolist() == [2.0] * SIZE
+    assert newest.message.payload[0].tolist() == [103.0] * SIZE
+    assert machine.weights.tolist() == [3.0] * SIZE
 
 
 def test_a_pull_of_a_version_to_come_is_answered_when_it_is_published():

@@ -28,6 +28,7 @@ class Misfortunes:
         low, high = draw.choice([(0.0001, 0.002), (0.0001, 0.05), (0.01, 0.5)])
         self.world = World(
             size=64,
+            checked=True,
             seed=seed,
             shards=draw.randint(1, 3),
             workers=draw.randint(1, 4),
@@ -74,8 +75,9 @@ class Misfortunes:
         ended = world.run(PATIENCE)
         if ended.failed:
             # A stopping run has seconds to make its shards agree; with so many messages lost that may not be enough.
+            # Where blocks are applied as they come, a slow worker's may be missing: half a step cannot be taken back.
             assert self.is_told_to_stop, ended.reason
-            assert world.network.drop >= 0.1, ended.reason
+            assert world.network.drop >= 0.1 or any(shard._arrivals for shard in world.shards), ended.reason
         version = world.shards[0].version
         assert self.is_told_to_stop or ended.reason == "done"
         assert version == self.steps or ended.reason != "done"
@@ -84,7 +86,7 @@ class Misfortunes:
             assert last == version or (ended.reason == "stopped" and last < version <= last + 2)
         for number, shard in enumerate(world.shards):
             steps = [event.step for event in world.applied(number)]
-            assert sorted(steps) == list(range(shard.version))
+            assert sorted(steps) == sorted([*range(shard.before), *shard.beyond])
         for version, weights in world.snapshots.items():
             if self.consistency == "bsp":
                 expected = sequential(version, self.microbatches, world.size)

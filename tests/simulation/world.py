@@ -92,7 +92,7 @@ class World:
         seconds=0.01,
         initial=None,
         version=0,
-        checked=True,
+        checked=False,
     ):
         self.random = random.Random(seed)
         self.network = network or Network()
@@ -194,14 +194,13 @@ class World:
         for shard in self.shards:
             version, published = self.seen[shard.number]
             assert shard.version >= version, "a shard's version decreased"
-            assert shard.version == shard.before + len(shard.beyond)
+            assert shard.version == shard.before
             assert all(step > shard.before for step in shard.beyond)
-            arrays = shard._published._arrays
-            for known, (array, copy) in published.items():
-                if known in arrays:
-                    assert arrays[known] is array, f"version {known} was published twice"
-                    assert np.array_equal(array, copy), f"published version {known} was modified"
-            copies = {v: published[v] if v in published else (a, a.copy()) for v, a in arrays.items()}
+            arrays = shard._published.arrays()
+            for address, (array, copy) in published.items():
+                if address in arrays:
+                    assert np.array_equal(array, copy), "published weights were modified"
+            copies = {at: published[at] if at in published else (a, a.copy()) for at, a in arrays.items()}
             self.seen[shard.number] = (shard.version, copies)
         for work in self.coordinator.backlog.steps.values():
             held = [*work.pool, *(block for lease in work.leases.values() for block in lease.blocks)]

@@ -8,6 +8,7 @@ from simulation.world import Network, World
 from small_run import Floats, small_config, small_data, small_weights
 
 from ps_vae.ps.blocks import Block
+from ps_vae.ps.shard import Moment
 from ps_vae.train.config import RunConfig
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.update import fresh_state, update_rule
@@ -76,6 +77,6 @@ def test_steps_over_a_lossy_network_give_the_weights_of_one_loop_bit_for_bit(wor
     weights = state.weights
     for step in range(6):
         out = np.empty_like(weights)
-        update(weights, model.block(weights, step, Block(0, 7)), state.optimizer, step, out)
+        update(weights, model.block(weights, step, Block(0, 7)), state.optimizer, Moment(step, step), out)
         weights = out
     np.testing.assert_array_equal(world.weights, weights)

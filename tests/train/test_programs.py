@@ -111,7 +111,15 @@ def test_by_hand_workers_may_come_before_the_server_and_status_tells_of_them(pro
     for worker in workers:
         processes.said(worker, "waiting for a server")
     server = processes.start(
-        sys.executable, ROOT / "bin" / "start-server", "--listen", address, *SMALL, "--steps", 100_000, "--run-dir", "run"
+        sys.executable,
+        ROOT / "bin" / "start-server",
+        "--listen",
+        address,
+        *SMALL,
+        "--steps",
+        100_000,
+        "--run-dir",
+        "run",
     )
 
     def both_work():

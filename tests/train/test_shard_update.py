@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from small_run import small_config
 
-from ps_vae.train.update import fresh_state, update_rule
+from ps_vae.ps.shard import Moment
+from ps_vae.train.update import fresh_state, look_ahead_rule, update_rule
+
+START = Moment(version=0, updates=0)
 
 
 def test_one_step_of_descent_subtracts_the_mean_bit_for_bit() -> None:
@@ -14,7 +17,7 @@ def test_one_step_of_descent_subtracts_the_mean_bit_for_bit() -> None:
     random = np.random.default_rng(0)
     weights, gradient = random.standard_normal((2, 100)).astype(np.float32)
     out = np.empty_like(weights)
-    update_rule(config)(weights, gradient, {}, 0, out)
+    update_rule(config)(weights, gradient, {}, START, out)
     np.testing.assert_array_equal(out, weights - np.float32(0.25) * (gradient / np.float32(32)))
 
 
@@ -30,7 +33,7 @@ def test_adam_on_means_over_the_batch_at_the_rate_of_each_version() -> None:
     for version in range(6):
         total = (24 * random.standard_normal(50)).astype(np.float32)
         out = np.empty_like(weights)
-        update(weights, total, state.optimizer, version, out)
+        update(weights, total, state.optimizer, Moment(version, version), out)
         weights = out
 
         g, rate = total.astype(np.float64) / 24, 0.1 * 0.5 * (1 + math.cos(math.pi * version / 6))
@@ -48,7 +51,7 @@ def test_arrays_that_came_from_the_wire_give_the_same_bits(optimizer: str) -> No
     outs = []
     for pair in ([weights, gradient], received):
         out = np.empty_like(weights)
-        update_rule(config)(pair[0], pair[1], fresh_state(config, weights).optimizer, 0, out)
+        update_rule(config)(pair[0], pair[1], fresh_state(config, weights).optimizer, START, out)
         outs.append(out)
     np.testing.assert_array_equal(outs[0], outs[1])
 
@@ -58,8 +61,28 @@ def test_a_slice_is_updated_as_in_the_whole_vector() -> None:
     random = np.random.default_rng(3)
     weights, gradient = random.standard_normal((2, 96)).astype(np.float32)
     whole, pieces = np.empty_like(weights), np.empty_like(weights)
-    update_rule(config)(weights, gradient, fresh_state(config, weights).optimizer, 0, whole)
+    update_rule(config)(weights, gradient, fresh_state(config, weights).optimizer, START, whole)
     for piece in (slice(0, 16), slice(16, 80), slice(80, 96)):
         state = fresh_state(config, weights[piece]).optimizer
-        update_rule(config)(weights[piece], gradient[piece], state, 0, pieces[piece])
+        update_rule(config)(weights[piece], gradient[piece], state, START, pieces[piece])
     np.testing.assert_array_equal(pieces, whole)
+
+
+def test_the_blocks_of_a_step_move_the_weights_as_far_as_the_whole_step() -> None:
+    """Descent along a gradient that stays the same: two blocks of 8 and 24 of 32 rows make one step."""
+    config = small_config(optimizer="sgd", learning_rate=0.5, batch_size=32, microbatch=8)
+    weights, mean = np.random.default_rng(4).standard_normal((2, 40)).astype(np.float32)
+    update, out, half = update_rule(config), np.empty_like(weights), np.empty_like(weights)
+    update(weights, 8 * mean, {}, Moment(0, 0, 0.25), half)
+    update(half, 24 * mean, {}, Moment(0, 1, 0.75), out)
+    np.testing.assert_allclose(out, weights - 0.5 * mean, rtol=0, atol=1e-6)
+
+
+def test_looking_ahead_goes_straight_on() -> None:
+    look_ahead = look_ahead_rule(small_config(optimizer="adam"))
+    assert look_ahead is not None
+    before, weights = np.random.default_rng(5).standard_normal((2, 33)).astype(np.float32)
+    out = np.empty_like(weights)
+    look_ahead(before, weights, 2.0, out)
+    np.testing.assert_allclose(out, 3 * weights - 2 * before, rtol=0, atol=1e-5)
+    assert look_ahead_rule(small_config(optimizer="sgd")) is None

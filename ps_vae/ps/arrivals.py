@@ -1,0 +1,36 @@
+"""Which microbatches of the open steps are in the weights, where a push is applied when it arrives (ssp, asp)."""
+
+from ps_vae.ps.blocks import Block
+from ps_vae.ps.reduction import Metrics, add_metrics
+
+__all__ = ["Arrivals"]
+
+
+class Arrivals:
+    """One step, block by block.
+
+    Invariant: `blocks` are disjoint, and each has been applied once.
+
+    staleness  versions between the weights and the oldest gradient that was applied to them
+    """
+
+    def __init__(self, microbatches: int) -> None:
+        self.blocks: list[Block] = []
+        self.metrics: Metrics = ()
+        self.staleness = 0
+        self._missing = microbatches
+
+    @property
+    def is_complete(self) -> bool:
+        return self._missing == 0
+
+    def accepts(self, block: Block) -> bool:
+        """Whether nothing of `block` is in the weights. Of one that is partly there the rest comes by name."""
+        return not any(block in known or known in block for known in self.blocks)
+
+    def add(self, block: Block, metrics: Metrics, staleness: int) -> None:
+        """Count a block that was accepted."""
+        self.blocks.append(block)
+        self._missing -= len(block)
+        self.metrics = add_metrics(self.metrics, metrics) if self.metrics else metrics
+        self.staleness = max(self.staleness, staleness)
