@@ -68,12 +68,16 @@ def our_steps(seconds: float) -> float:
     gradient, update = BlockGradient(config, data.train), update_rule(config)
     state = fresh_state(config, initial_weights(gradient.layout, 0, pixel_means(data.train)))
     gradient.weights[:] = state.weights
+    updated = gradient.layout.zeros()
     step_number = 0
 
     def step() -> None:
         nonlocal step_number
         (result,) = gradient(step_number, [Block(0, 1)])
-        update(gradient.weights, result.gradient, state.optimizer, Moment(step_number, step_number), gradient.weights)
+        # As a shard does it: into another vector, which is then copied, as a worker does with what it pulls.
+        moment = Moment(step_number, step_number)
+        update(gradient.weights, result.gradient, state.optimizer, moment, updated)
+        gradient.weights[:] = updated
         gradient.buffers.give(result.gradient)
         step_number += 1
 

@@ -1,7 +1,6 @@
 """Other processes of ps_vae: how they are started, watched and stopped."""
 
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -79,22 +78,5 @@ def prepare_environment() -> None:
 
 
 def _blas_environment() -> dict[str, str]:
-    """One BLAS thread a process; and AVX-512 GEMMs where the processor has them.
-
-    OpenBLAS chooses its kernels by the processor's name and takes names it does not know (AMD's newest) for an older
-    one without AVX-512, which makes GEMMs up to twice as slow.
-    """
-    chosen = {} if "OPENBLAS_NUM_THREADS" in os.environ else {"OPENBLAS_NUM_THREADS": "1"}
-    if "OPENBLAS_CORETYPE" not in os.environ and platform.machine() == "x86_64":
-        flags = _processor_flags()
-        if {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"} <= flags:
-            chosen["OPENBLAS_CORETYPE"] = "SkylakeX"
-    return chosen
-
-
-def _processor_flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return set()
-    return set(next((line.split(":", 1)[1] for line in text.splitlines() if line.startswith("flags")), "").split())
+    """One BLAS thread a process, from the moment it is loaded; what the user has set stays."""
+    return {} if "OPENBLAS_NUM_THREADS" in os.environ else {"OPENBLAS_NUM_THREADS": "1"}
