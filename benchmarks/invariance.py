@@ -27,7 +27,7 @@ import numpy as np
 from ps_vae.data import load, pixel_means
 from ps_vae.ps.blocks import root
 from ps_vae.ps.observer import Observer
-from ps_vae.ps.shard import Moment
+from ps_vae.ps.update import Moment
 from ps_vae.train import checkpoint
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.gradient import BlockGradient

@@ -69,8 +69,9 @@ class Ending:
         """One shard's part of a version; the last one makes it whole."""
         shard = self._fleet.find(snapshot.run, snapshot.shard)
         sizes = [array.size for array in snapshot.payload]
-        if len(sizes) != len(snapshot.names) + 1 or set(sizes) != {shard.slice.size}:
-            text = f"a snapshot of {sizes} numbers and {len(snapshot.names)} names; the slice has {shard.slice.size}"
+        names = self._fleet.names
+        if snapshot.names != names or len(sizes) != len(names) + 1 or set(sizes) != {shard.slice.size}:
+            text = f"a snapshot of {sizes} numbers, {snapshot.names}; the slice has {shard.slice.size}, and {names}"
             raise PeerError("bad-size", text)
         if snapshot.version <= self.taken:
             return []

@@ -20,11 +20,13 @@ class Fleet:
                 `version` never decreases.
 
     initial  the whole vector and optimizer state, from which joining shards get their slices
+    names    of the optimizer's arrays
     """
 
     def __init__(self, rules: RunRules, slices: list[Slice], address: str, config: bytes, initial: ShardState) -> None:
         self.shards = [ShardMember(number, piece, before=initial.version) for number, piece in enumerate(slices)]
         self.shards[0].address = address
+        self.names = tuple(initial.optimizer)
         self._rules = rules
         self._config = config
         self._initial: ShardState | None = initial

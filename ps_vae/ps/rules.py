@@ -19,6 +19,7 @@ class RunRules:
     microbatches  leaves of a step's tree
     steps         how many there are
     milestone     a snapshot is taken each time that so many steps are in the weights
+    metrics       numbers that come with each push and are summed beside the gradient
     """
 
     run: bytes
@@ -26,6 +27,7 @@ class RunRules:
     steps: int
     consistency: Consistency
     milestone: int
+    metrics: int
 
     def is_milestone(self, version: int) -> bool:
         """Whether a snapshot of `version` is taken."""

@@ -23,48 +23,24 @@ from ps_vae.ps.arrivals import Arrivals
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import Versions
+from ps_vae.ps.lag import Lag
 from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot, Weights
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
 from ps_vae.ps.published import Published
 from ps_vae.ps.reduction import Metrics, StepSum
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 from ps_vae.ps.state import ShardState
+from ps_vae.ps.update import LookAhead, Moment, Update
 
-__all__ = ["LookAhead", "Moment", "RunRules", "Shard", "ShardState", "Traffic", "Update"]
+__all__ = ["Shard", "Traffic"]
 
 Array = npt.NDArray[np.float32]
 
 # A shard tells the coordinator where it is at least this often, so that a lost message costs no more.
 _REPEAT_SECONDS = 1.0
 
-# How fast the shard learns how many updates happen while a gradient is computed, and the farthest it looks ahead.
-_NEWEST_LAG = 0.02
+# The farthest, in updates, that weights are published ahead.
 _FARTHEST = 8.0
-# A gradient that is more than so many times staler than usual counts for less.
-_TOLERANCE = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Where an update stands in the run.
-
-    version  steps that are in the weights
-    updates  how many updates there were: as many as steps, or more where blocks are applied one by one
-    share    of a step that is applied: 1, or that of a block
-    trust    1, or less for a gradient that is much staler than usual
-    """
-
-    version: int
-    updates: int
-    share: float = 1.0
-    trust: float = 1.0
-
-
-Update = Callable[[Array, Array, dict[str, Array], Moment, Array], None]
-"""update(weights, summed gradient, optimizer state, moment, out): one update, written into `out`."""
-
-LookAhead = Callable[[Array, Array, float, Array], None]
-"""look_ahead(weights before, weights, k, out): where the weights are expected after `k` more updates."""
 
 
 @dataclass(slots=True)
@@ -110,12 +86,10 @@ class Shard:
         self._is_finite = is_finite
         self._look_ahead = None if rules.consistency.is_synchronous else look_ahead
         self._updates = state.version
-        self._lag = 0.0
-        self._sent_at: dict[Sender, int] = {}
+        self._lag = Lag()
         self._arrivals: dict[int, Arrivals] = {}
         self._optimizer = state.optimizer
         self._metrics: Metrics = ()
-        self._metrics_size: int | None = None
         self._sums: dict[int, StepSum] = {}
         self._published = Published(
             state.version, state.weights, buffers, keeps_the_one_before=rules.consistency.is_synchronous
@@ -153,7 +127,7 @@ class Shard:
     def forget(self, sender: Sender) -> None:
         """The sender is gone: do not answer it any more."""
         self._waiting.pop(sender, None)
-        self._sent_at.pop(sender, None)
+        self._lag.forget(sender)
 
     def _push(self, sender: Sender, push: Push, now: float) -> list[Output]:
         block = self._check(push)
@@ -162,7 +136,6 @@ class Shard:
             self.duplicates += 1
         else:
             self._check_numbers(push)
-            self._metrics_size = len(push.metrics)
             outputs = self._count(sender, push, block, now)
         if push.then is not None:
             outputs += self._answer(sender, Versions(*push.then)) or []
@@ -191,9 +164,8 @@ class Shard:
         return block
 
     def _check_numbers(self, push: Push) -> None:
-        if self._metrics_size not in (None, len(push.metrics)):
-            text = f"a push with {len(push.metrics)} metrics, the first one of this run had {self._metrics_size}"
-            raise PeerError("bad-size", text)
+        if len(push.metrics) != self.rules.metrics:
+            raise PeerError("bad-size", f"a push with {len(push.metrics)} metrics, this run has {self.rules.metrics}")
         if not self._is_finite(push.payload[0]):
             at = int(np.flatnonzero(~np.isfinite(push.payload[0]))[0])
             text = f"step {push.step}: the gradient is {push.payload[0][at]} at element {at} of shard {self.number + 1}"
@@ -224,7 +196,8 @@ class Shard:
 
     def _apply_block(self, sender: Sender, push: Push, block: Block, step: Arrivals, now: float) -> list[Output]:
         before, version = self.weights, self.version
-        share, trust = len(block) / self.rules.microbatches, self._trust(sender)
+        share = len(block) / self.rules.microbatches
+        trust = self._lag.trust_in_push(sender, self._updates)
         out = self._updated(push.payload[0], Moment(version, self._updates, share, trust))
         ahead = self._expected(before, out)
         if not step.is_complete:
@@ -244,18 +217,12 @@ class Shard:
         self._updates += 1
         return out
 
-    def _trust(self, sender: Sender) -> float:
-        """Of a gradient that so many updates have overtaken, beside how many usually do."""
-        lag = self._updates - self._sent_at.get(sender, self._updates)
-        self._lag += _NEWEST_LAG * (lag - self._lag)
-        return min(1.0, (1.0 + _TOLERANCE * self._lag) / (1.0 + lag))
-
     def _expected(self, before: Array, weights: Array) -> Array | None:
         """Where the weights will be when a gradient that is begun now arrives: straight on, for as long as it takes."""
         if self._look_ahead is None:
             return None
         ahead = self.buffers.take()
-        self._look_ahead(before, weights, min(self._lag, _FARTHEST), ahead)
+        self._look_ahead(before, weights, min(self._lag.mean, _FARTHEST), ahead)
         return ahead
 
     def _news(self, now: float) -> list[Output]:
@@ -284,8 +251,7 @@ class Shard:
         """The newest published version wanted; nothing yet where it is to come; None where it is gone."""
         if (found := self._published.find(want)) is not None:
             self._waiting.pop(sender, None)
-            if not self.rules.consistency.is_synchronous:
-                self._sent_at[sender] = self._updates
+            self._lag.weights_sent(sender, self._updates)
             return [Send(sender, Weights(found[0], (found[1],)))]
         if want.high is not None and want.high <= self.version:
             return None

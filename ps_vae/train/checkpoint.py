@@ -24,12 +24,13 @@ import safetensors
 from safetensors.numpy import save
 
 from ps_vae.errors import CheckpointError
-from ps_vae.ps.shard import ShardState
+from ps_vae.ps.state import ShardState
 from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["Checkpoint", "Damaged", "list_checkpoints", "newest", "read", "write"]
 
+_ABOUT = "ps_vae"
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
@@ -73,7 +74,9 @@ def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint, *, keep
     temporary = path.with_suffix(".partial")
     try:
         with temporary.open("wb") as file:
-            file.write(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata))
+            # One entry: safetensors writes several in any order, and the same run is to make the same file.
+            about = {_ABOUT: json.dumps(metadata, sort_keys=True)}
+            file.write(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, about))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -110,11 +113,11 @@ def read(path: Path, layout: ParameterLayout) -> Checkpoint:
     """Read and verify one file. Raises CheckpointError, which names the file and what is wrong."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise _DamageError(f"{path}: cannot be read ({error})") from None
-    if metadata.get("sha256") != _digest(tensors, metadata):
+    if not isinstance(metadata, dict) or metadata.get("sha256") != _digest(tensors, metadata):
         raise _DamageError(f"{path}: its contents do not match its digest; the file is damaged")
     _check_model(path, layout, tensors, metadata)
     names: list[str] = json.loads(metadata["optimizer"])

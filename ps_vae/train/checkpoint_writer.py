@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ps_vae.ps.messages import Snapshot
-from ps_vae.ps.shard import ShardState
+from ps_vae.ps.state import ShardState
 from ps_vae.train.checkpoint import Checkpoint, write
 from ps_vae.vae.layout import ParameterLayout
 

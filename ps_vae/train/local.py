@@ -3,12 +3,15 @@
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ps_vae.errors import PsVaeError, RefusedError, Unreachable, UsageError
+from ps_vae.ps.addresses import connectable
 from ps_vae.ps.observer import Observer
+from ps_vae.ps.sockets import check_address
 from ps_vae.train.plan import DEFAULTS, Wishes
 from ps_vae.train.processes import spawn, stop_all
 from ps_vae.train.run_folder import RunFolder, free_name
@@ -17,14 +20,16 @@ from ps_vae.train.server import ServerOptions
 __all__ = ["LocalCluster", "flags"]
 
 _ASK_SECONDS = 0.5
-_LAST_SECONDS = 10.0
+# For all members together: of a run that was stopped early some never met the server.
+_LAST_SECONDS = 3.0
 _LOG_LINES = 5
 
 
 class LocalCluster:
     """A context manager: the processes run between `with` and its end, which leaves none behind.
 
-    options.listen  an address, or "" for a socket in a private folder
+    options.listen  an address with a port, or "" for a socket in a private folder
+    address         where clients reach the server
 
     Raises UsageError or PsVaeError, from `poll`, with the server's own words where it cannot start.
     """
@@ -34,9 +39,13 @@ class LocalCluster:
             raise UsageError(f"--workers {workers}: a run needs at least one")
         if options.resume and options.run_dir is None:
             raise UsageError("--resume needs --run-dir, the folder of the run to continue")
+        if options.listen:
+            # Before any process runs: what a server can listen on need not be what clients can connect to.
+            check_address(connectable(options.listen))
         self.run_dir = options.run_dir or free_name(Path("runs"), wishes.data or DEFAULTS.data or "run")
         self._private = Path(tempfile.mkdtemp(prefix="ps-vae-"))
-        self.address = options.listen or f"ipc://{self._private}/server"
+        self._listen = options.listen or f"ipc://{self._private}/server"
+        self.address = connectable(self._listen)
         self._wishes, self._options, self._workers, self._say = wishes, options, workers, say
         self._stops = 0
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -45,7 +54,7 @@ class LocalCluster:
     def __enter__(self) -> "LocalCluster":
         options = self._options
         server = [
-            *("server", "--listen", self.address, "--run-dir", str(self.run_dir)),
+            *("server", "--listen", self._listen, "--run-dir", str(self.run_dir)),
             *(
                 "--shards",
                 str(options.shards),
@@ -121,9 +130,10 @@ class LocalCluster:
         return told[-1] if told else " / ".join(lines[-_LOG_LINES:]) or f"the {name} said nothing"
 
     def _wait_for_members(self) -> None:
+        deadline = time.monotonic() + _LAST_SECONDS
         for child in self._children.values():
             try:
-                child.wait(_LAST_SECONDS)
+                child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self._say(f"process {child.pid} does not end by itself; it is stopped")
 

@@ -1,5 +1,6 @@
 """Other processes of ps_vae: how they are started, watched and stopped."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from types import FrameType
 
 __all__ = ["StopSignal", "prepare_environment", "random_id", "spawn", "stop_all"]
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 8.0
 
 
@@ -21,9 +23,10 @@ class StopSignal:
         self.count = 0
 
     def listen(self) -> "StopSignal":
-        """Take over both signals of this process."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Take over both signals of this process, also one that has come since `spawn` started it."""
+        for number in _SIGNALS:
             signal.signal(number, self._receive)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return self
 
     def __call__(self) -> bool:
@@ -41,6 +44,8 @@ def random_id() -> bytes:
 def spawn(arguments: Sequence[str], *, log: Path | None = None) -> subprocess.Popen[bytes]:
     """Start `ps-vae ARGUMENTS` in a session of its own, so that a Ctrl-C in the terminal reaches only us.
 
+    SIGINT and SIGTERM wait until it listens: they would kill it while it still imports.
+
     log  file that takes its output; without one it goes where ours goes
     """
     command = [sys.executable, "-m", "ps_vae", *arguments]
@@ -50,9 +55,11 @@ def spawn(arguments: Sequence[str], *, log: Path | None = None) -> subprocess.Po
     environment["PYTHONPATH"] = os.pathsep.join(
         [p for p in sys.path if p == package] + [environment.get("PYTHONPATH", "")]
     )
-    if log is None:
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-    with log.open("ab") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(log.open("ab")) if log is not None else None
+        # A child inherits what is blocked here.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
         return subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )

@@ -17,11 +17,12 @@ from ps_vae.ps.outbox import Event, Member, Refused, RunEnded, SnapshotTaken, St
 from ps_vae.ps.partition import partition
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.server import Endpoint, Server
-from ps_vae.ps.shard import Shard, ShardState
+from ps_vae.ps.shard import Shard
+from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
-from ps_vae.train.gradient import is_finite
+from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.plan import Wishes, check_examples, plan, resumed
 from ps_vae.train.processes import StopSignal, random_id, spawn, stop_all
 from ps_vae.train.reports import Reports
@@ -105,7 +106,12 @@ class _Run:
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
         rules = RunRules(
-            random_id(), config.microbatches, config.steps, parse_consistency(config.consistency), config.milestone
+            run=random_id(),
+            microbatches=config.microbatches,
+            steps=config.steps,
+            consistency=parse_consistency(config.consistency),
+            milestone=config.milestone,
+            metrics=len(METRICS),
         )
         self._coordinator = Coordinator(
             rules, slices, same_host(endpoint.address), config.pack(), state, self._figures, options.reproducible

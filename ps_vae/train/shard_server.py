@@ -10,9 +10,10 @@ from ps_vae.ps.messages import Admit
 from ps_vae.ps.outbox import Event, Refused, RunEnded
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.server import Endpoint, Server, join
-from ps_vae.ps.shard import Shard, ShardState
+from ps_vae.ps.shard import Shard
+from ps_vae.ps.state import ShardState
 from ps_vae.train.config import RunConfig
-from ps_vae.train.gradient import is_finite
+from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.processes import StopSignal
 from ps_vae.train.update import look_ahead_rule, update_rule
 
@@ -76,7 +77,9 @@ def _shard(admit: Admit) -> Shard:
         raise PeerError(
             "bad-size", f"the coordinator sent {[array.size for array in admit.payload]} numbers for {size}"
         )
-    rules = RunRules(admit.run, admit.microbatches, admit.steps, Consistency(admit.bound), admit.milestone)
+    rules = RunRules(
+        admit.run, admit.microbatches, admit.steps, Consistency(admit.bound), admit.milestone, len(METRICS)
+    )
     weights, *arrays = (array.copy() for array in admit.payload)
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
     return Shard(admit.shard, rules, state, update_rule(config), Buffers(size), is_finite, look_ahead_rule(config))

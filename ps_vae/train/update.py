@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from ps_vae.jit import exact_kernel
 from ps_vae.optim.table import optimizer
-from ps_vae.ps.shard import LookAhead, Moment, ShardState, Update
+from ps_vae.ps.state import ShardState
+from ps_vae.ps.update import LookAhead, Moment, Update
 from ps_vae.train.config import RunConfig
 
 __all__ = ["fresh_state", "look_ahead_rule", "update_rule"]

@@ -27,7 +27,9 @@ def test_a_fair_share_ends_soonest(left, speed, others):
 
 
 def backlog(consistency="bsp", *, microbatches=8, steps=1000, milestone=100, lowest=0):
-    return Backlog(RunRules(b"r" * 16, microbatches, steps, parse_consistency(consistency), milestone), lowest)
+    return Backlog(
+        RunRules(b"r" * 16, microbatches, steps, parse_consistency(consistency), milestone, metrics=2), lowest
+    )
 
 
 def client(name, pace=None):

@@ -40,7 +40,7 @@ SERVER = b"server-1".ljust(16)
 
 
 def new_coordinator(*, shards=1, steps=10, milestone=5, consistency="bsp", reproducible=False, version=0):
-    rules = RunRules(RUN, 2, steps, parse_consistency(consistency), milestone)
+    rules = RunRules(RUN, 2, steps, parse_consistency(consistency), milestone, metrics=2)
     initial = ShardState(version, np.arange(32, dtype=np.float32), {"m": np.ones(32, np.float32)})
     return Coordinator(rules, partition(32, shards), "tcp://*:1", b"{}", initial, reproducible=reproducible)
 
@@ -136,6 +136,7 @@ def plain(value, seen=()):
         (Snapshot(RUN, 7, 5, (), (), ()), "bad-shard"),
         (Snapshot(RUN, 0, 5, (), (), ()), "bad-size"),
         (Snapshot(RUN, 0, 5, (), ("m",), (np.zeros(16, np.float32), np.zeros(15, np.float32))), "bad-size"),
+        (Snapshot(RUN, 0, 5, (), ("x",), (np.zeros(16, np.float32), np.zeros(16, np.float32))), "bad-size"),
         (Push(RUN, 0, 0, 2, 0, (), None, ()), "unknown-message"),
         (Stop(False, ""), "unknown-message"),
     ],

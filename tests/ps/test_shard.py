@@ -25,7 +25,7 @@ def add_up(weights, gradient, state, version, out):
 
 
 def shard(consistency="bsp", *, microbatches=2, steps=50, milestone=10, version=0, look_ahead=None):
-    rules = RunRules(RUN, microbatches, steps, parse_consistency(consistency), milestone)
+    rules = RunRules(RUN, microbatches, steps, parse_consistency(consistency), milestone, metrics=1)
     state = ShardState(version, np.zeros(SIZE, np.float32), {"count": np.zeros(SIZE, np.float32)})
     return Shard(1, rules, state, add_up, Buffers(SIZE), look_ahead=look_ahead)
 
@@ -122,7 +122,7 @@ def test_a_push_with_another_number_of_metrics_does_not_stop_the_step():
     machine = shard()
     machine.handle("a", push(0, 0, 1, metrics=(1.0,)), 0.0)
 
-    with pytest.raises(PeerError, match="2 metrics, the first one of this run had 1"):
+    with pytest.raises(PeerError, match="2 metrics, this run has 1"):
         machine.handle("b", push(0, 1, 2, metrics=(1.0, 2.0)), 0.0)
 
     assert machine.handle("c", push(0, 1, 2), 0.0)[0] == StepApplied(0, 1, 0, (2.0,))

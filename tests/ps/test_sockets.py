@@ -42,7 +42,7 @@ class FirstServer:
     def __init__(self, listen, *, shards=1, steps=20, consistency="bsp", microbatches=4, frame_limit=1 << 20):
         self.endpoint = Endpoint(listen, frame_limit)
         self.address = self.endpoint.address
-        rules = RunRules(RUN, microbatches, steps, parse_consistency(consistency), 10)
+        rules = RunRules(RUN, microbatches, steps, parse_consistency(consistency), 10, metrics=1)
         slices = partition(SIZE, shards)
         initial = ShardState(0, np.zeros(SIZE, np.float32), {})
         self.coordinator = Coordinator(rules, slices, self.address, b"{}", initial)
@@ -202,7 +202,9 @@ def test_a_second_server_joins_and_holds_its_part(listen, tmp_path):
         first = worker(server.address)
         endpoint = Endpoint(listen.replace("/s", "/t") if listen.startswith("ipc") else listen, 1 << 20)
         link, admit = join(server.address, endpoint.address, timeout=PATIENCE, should_stop=lambda: False)
-        rules = RunRules(admit.run, admit.microbatches, admit.steps, Consistency(admit.bound), admit.milestone)
+        rules = RunRules(
+            admit.run, admit.microbatches, admit.steps, Consistency(admit.bound), admit.milestone, metrics=1
+        )
         state = ShardState(admit.version, admit.payload[0].copy(), {})
         shard = Shard(admit.shard, rules, state, add_up, Buffers(admit.stop - admit.start))
         second = Server(endpoint, shard, link=link, notify=lambda event: None)

@@ -98,7 +98,9 @@ class World:
         self.network = network or Network()
         self.now = 0.0
         self.gradient = gradient
-        self.rules = RunRules(b"run-of-the-tests", microbatches, steps, parse_consistency(consistency), milestone)
+        self.rules = RunRules(
+            b"run-of-the-tests", microbatches, steps, parse_consistency(consistency), milestone, metrics=2
+        )
         self.seconds = seconds
         self.size = size
         self.checked = checked

@@ -8,7 +8,7 @@ from small_run import small_config
 
 from ps_vae.ps.messages import Snapshot
 from ps_vae.ps.partition import partition
-from ps_vae.ps.shard import ShardState
+from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint_writer
 from ps_vae.train.checkpoint import Checkpoint, list_checkpoints, read, write
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble

@@ -14,7 +14,7 @@ from small_run import small_config
 
 from ps_vae.errors import CheckpointError
 from ps_vae.optim.table import OPTIMIZERS
-from ps_vae.ps.shard import ShardState
+from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
 from ps_vae.train.checkpoint import Checkpoint, Damaged, list_checkpoints, newest, read, write
 from ps_vae.vae.layout import ParameterLayout

@@ -8,7 +8,7 @@ from simulation.world import Network, World
 from small_run import Floats, small_config, small_data, small_weights
 
 from ps_vae.ps.blocks import Block
-from ps_vae.ps.shard import Moment
+from ps_vae.ps.update import Moment
 from ps_vae.train.config import RunConfig
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.update import fresh_state, update_rule

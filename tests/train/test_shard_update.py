@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_run import small_config
 
-from ps_vae.ps.shard import Moment
+from ps_vae.ps.update import Moment
 from ps_vae.train.update import fresh_state, look_ahead_rule, update_rule
 
 START = Moment(version=0, updates=0)

@@ -163,6 +163,13 @@ def test_what_is_spawned_is_this_ps_vae_in_a_session_of_its_own_with_its_output_
     assert "no-such-command" in log.read_text()
 
 
+def test_a_child_that_is_told_to_stop_before_it_listens_stops_cleanly(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    worker = spawn(["worker", "--server", f"ipc://{tmp_path}/nobody", "--processes", "1"], log=log)
+    worker.terminate()
+    assert worker.wait(60) == 0, log.read_text()
+
+
 def test_children_get_one_blas_thread_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     for said, expected in ((None, "1"), ("3", "3")):
         monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")

@@ -8,7 +8,7 @@ from small_run import small_config, small_data, small_weights
 
 from ps_vae.data import load
 from ps_vae.errors import CheckpointError, DataError, UsageError
-from ps_vae.ps.shard import ShardState
+from ps_vae.ps.state import ShardState
 from ps_vae.train.checkpoint import Checkpoint, write
 from ps_vae.train.examples import fixed_rows
 from ps_vae.train.plan import Wishes, plan
