@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ps_vae.errors import PeerError
+from ps_vae.errors import PeerError, Unreachable
 from ps_vae.ps.addresses import SAME_HOST, reachable_from, same_host, sibling
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import Consistency
@@ -49,11 +49,24 @@ def serve_shard(
         link, admit = join(coordinator, address, timeout=connect_timeout, should_stop=should_stop)
         say(f"joined run {admit.run.hex()} as shard {admit.shard + 1}: parameters {admit.start:,} to {admit.stop:,}")
         server = Server(endpoint, _shard(admit), link=link, notify=_watcher(say), patience=connect_timeout)
-    except BaseException:
+    except BaseException as error:
         endpoint.close()
+        if isinstance(error, Unreachable) and should_stop():
+            return False, str(error)
         raise
+    obeyed = 0
+
+    def obey() -> None:
+        nonlocal obeyed
+        if should_stop.count > obeyed:
+            obeyed = should_stop.count
+            if obeyed == 1:
+                say("a shard ends with its run: stop the first server (once more: stop at once, and the run fails)")
+            else:
+                server.dispatch([_GIVEN_UP])
+
     try:
-        ended = server.run(lambda: server.dispatch([_GIVEN_UP]) if should_stop.count > 1 else None)
+        ended = server.run(obey)
     finally:
         server.close()
     return ended.failed, ended.reason

@@ -413,13 +413,13 @@ def test_a_snapshot_is_taken_once_and_asked_for_again_where_a_part_is_missing():
     machine = started(shards=2)
     work_for(machine, "w")
     apply(machine, 10)
-    part = Snapshot(RUN, 0, 10, (), (), (np.zeros(16, np.float32),))
+    part = Snapshot(RUN, 0, 10, (), ("m",), (np.zeros(16, np.float32),) * 2)
     assert machine.handle("s", part, 0.0) == []
     machine.tick(0.5)
 
     asked = machine.tick(2.0)
     assert [output.message for output in asked if output.to == ShardAddress(1)] == [TakeSnapshot(10)]
-    taken = machine.handle("s", Snapshot(RUN, 1, 10, (), (), (np.zeros(16, np.float32),)), 0.0)
+    taken = machine.handle("s", Snapshot(RUN, 1, 10, (), ("m",), (np.zeros(16, np.float32),) * 2), 0.0)
     assert [type(output) for output in taken] == [SnapshotTaken]
     assert machine.handle("s", part, 0.0) == []
 
@@ -427,7 +427,7 @@ def test_a_snapshot_is_taken_once_and_asked_for_again_where_a_part_is_missing():
 def test_unfinished_snapshots_do_not_pile_up():
     machine = started(shards=2, steps=100, milestone=1)
     for version in range(1, 50):
-        machine.handle("s", Snapshot(RUN, 0, version, (), (), (np.zeros(16, np.float32),)), 0.0)
+        machine.handle("s", Snapshot(RUN, 0, version, (), ("m",), (np.zeros(16, np.float32),) * 2), 0.0)
 
     assert len(machine._ending._parts) <= 5
 

@@ -15,6 +15,8 @@ from ps_vae.train.arithmetic import fingerprint
 from ps_vae.train.evaluator import _Program as EvaluatorProgram
 from ps_vae.train.member import configuration, own_name, same_data
 from ps_vae.train.plan import Wishes, plan
+from ps_vae.train.processes import StopSignal
+from ps_vae.train.shard_server import serve_shard
 
 # As a worker has it: BLAS is told its threads and kernels before it is loaded.
 ASK = "from ps_vae.train.arithmetic import fingerprint, use_one_thread; use_one_thread(); print(fingerprint())"
@@ -81,3 +83,18 @@ def test_two_processes_of_one_host_have_the_same_arithmetic(monkeypatch: pytest.
 def test_a_fingerprint_fits_into_a_hello() -> None:
     assert len(fingerprint()) <= 256
     assert fingerprint() == fingerprint()
+
+
+def test_a_shard_that_is_told_to_stop_before_it_is_admitted_has_not_failed(tmp_path: Path) -> None:
+    should_stop = StopSignal()
+    should_stop.count = 1
+    failed, reason = serve_shard(
+        f"ipc://{tmp_path}/nobody",
+        listen=f"ipc://{tmp_path}/shard",
+        advertise=None,
+        connect_timeout=60.0,
+        say=lambda text: None,
+        should_stop=should_stop,
+    )
+    assert not failed
+    assert "stopped" in reason
