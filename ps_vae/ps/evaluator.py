@@ -30,7 +30,6 @@ class Evaluator:
 
     def __init__(self, session: bytes, name: str) -> None:
         self.state = "greeting"
-        self.waits_because = ""
         self._hello = Hello(PROTOCOL, session, "evaluator", name, "")
         self._session = session
         self._welcome: Welcome | None = None
@@ -120,7 +119,6 @@ class Evaluator:
 
     def _refused(self, error: Error, now: float) -> list[Action]:
         if error.code == "starting":
-            self.waits_because = error.text
             return []
         if error.code in ("unknown-session", "wrong-run"):
             return self.start(now) if self.state != "greeting" else []

@@ -4,9 +4,11 @@ from ps_vae.ps.outbox import Sender
 
 __all__ = ["Lag"]
 
-# How fast the mean follows, and how many times the usual lag a gradient may have and still count in full.
+# How fast the mean follows; how many times the usual lag a gradient may have and still count in full; and what the mean
+# is told at most beyond that: one worker that was held up for a second does not make the others any later.
 _NEWEST = 0.02
 _TOLERANCE = 2.0
+_SURPRISE = 2.0
 
 
 class Lag:
@@ -26,7 +28,7 @@ class Lag:
     def trust_in_push(self, sender: Sender, updates: int) -> float:
         """1, or less for a gradient that far more updates have overtaken than usual."""
         lag = updates - self._sent_at.get(sender, updates)
-        self.mean += _NEWEST * (lag - self.mean)
+        self.mean += _NEWEST * (min(lag, _TOLERANCE * self.mean + _SURPRISE) - self.mean)
         return min(1.0, (1.0 + _TOLERANCE * self.mean) / (1.0 + lag))
 
     def forget(self, sender: Sender) -> None:

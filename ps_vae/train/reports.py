@@ -15,6 +15,8 @@ class Reports:
 
     A line covers the steps since the line before; sums are in the order of application, in float64, so under bsp
     the lines are the same whoever computed the steps.
+
+    unwritten  why the newest line could not be written, if so
     """
 
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
@@ -28,6 +30,7 @@ class Reports:
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
         self._line_at = time.monotonic()
+        self.unwritten = ""
 
     def step(self, event: StepApplied) -> None:
         """Count a step; write a line where one is due."""
@@ -48,8 +51,8 @@ class Reports:
 
     def told(self, event: Told) -> None:
         """An evaluator's figures."""
-        self.validation = {"version": event.version, **dict(event.values)}
-        self._folder.append_metrics({"kind": "validation", "version": event.version, **dict(event.values)})
+        self.validation = {**dict(event.values), "version": event.version}
+        self._append({**dict(event.values), "kind": "validation", "version": event.version})
 
     def flush(self) -> None:
         """Write what has been counted since the last line."""
@@ -82,5 +85,13 @@ class Reports:
         }
         seconds = max(1e-9, now - self._line_at)
         pace = {"time": round(time.time(), 3), "examples_per_second": round(examples / seconds, 1)}
-        self._folder.append_metrics({"kind": "training", **self.latest, **pace})
+        self._append({"kind": "training", **self.latest, **pace})
         self._steps, self._sums, self._staleness, self._line_at = 0, [0.0, 0.0], 0, now
+
+    def _append(self, line: dict[str, Any]) -> None:
+        """A line that the disk refuses is lost; the run is not."""
+        try:
+            self._folder.append_metrics(line)
+            self.unwritten = ""
+        except OSError as error:
+            self.unwritten = f"{self._folder.path}/metrics.jsonl could not be written: {error.strerror}"

@@ -103,6 +103,7 @@ class _Run:
         self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep)
         self._said_at = time.monotonic()
         self._failure = ""
+        self._unwritten = ""
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
         rules = RunRules(
@@ -144,10 +145,16 @@ class _Run:
             stop_all(self._others)
         self._reports.flush()
         result = self._result(ended)
-        self._folder.write_result(result)
+        try:
+            self._folder.write_result(result)
+        except OSError as error:
+            self._say(f"WARNING: {self._folder.path}/result.json could not be written: {error.strerror}")
         return result
 
     def _tick(self) -> None:
+        if self._reports.unwritten != self._unwritten:
+            self._unwritten = self._reports.unwritten
+            self._say(f"WARNING: {self._unwritten or 'metrics.jsonl is written again'}; training goes on")
         for written in self._writer.finished():
             if written.error is not None:
                 self._failure = f"checkpoint of version {written.version} could not be written: {written.error}"
@@ -263,11 +270,14 @@ def _starting_point(
     if resume:
         damaged: list[checkpoint.Damaged] = []
         found = checkpoint.newest(folder.checkpoints, layout, damaged)
+        if found is None and damaged:
+            raise CheckpointError(f"{damaged[0].why}, and so are all {len(damaged)}; start another --run-dir")
         for file in damaged:
             say(f"WARNING: {file.why}; the checkpoint before it is used")
         if found is not None:
             if found.version >= config.steps:
-                raise UsageError(f"{folder.path} has its {config.steps} steps; give more --steps or --epochs to go on")
+                have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
+                raise UsageError(f"{have}; give more --steps or --epochs to go on")
             return found.state, f"continued from version {found.version:,}"
     means = pixel_means(data.train) if config.bias_from_data else None
     weights = initial_weights(layout, config.seed, means)

@@ -1,16 +1,19 @@
 """The update rule that a shard is given: an optimizer, a schedule and the batch size, bound together.
 
-Where a step is applied block by block, a block of the share f of a step is applied as an update of its own: with the
-mean gradient over the block's rows, and f times the rate, so that a step moves the weights as far as it would in one
-piece (the linear scaling of Goyal et al. 2017).
+Where a step is applied block by block, a block of the share f of a step is an update of its own, with the mean gradient
+over its rows and a smaller rate, so that the updates of a step move the weights as far as one update would: f times the
+rate for descent with or without momentum (Goyal et al. 2017), sqrt(f) times for the adaptive rules, which divide by the
+root of a second moment that grows with the noise of a smaller batch (Malladi et al. 2022).
 
-Its gradient was computed before the k updates that others made meanwhile. Adam and the momentum methods bear that
+A block's gradient was computed before the k updates that others made meanwhile. Adam and the momentum methods bear that
 badly: their rate is near the edge of stability, which a delay lowers. So workers get, instead of the weights w, where
 these are expected to be by then, w + k (w - w_before), w_before the weights before the last update (after the weight
-prediction of Chen et al. 2018, arXiv:1809.02839, with the last update in place of the velocity). Measured on MNIST,
-784-400-20-400-784, 7 epochs at equal examples, a delay of two thirds of a step: test ELBO -109.05 without it, -107.93
-with it, -107.07 without a delay. A gradient much staler than usual, of a worker that was held up, counts for less
-(Zhang et al. 2016, staleness-aware descent): its mean is multiplied by the shard's trust.
+prediction of Chen et al. 2018, arXiv:1809.02839, with the last update in place of the velocity). A gradient much staler
+than usual, of a worker that was held up, counts for less (Zhang et al. 2016, staleness-aware descent): its mean is
+multiplied by the shard's trust.
+
+Test ELBO on MNIST, 784-400-20-400-784, Adam 1e-3, 7 epochs of batches of 128, without a delay: -107.07. As thirds of
+steps with a delay of two: -109.05 at a third of the rate; -107.93 ahead; -107.29 ahead at the root of a third.
 """
 
 import numpy as np
@@ -28,18 +31,20 @@ Vector = npt.NDArray[np.float32]
 
 # Their updates change direction slowly, so that the last one tells of the next ones.
 _STEADY = ("momentum", "nesterov", "adam")
+_ADAPTIVE = ("adam", "adagrad", "rmsprop")
 
 
 def update_rule(config: RunConfig) -> Update:
     """One update from a sum over examples: divide by their number, apply the optimizer at the version's rate."""
     rule, rates = optimizer(config.optimizer), config.rates()
+    power = 0.5 if config.optimizer in _ADAPTIVE else 1.0
 
     def update(weights: Vector, gradient: Vector, state: dict[str, Vector], moment: Moment, out: Vector) -> None:
         # The kernel is compiled for arrays that may be written; what came from the wire may not.
         gradient = gradient if gradient.flags.writeable else gradient.copy()
         weights = weights if weights.flags.writeable else weights.copy()
         scale = moment.trust / (config.batch_size * moment.share)
-        rate = rates.rate_at(moment.version) * moment.share
+        rate = rates.rate_at(moment.version) * moment.share**power
         rule.update(weights, gradient, scale, state, rate, moment.updates, out)
 
     return update

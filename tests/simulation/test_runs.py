@@ -176,7 +176,9 @@ def test_ten_thousand_steps_hold_no_more_buffers_than_ten():
         shard, half = world.shards[0], np.ones(16, np.float32)
         for step in range(steps):
             for start in (0, 1):
-                shard.handle("w", Push(world.rules.run, step, start, start + 1, step, (1.0, 2.0), None, (half,)), world.now)
+                shard.handle(
+                    "w", Push(world.rules.run, step, start, start + 1, step, (1.0, 2.0), None, (half,)), world.now
+                )
         assert shard.version == steps
         made.append(shard.buffers.made)
     assert made[1] <= made[0] + 2

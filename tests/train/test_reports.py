@@ -1,9 +1,11 @@
 """Every step is in exactly one line of metrics.jsonl."""
 
+import errno
 import math
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -134,3 +136,23 @@ def test_speed_is_counted_from_the_first_step_to_the_last(tmp_path: Path, monkey
     first, second = folder.metrics()
     assert (first["time"], second["time"]) == (1e9 + 162.0, 1e9 + 168.0)
     assert second["examples_per_second"] == 3 * BATCH / 6.0
+
+
+def test_a_line_that_the_disk_refuses_is_told_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    config = small_config(steps=4, report_every=1, checkpoint_every=4)
+    folder.create(config)
+    reports = Reports(config, folder)
+
+    def refuse(folder: RunFolder, line: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(RunFolder, "append_metrics", refuse)
+        reports.step(StepApplied(0, 1, 0, (-1.0, 0.5)))
+        assert "metrics.jsonl could not be written: No space left on device" in reports.unwritten
+    reports.step(StepApplied(1, 2, 0, (-1.0, 0.5)))
+    assert reports.unwritten == ""
+    assert [line["version"] for line in folder.metrics()] == [2]

@@ -86,3 +86,15 @@ def test_looking_ahead_goes_straight_on() -> None:
     look_ahead(before, weights, 2.0, out)
     np.testing.assert_allclose(out, 3 * weights - 2 * before, rtol=0, atol=1e-5)
     assert look_ahead_rule(small_config(optimizer="sgd")) is None
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [("sgd", 0.25), ("momentum", 0.25), ("adam", 0.5), ("rmsprop", 0.5)])
+def test_a_quarter_of_a_step_is_taken_at_the_rate_that_its_rule_scales_to(optimizer: str, factor: float) -> None:
+    """One update from rest on the same mean gradient: its length is that of the whole step times the rate's factor."""
+    config = small_config(optimizer=optimizer, learning_rate=0.5, batch_size=32, microbatch=8)
+    weights, mean = np.random.default_rng(6).standard_normal((2, 40)).astype(np.float32)
+    whole, quarter = np.empty_like(weights), np.empty_like(weights)
+    for out, rows, share in ((whole, 32, 1.0), (quarter, 8, 0.25)):
+        state = fresh_state(config, weights).optimizer
+        update_rule(config)(weights, rows * mean, state, Moment(0, 0, share), out)
+    np.testing.assert_allclose(quarter - weights, factor * (whole - weights), rtol=0, atol=2e-6)
