@@ -7,7 +7,7 @@ __all__ = ["Lag"]
 # How fast the mean follows; how many times the usual lag a gradient may have and still count in full; and what the mean
 # is told at most beyond that: one worker that was held up for a second does not make the others any later.
 _NEWEST = 0.02
-_TOLERANCE = 2.0
+_TOLERANCE = 1.0
 _SURPRISE = 2.0
 
 
