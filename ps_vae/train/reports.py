@@ -1,6 +1,8 @@
 """What a server knows about its run: sums over steps become lines of metrics.jsonl and figures for `status`."""
 
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ps_vae.ps.outbox import StepApplied, Told
@@ -55,9 +57,18 @@ class Reports:
         self._append({**dict(event.values), "kind": "validation", "version": event.version})
 
     def flush(self) -> None:
-        """Write what has been counted since the last line."""
+        """The run ends, perhaps between two lines: write what has been counted, for a resumed run to go on with."""
         if self._steps and self._last is not None:
-            self._write(self._last[1], time.monotonic())
+            unfinished = {"steps": self._steps, "sums": self._sums}
+            self._write(self._last[1], time.monotonic(), kind="unfinished", more=unfinished)
+
+    def resume(self, version: int) -> None:
+        """Go on from `version`: later lines are taken again, and an unfinished one is finished."""
+        lines = [line for line in self._folder.metrics() if line["version"] <= version]
+        for line in lines:
+            if line["kind"] == "unfinished" and line["version"] == version:
+                self._steps, self._sums, self._staleness = line["steps"], list(line["sums"]), line["staleness"]
+        self._folder.rewrite_metrics([line for line in lines if line["kind"] != "unfinished"])
 
     def speed(self) -> tuple[float, int, float]:
         """Seconds and examples from the first to the last step of this process, and their ratio.
@@ -70,7 +81,9 @@ class Reports:
         examples = (self._last[1] - self._first[1]) * self._config.batch_size
         return seconds, examples, examples / seconds
 
-    def _write(self, version: int, now: float) -> None:
+    def _write(
+        self, version: int, now: float, kind: str = "training", more: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         examples = self._steps * self._config.batch_size
         log_likelihood, kl = (total / examples for total in self._sums)
         step = version - 1
@@ -85,7 +98,7 @@ class Reports:
         }
         seconds = max(1e-9, now - self._line_at)
         pace = {"time": round(time.time(), 3), "examples_per_second": round(examples / seconds, 1)}
-        self._append({"kind": "training", **self.latest, **pace})
+        self._append({"kind": kind, **self.latest, **pace, **more})
         self._steps, self._sums, self._staleness, self._line_at = 0, [0.0, 0.0], 0, now
 
     def _append(self, line: dict[str, Any]) -> None:

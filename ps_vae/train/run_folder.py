@@ -85,10 +85,9 @@ class RunFolder:
         lines = path.read_text().splitlines() if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def forget_metrics_after(self, version: int) -> None:
-        """Drop the lines of steps that a resumed run takes again."""
-        kept = [line for line in self.metrics() if line["version"] <= version]
-        self._replace("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+    def rewrite_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Let metrics.jsonl be these lines."""
+        self._replace("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """(Re)write result.json."""

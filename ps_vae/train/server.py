@@ -71,7 +71,6 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
     try:
         if options.resume:
             folder.write_config(config)
-            folder.forget_metrics_after(state.version)
             folder.forget_result()
         else:
             folder.create(config)
@@ -100,6 +99,8 @@ class _Run:
         self._config, self._layout, self._folder = config, layout, folder
         self._say, self._should_stop = say, should_stop
         self._reports = Reports(config, folder)
+        if options.resume:
+            self._reports.resume(state.version)
         self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep)
         self._said_at = time.monotonic()
         self._failure = ""

@@ -156,3 +156,48 @@ def test_a_line_that_the_disk_refuses_is_told_and_the_run_goes_on(
     reports.step(StepApplied(1, 2, 0, (-1.0, 0.5)))
     assert reports.unwritten == ""
     assert [line["version"] for line in folder.metrics()] == [2]
+
+
+TIMES = ("time", "examples_per_second")
+
+
+@pytest.mark.parametrize("stops", [(3,), (4,), (5,), (1, 2, 3), (4, 7), ()])
+def test_a_run_that_was_stopped_and_resumed_has_the_lines_of_one_that_was_not(
+    tmp_path: Path, stops: tuple[int, ...]
+) -> None:
+    config = small_config(steps=10, report_every=4, checkpoint_every=10)
+    folder = RunFolder(tmp_path)
+    start = 0
+    for stop in (*stops, 10):
+        reports = Reports(config, folder)
+        reports.resume(start)
+        for version in range(start + 1, stop + 1):
+            reports.step(event(version, staleness=version % 3))
+        reports.flush()
+        start = stop
+    lines = [{key: line[key] for key in line if key not in TIMES} for line in folder.metrics()]
+
+    (tmp_path / "whole").mkdir()
+    whole = RunFolder(tmp_path / "whole")
+    reports = Reports(config, whole)
+    for version in range(1, 11):
+        reports.step(event(version, staleness=version % 3))
+    assert lines == [{key: line[key] for key in line if key not in TIMES} for line in whole.metrics()]
+
+
+def test_a_resumed_run_forgets_what_it_does_again_and_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for version in (2, 4, 6):
+        folder.append_metrics({"kind": "training", "version": version})
+        folder.append_metrics({"kind": "validation", "version": version})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train')
+    Reports(small_config(), folder).resume(4)
+    folder.append_metrics({"kind": "training", "version": 5})
+    assert [(line["kind"], line["version"]) for line in folder.metrics()] == [
+        ("training", 2),
+        ("validation", 2),
+        ("training", 4),
+        ("validation", 4),
+        ("training", 5),
+    ]

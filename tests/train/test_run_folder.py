@@ -88,24 +88,6 @@ def test_there_are_no_metrics_before_the_first_line(tmp_path: Path) -> None:
     assert RunFolder(tmp_path).metrics() == []
 
 
-def test_a_resumed_run_forgets_what_it_does_again_and_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    for version in (2, 4, 6):
-        folder.append_metrics({"kind": "training", "version": version})
-        folder.append_metrics({"kind": "validation", "version": version})
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "train')
-    folder.forget_metrics_after(4)
-    folder.append_metrics({"kind": "training", "version": 5})
-    assert [(line["kind"], line["version"]) for line in folder.metrics()] == [
-        ("training", 2),
-        ("validation", 2),
-        ("training", 4),
-        ("validation", 4),
-        ("training", 5),
-    ]
-
-
 def test_the_result_is_there_from_the_end_of_the_run_until_it_goes_on(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.result() is None
