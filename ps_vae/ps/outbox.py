@@ -49,8 +49,9 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class StepApplied:
-    """A shard made `version` by applying `step`; metrics are summed over the step's examples.
+    """All of `step` is in a shard's weights; metrics are summed over the step's examples.
 
+    version    how many whole steps are in the weights now, in whatever order they came
     staleness  versions between the weights and the oldest gradient in the step
     """
 

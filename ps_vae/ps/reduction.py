@@ -43,7 +43,6 @@ class StepSum:
 
     def __init__(self, microbatches: int, buffers: Buffers) -> None:
         self.microbatches = microbatches
-        self.oldest: int | None = None
         self._buffers = buffers
         self._nodes: dict[Block, _Node] = {}
 
@@ -56,8 +55,8 @@ class StepSum:
         """Microbatches that have not come."""
         return self.microbatches - sum(len(block) for block in self._nodes)
 
-    def add(self, block: Block, gradient: Array, metrics: Metrics, version: int) -> bool:
-        """Count `block`, computed on weights of `version`; False where all of it had been counted before."""
+    def add(self, block: Block, gradient: Array, metrics: Metrics) -> bool:
+        """Count `block`; False where all of it had been counted before."""
         if self._covers(block):
             return False
         for inner in [node for node in self._nodes if node in block]:
@@ -70,7 +69,6 @@ class StepSum:
             node = self._merge(node, other, node_is_left=block.start < sibling(block, self.microbatches).start)
             block = parent(block, self.microbatches)
         self._nodes[block] = node
-        self.oldest = version if self.oldest is None else min(self.oldest, version)
         return True
 
     def total(self) -> tuple[Array, Metrics]:

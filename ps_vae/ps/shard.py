@@ -174,7 +174,7 @@ class Shard:
     def _count(self, sender: Sender, push: Push, block: Block, now: float) -> list[Output]:
         if self.rules.consistency.is_synchronous:
             total = self._sums.setdefault(push.step, StepSum(self.rules.microbatches, self.buffers))
-            if not total.add(block, push.payload[0], push.metrics, push.version):
+            if not total.add(block, push.payload[0], push.metrics):
                 self.duplicates += 1
             return self._apply_sum(push.step, total, now) if total.is_complete else []
         step = self._arrivals.setdefault(push.step, Arrivals(self.rules.microbatches))
@@ -187,12 +187,11 @@ class Shard:
     def _apply_sum(self, step: int, total: StepSum, now: float) -> list[Output]:
         gradient, self._metrics = total.total()
         out = self._updated(gradient, Moment(self.version, self._updates))
-        staleness = max(0, self.version - (total.oldest or 0))
         del self._sums[step]
         total.close()
         self._mark(step)
         self._published.add(self.version, out, is_pinned=self.rules.is_milestone(self.version))
-        return [StepApplied(step, self.version, staleness, self._metrics), *self._news(now)]
+        return [StepApplied(step, self.version, 0, self._metrics), *self._news(now)]
 
     def _apply_block(self, sender: Sender, push: Push, block: Block, step: Arrivals, now: float) -> list[Output]:
         before, version = self.weights, self.version

@@ -54,7 +54,7 @@ def test_any_order_repetition_and_nesting_gives_the_bits_of_the_recursive_sum(ar
         gradient = gradient.copy()
         gradient.flags.writeable = False
         before = total.missing
-        is_new = total.add(block, gradient, metrics, version=block.start)
+        is_new = total.add(block, gradient, metrics)
         given_in.append((gradient, gradient.copy()))
         counted += before - total.missing
         assert is_new == (before > total.missing)
@@ -78,7 +78,7 @@ def test_all_buffers_come_back_and_none_is_handed_out_twice(arrival):
     total = StepSum(count, buffers)
     for block in blocks:
         gradient, metrics = recursive(values, block.start, block.stop)
-        total.add(block, gradient.copy(), metrics, version=0)
+        total.add(block, gradient.copy(), metrics)
     total.close()
 
     assert buffers.out == set()
@@ -108,23 +108,15 @@ class Watched(Buffers):
 def test_a_block_inside_a_counted_one_is_dropped():
     total = StepSum(4, Buffers(1))
 
-    assert total.add(Block(0, 4), np.ones(1, np.float32), (1.0,), 0)
-    assert not total.add(Block(2, 3), np.full(1, 100, np.float32), (100.0,), 0)
+    assert total.add(Block(0, 4), np.ones(1, np.float32), (1.0,))
+    assert not total.add(Block(2, 3), np.full(1, 100, np.float32), (100.0,))
     assert total.total()[0].tolist() == [1.0]
 
 
 def test_a_block_around_counted_ones_takes_their_place():
     total = StepSum(4, Buffers(1))
-    total.add(Block(0, 1), np.full(1, 100, np.float32), (100.0,), 0)
-    total.add(Block(2, 4), np.full(1, 100, np.float32), (100.0,), 0)
+    total.add(Block(0, 1), np.full(1, 100, np.float32), (100.0,))
+    total.add(Block(2, 4), np.full(1, 100, np.float32), (100.0,))
 
-    assert total.add(root(4), np.full(1, 7, np.float32), (7.0,), 0)
+    assert total.add(root(4), np.full(1, 7, np.float32), (7.0,))
     assert (total.total()[0].tolist(), total.total()[1]) == ([7.0], (7.0,))
-
-
-def test_the_oldest_version_is_that_of_the_oldest_part():
-    total = StepSum(2, Buffers(1))
-    total.add(Block(1, 2), np.ones(1, np.float32), (), 5)
-    total.add(Block(0, 1), np.ones(1, np.float32), (), 3)
-
-    assert total.oldest == 3
