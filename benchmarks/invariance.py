@@ -150,11 +150,11 @@ def one_loop(wishes: Wishes) -> dict[str, bytes]:
     config = plan(wishes, data)
     gradient, update = BlockGradient(config, data.train), update_rule(config)
     state = fresh_state(config, initial_weights(gradient.layout, config.seed, pixel_means(data.train)))
-    gradient.weights[:] = state.weights
+    weights = state.weights.copy()
     lines, sums, since = [], [0.0, 0.0], 0
     for step in range(config.steps):
-        (result,) = gradient(step, [root(config.microbatches)])
-        update(gradient.weights, result.gradient, state.optimizer, Moment(step, step), gradient.weights)
+        (result,) = gradient(weights, step, [root(config.microbatches)])
+        update(weights, (result.gradient,), state.optimizer, Moment(step, step), weights)
         gradient.buffers.give(result.gradient)
         sums, since = [a + b for a, b in zip(sums, result.metrics, strict=True)], since + config.batch_size
         version = step + 1
@@ -173,7 +173,7 @@ def one_loop(wishes: Wishes) -> dict[str, bytes]:
                 }
             )
             sums, since = [0.0, 0.0], 0
-    state = replace(state, version=config.steps, weights=gradient.weights)
+    state = replace(state, version=config.steps, weights=weights)
     return outcome_of(checkpoint.Checkpoint(state, result.metrics), lines)
 
 

@@ -1,6 +1,6 @@
 """`ps-vae evaluator`: measures a run on its validation split while it trains. `train` starts one; the help hides it."""
 
-from ps_vae.cli.options import ConnectTimeout, Debug, Server
+from ps_vae.cli.options import ConnectTimeout, Debug, Server, Transport
 from ps_vae.cli.terminal import say
 from ps_vae.cli.worker import DataHere
 from ps_vae.errors import PsVaeError
@@ -12,6 +12,7 @@ def evaluator(
     data: DataHere = None,
     server: Server = "tcp://127.0.0.1:5555",
     connect_timeout: ConnectTimeout = 60.0,
+    transport: Transport = "auto",
     debug: Debug = False,
 ) -> None:
     """Measure the ELBO of a run's validation split at each checkpoint.
@@ -22,6 +23,8 @@ def evaluator(
     from ps_vae.train.processes import StopSignal
 
     should_stop = StopSignal().listen()
-    outcome = evaluate_run(server, connect_timeout=connect_timeout, data=data, say=say, should_stop=should_stop)
+    outcome = evaluate_run(
+        server, connect_timeout=connect_timeout, data=data, transport=transport, say=say, should_stop=should_stop
+    )
     if outcome.failed:
         raise PsVaeError(outcome.reason)

@@ -26,6 +26,7 @@ __all__ = [
     "Server",
     "Shards",
     "SplitName",
+    "Transport",
     "one_per_core",
     "with_default",
 ]
@@ -133,6 +134,16 @@ Processes = Annotated[
         show_default=False,
         rich_help_panel=CLUSTER,
         help=with_default("How many processes work side by side on this machine.", "one per core"),
+    ),
+]
+Transport = Annotated[
+    str,
+    typer.Option(
+        "--transport",
+        metavar="auto|shm|tcp",
+        rich_help_panel=CLUSTER,
+        help="How tensors travel: shm through memory that processes of one machine share, tcp through the socket, "
+        "auto as each pair of processes can.",
     ),
 ]
 Run = Annotated[

@@ -19,6 +19,7 @@ def print_result(result: dict[str, Any]) -> None:
             ("examples/s", count(result["examples_per_second"])),
             ("pushed", _traffic(result["bytes_pushed"], examples)),
             ("pulled", _traffic(result["bytes_pulled"], examples)),
+            ("of these shared", f"{megabytes(result['bytes_shared'])}, in memory of this machine, not sent"),
             ("training ELBO", f"{nats(result['elbo'])} nats per example"),
             ("validation ELBO", f"{nats(result['validation'].get('elbo'))} nats per example"),
             ("next", _next_command(result)),

@@ -14,6 +14,7 @@ from ps_vae.cli.options import (
     Resume,
     RunDir,
     Shards,
+    Transport,
     with_default,
 )
 from ps_vae.cli.result import print_result
@@ -83,6 +84,7 @@ def server(
     join: Join = None,
     advertise: Advertise = None,
     connect_timeout: ConnectTimeout = 60.0,
+    transport: Transport = "auto",
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
     resume: Resume = False,
@@ -103,7 +105,13 @@ def server(
         from ps_vae.train.shard_server import serve_shard
 
         failed, reason = serve_shard(
-            join, listen=listen, advertise=advertise, connect_timeout=connect_timeout, say=say, should_stop=should_stop
+            join,
+            listen=listen,
+            advertise=advertise,
+            connect_timeout=connect_timeout,
+            transport=transport,
+            say=say,
+            should_stop=should_stop,
         )
         if failed:
             raise PsVaeError(reason)
@@ -114,7 +122,7 @@ def server(
         )
     from ps_vae.train.server import ServerOptions, serve
 
-    options = ServerOptions(listen or _LISTEN, shards, remote_shards, run_dir, resume, reproducible, keep)
+    options = ServerOptions(listen or _LISTEN, shards, remote_shards, run_dir, resume, reproducible, keep, transport)
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:
         print_json(result)

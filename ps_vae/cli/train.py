@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ps_vae.cli import progress
-from ps_vae.cli.options import CLUSTER, OUTPUT, Debug, Json, Keep, Reproducible, Resume, RunDir, Shards, with_default
+from ps_vae.cli.options import (
+    CLUSTER,
+    OUTPUT,
+    Debug,
+    Json,
+    Keep,
+    Reproducible,
+    Resume,
+    RunDir,
+    Shards,
+    Transport,
+    with_default,
+)
 from ps_vae.cli.output import NO_PICTURES, can_draw
 from ps_vae.cli.result import print_result
 from ps_vae.cli.run_options import takes_run_options
@@ -48,6 +60,7 @@ def train(
     workers: Workers = 2,
     shards: Shards = 1,
     listen: Listen = None,
+    transport: Transport = "auto",
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
     resume: Resume = False,
@@ -67,7 +80,13 @@ def train(
     from ps_vae.train.server import ServerOptions
 
     options = ServerOptions(
-        listen=listen or "", shards=shards, run_dir=run_dir, resume=resume, reproducible=reproducible, keep=keep
+        listen=listen or "",
+        shards=shards,
+        run_dir=run_dir,
+        resume=resume,
+        reproducible=reproducible,
+        keep=keep,
+        transport=transport,
     )
     should_stop = StopSignal().listen()
     with LocalCluster(wishes, options, workers, say=say) as cluster:

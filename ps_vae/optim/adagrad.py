@@ -13,15 +13,25 @@ from typing import Any
 import numpy as np
 
 from ps_vae.jit import exact_kernel
-from ps_vae.optim.optimizer import Optimizer
+from ps_vae.optim.optimizer import Optimizer, mean_gradient
 
 __all__ = ["ADAGRAD"]
 
 
 @exact_kernel
-def _adagrad(weights: Any, gradient: Any, scale: Any, out: Any, sum_of_squares: Any, rate: Any, epsilon: Any) -> None:
+def _adagrad(
+    weights: Any,
+    gradient: Any,
+    addend: Any,
+    is_pair: bool,
+    scale: Any,
+    out: Any,
+    sum_of_squares: Any,
+    rate: Any,
+    epsilon: Any,
+) -> None:
     for i in range(out.size):
-        g = gradient[i] * scale
+        g = mean_gradient(gradient, addend, is_pair, scale, i)
         s = sum_of_squares[i] + g * g
         sum_of_squares[i] = s
         out[i] = weights[i] - rate * g / (np.sqrt(s) + epsilon)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ps_vae.jit import exact_kernel
-from ps_vae.optim.optimizer import Optimizer
+from ps_vae.optim.optimizer import Optimizer, mean_gradient
 
 __all__ = ["ADAM"]
 
@@ -25,6 +25,8 @@ __all__ = ["ADAM"]
 def _adam(
     weights: Any,
     gradient: Any,
+    addend: Any,
+    is_pair: bool,
     scale: Any,
     out: Any,
     first_moment: Any,
@@ -38,7 +40,7 @@ def _adam(
     epsilon: Any,
 ) -> None:
     for i in range(out.size):
-        g = gradient[i] * scale
+        g = mean_gradient(gradient, addend, is_pair, scale, i)
         m = beta1 * first_moment[i] + rest1 * g
         v = beta2 * second_moment[i] + rest2 * (g * g)
         first_moment[i] = m

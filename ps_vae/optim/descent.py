@@ -13,29 +13,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from ps_vae.jit import exact_kernel
-from ps_vae.optim.optimizer import Optimizer
+from ps_vae.optim.optimizer import Optimizer, mean_gradient
 
 __all__ = ["MOMENTUM", "NESTEROV", "SGD"]
 
 
 @exact_kernel
-def _sgd(weights: Any, gradient: Any, scale: Any, out: Any, rate: Any) -> None:
+def _sgd(weights: Any, gradient: Any, addend: Any, is_pair: bool, scale: Any, out: Any, rate: Any) -> None:
     for i in range(out.size):
-        out[i] = weights[i] - rate * (gradient[i] * scale)
+        out[i] = weights[i] - rate * mean_gradient(gradient, addend, is_pair, scale, i)
 
 
 @exact_kernel
-def _momentum(weights: Any, gradient: Any, scale: Any, out: Any, velocity: Any, rate: Any, mu: Any) -> None:
+def _momentum(
+    weights: Any, gradient: Any, addend: Any, is_pair: bool, scale: Any, out: Any, velocity: Any, rate: Any, mu: Any
+) -> None:
     for i in range(out.size):
-        u = mu * velocity[i] + gradient[i] * scale
+        u = mu * velocity[i] + mean_gradient(gradient, addend, is_pair, scale, i)
         velocity[i] = u
         out[i] = weights[i] - rate * u
 
 
 @exact_kernel
-def _nesterov(weights: Any, gradient: Any, scale: Any, out: Any, velocity: Any, rate: Any, mu: Any) -> None:
+def _nesterov(
+    weights: Any, gradient: Any, addend: Any, is_pair: bool, scale: Any, out: Any, velocity: Any, rate: Any, mu: Any
+) -> None:
     for i in range(out.size):
-        g = gradient[i] * scale
+        g = mean_gradient(gradient, addend, is_pair, scale, i)
         u = mu * velocity[i] + g
         velocity[i] = u
         out[i] = weights[i] - rate * (g + mu * u)

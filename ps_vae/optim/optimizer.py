@@ -8,13 +8,15 @@ weight, gradient and state are zero, stays zero.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import DataError
+from ps_vae.jit import exact_kernel
 
-__all__ = ["Coefficients", "Optimizer", "State", "Vector"]
+__all__ = ["Coefficients", "Optimizer", "State", "Vector", "mean_gradient"]
 
 Vector = npt.NDArray[np.float32]
 State = Mapping[str, Vector]
@@ -31,7 +33,8 @@ class Optimizer:
     state_names      one float32 vector of the slice's length each, zero at the start
     hyperparameters  name -> value
     coefficients     what is the same for all parameters in a step, in the order of the kernel's last arguments
-    kernel           kernel(weights, gradient, scale, out, *state, *coefficients): the arithmetic
+    kernel           kernel(weights, gradient, addend, is_pair, scale, out, *state, *coefficients): the arithmetic, with
+                     `mean_gradient` of the first few
     """
 
     name: str
@@ -45,12 +48,21 @@ class Optimizer:
         return {name: np.zeros(size, np.float32) for name in self.state_names}
 
     def update(
-        self, weights: Vector, gradient: Vector, scale: float, state: State, rate: float, step: int, out: Vector
+        self,
+        weights: Vector,
+        gradient: Vector,
+        scale: float,
+        state: State,
+        rate: float,
+        step: int,
+        out: Vector,
+        addend: Vector | None = None,
     ) -> None:
         """Write the weights of version `step + 1` to `out`; allocates no array.
 
         weights   (size,) float32, version `step`; read only. May be `out` itself: same bits, but slower
         gradient  (size,) float32, the sum over examples; read only
+        addend    (size,) float32, added to the gradient on the way: the last addition of a sum takes no pass
         scale     1 / examples in the sum
         state     `state_names` -> (size,) float32, overwritten with the state after the step
         rate      learning rate of this step
@@ -62,6 +74,8 @@ class Optimizer:
         _check("out", out, out.size)
         _check("weights", weights, out.size)
         _check("gradient", gradient, out.size)
+        if addend is not None:
+            _check("addend", addend, out.size)
         if len(state) != len(self.state_names) or any(name not in state for name in self.state_names):
             raise DataError(
                 f"the state of {self.name} consists of {list(self.state_names)}, not of {list(state)}; "
@@ -73,11 +87,19 @@ class Optimizer:
         self.kernel(
             weights,
             gradient,
+            gradient if addend is None else addend,
+            addend is not None,
             np.float32(scale),
             out,
             *(state[name] for name in self.state_names),
             *(np.float32(scalar) for scalar in scalars),
         )
+
+
+@exact_kernel
+def mean_gradient(gradient: Any, addend: Any, is_pair: bool, scale: Any, i: int) -> Any:
+    """Element `i` of scale * gradient, or of scale * (gradient + addend), for use inside kernels."""
+    return (gradient[i] + addend[i] if is_pair else gradient[i]) * scale
 
 
 def _check(name: str, vector: Vector, size: int) -> None:

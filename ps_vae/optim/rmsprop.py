@@ -14,17 +14,27 @@ from typing import Any
 import numpy as np
 
 from ps_vae.jit import exact_kernel
-from ps_vae.optim.optimizer import Optimizer
+from ps_vae.optim.optimizer import Optimizer, mean_gradient
 
 __all__ = ["RMSPROP"]
 
 
 @exact_kernel
 def _rmsprop(
-    weights: Any, gradient: Any, scale: Any, out: Any, mean_square: Any, rate: Any, decay: Any, rest: Any, epsilon: Any
+    weights: Any,
+    gradient: Any,
+    addend: Any,
+    is_pair: bool,
+    scale: Any,
+    out: Any,
+    mean_square: Any,
+    rate: Any,
+    decay: Any,
+    rest: Any,
+    epsilon: Any,
 ) -> None:
     for i in range(out.size):
-        g = gradient[i] * scale
+        g = mean_gradient(gradient, addend, is_pair, scale, i)
         v = decay * mean_square[i] + rest * (g * g)
         mean_square[i] = v
         out[i] = weights[i] - rate * g / (np.sqrt(v) + epsilon)

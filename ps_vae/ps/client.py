@@ -17,21 +17,25 @@ from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.links import Links
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.outbox import Send
+from ps_vae.ps.transport import open_segment
 from ps_vae.ps.worker import Worker
 
 __all__ = ["EvaluatorProgram", "Outcome", "WorkerProgram", "evaluate", "work"]
 
 Vector = npt.NDArray[np.float32]
 
+# Gradients of a worker that may be on their way at once; more are sent through the socket.
+_GRADIENTS = 8
+
 
 class WorkerProgram(Protocol):
     """What a worker does between the messages."""
 
-    def join(self, welcome: Welcome) -> tuple[Vector, Buffers]:
-        """Prepare model and data. Returns the weight vector that weights are copied into, and the pool of gradients."""
+    def join(self, welcome: Welcome, gradients: Buffers) -> None:
+        """Prepare model and data. Gradients are to be written into arrays taken from `gradients`."""
 
-    def compute(self, step: int, blocks: Sequence[Block]) -> list[Result]:
-        """The blocks' gradients, in arrays taken from the pool. May raise NumericalError or DataError."""
+    def compute(self, weights: Vector, step: int, blocks: Sequence[Block]) -> list[Result]:
+        """The blocks' gradients at these weights, which are only read. May raise NumericalError or DataError."""
 
     def say(self, text: str) -> None:
         """Something that the operator wants to know."""
@@ -66,14 +70,17 @@ def work(
     fingerprint: str,
     connect_timeout: float,
     should_stop: Callable[[], bool],
+    transport: str = "auto",
 ) -> Outcome:
     """Work for the run at `address` until it ends or `should_stop`.
+
+    transport  how tensors travel: one of TRANSPORTS
 
     Raises Unreachable after `connect_timeout` seconds without a server, RefusedError where it does not want us.
     """
     session = Worker(os.urandom(16), name, fingerprint)
     links = Links(address, program.say, connect_timeout)
-    state = _Work(session, program, links)
+    state = _Work(session, program, links, transport)
     try:
         state.perform(session.start(time.monotonic()))
         while state.outcome is None:
@@ -90,12 +97,14 @@ def work(
 class _Work:
     """Performs what a worker's state machine asks for."""
 
-    def __init__(self, session: Worker, program: WorkerProgram, links: Links) -> None:
+    def __init__(self, session: Worker, program: WorkerProgram, links: Links, transport: str) -> None:
         self.outcome: Outcome | None = None
         self._session = session
         self._program = program
         self._links = links
+        self._transport = transport
         self._weights: Vector = np.zeros(0, np.float32)
+        self._own_weights = self._weights
         self._buffers = Buffers(0)
         self._said = ""
 
@@ -109,35 +118,55 @@ class _Work:
             self._program.say(self._said)
 
     def perform(self, actions: list[Action]) -> None:
+        sends = [action for action in actions if isinstance(action, Send)]
+        if sends:
+            self._links.send(sends)
         for action in actions:
             match action:
-                case Send():
-                    self._links.send(action)
                 case Store():
-                    self._weights[action.start : action.start + action.weights.size] = action.weights
+                    self._store(action)
                 case Compute():
                     self._compute(action)
                 case Joined():
-                    self._links.open_shards([address for address, _, _ in action.welcome.shards])
-                    self._weights, self._buffers = self._program.join(action.welcome)
+                    self._join(action.welcome)
                     self.perform(self._session.prepared(time.monotonic()))
                 case Stopped():
                     self.outcome = Outcome(action.failed, action.reason)
 
+    def _join(self, welcome: Welcome) -> None:
+        size = welcome.shards[-1][2]
+        segment = open_segment(_GRADIENTS, size, self._transport)
+        self._buffers = Buffers(size, segment.slots_first() if segment is not None else None)
+        self._weights = self._own_weights = np.zeros(0, np.float32)
+        self._links.open_shards([address for address, _, _ in welcome.shards])
+        if self._transport != "tcp":
+            self._links.share(segment, insists=self._transport == "shm")
+        self._program.join(welcome, self._buffers)
+
+    def _store(self, store: Store) -> None:
+        """Weights in shared memory are computed on where they lie, if they are all of them."""
+        if store.weights.size == self._buffers.size and store.weights.flags.writeable:
+            self._weights = store.weights
+            return
+        if self._own_weights.size == 0:
+            self._own_weights = np.zeros(self._buffers.size, np.float32)
+        self._weights = self._own_weights
+        self._weights[store.start : store.start + store.weights.size] = store.weights
+
     def _compute(self, work: Compute) -> None:
         started = time.perf_counter_ns()
         try:
-            results = self._program.compute(work.step, work.blocks)
+            results = self._program.compute(self._weights, work.step, work.blocks)
         except (ArithmeticError, DataError) as error:
             self._program.say(str(error))
             self.perform(self._session.failed(str(error), time.monotonic()))
             return
         nanoseconds = time.perf_counter_ns() - started
         actions = self._session.computed(results, nanoseconds, time.monotonic())
-        trackers = [self._links.send(action) for action in actions if isinstance(action, Send)]
-        busy = [tracker for tracker in trackers if tracker is not None and not tracker.done]
+        readers = self._links.send([action for action in actions if isinstance(action, Send)])
         for result in results:
-            self._buffers.hold(result.gradient, lambda: all(tracker.done for tracker in busy))
+            if readers:
+                self._buffers.hold(result.gradient, lambda: all(is_done() for is_done in readers))
             self._buffers.give(result.gradient)
 
 
@@ -148,6 +177,7 @@ def evaluate(
     name: str,
     connect_timeout: float,
     should_stop: Callable[[], bool],
+    transport: str = "auto",
 ) -> Outcome:
     """Follow the run at `address` until it ends or `should_stop`: measure the weights of each milestone.
 
@@ -155,7 +185,7 @@ def evaluate(
     """
     session = Evaluator(os.urandom(16), name)
     links = Links(address, program.say, connect_timeout)
-    state = _Evaluation(session, program, links)
+    state = _Evaluation(session, program, links, transport)
     try:
         state.perform(session.start(time.monotonic()))
         while state.outcome is None:
@@ -174,18 +204,20 @@ def evaluate(
 class _Evaluation:
     """Performs what an evaluator's state machine asks for."""
 
-    def __init__(self, session: Evaluator, program: EvaluatorProgram, links: Links) -> None:
+    def __init__(self, session: Evaluator, program: EvaluatorProgram, links: Links, transport: str) -> None:
         self.outcome: Outcome | None = None
         self._session = session
         self._program = program
         self._links = links
+        self._transport = transport
         self._weights: Vector = np.zeros(0, np.float32)
 
     def perform(self, actions: list[Action]) -> None:
+        sends = [action for action in actions if isinstance(action, Send)]
+        if sends:
+            self._links.send(sends)
         for action in actions:
             match action:
-                case Send():
-                    self._links.send(action)
                 case Store():
                     self._weights[action.start : action.start + action.weights.size] = action.weights
                 case Measure():
@@ -193,6 +225,8 @@ class _Evaluation:
                     self.perform(self._session.measured(values, time.monotonic()))
                 case Joined():
                     self._links.open_shards([address for address, _, _ in action.welcome.shards])
+                    if self._transport != "tcp":
+                        self._links.share(None, insists=self._transport == "shm")
                     self._weights = self._program.join(action.welcome)
                 case Stopped():
                     self.outcome = Outcome(action.failed, action.reason)

@@ -1,7 +1,8 @@
 """One DEALER connection to a server that knows whether the server is there."""
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import zmq
@@ -9,8 +10,11 @@ import zmq.utils.monitor
 
 from ps_vae.errors import PeerError
 from ps_vae.ps import sockets
-from ps_vae.ps.frames import decode, encode
-from ps_vae.ps.messages import TO_CLIENT
+from ps_vae.ps.frames import pack, unpack
+from ps_vae.ps.messages import TO_CLIENT, Meet, Share
+from ps_vae.ps.sharing.meeting import Invitation, come
+from ps_vae.ps.sharing.segment import Segment
+from ps_vae.ps.sharing.sharing import Sharing
 
 __all__ = ["Connection"]
 
@@ -28,6 +32,7 @@ class Connection:
     def __init__(self, address: str, context: zmq.Context[Any] | None = None) -> None:
         sockets.check_address(address)
         self.address = address
+        self.shares: bool | None = None
         self._own_context = None if context is not None else zmq.Context()
         context = context or self._own_context or zmq.Context()
         self._socket = context.socket(zmq.DEALER)
@@ -35,6 +40,10 @@ class Connection:
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._down_since: float | None = time.monotonic()
         self._one_waits = False
+        self._wants_sharing = False
+        self._client = os.urandom(16)
+        self._segment: Segment | None = None
+        self._sharing: Sharing | None = None
         self._socket.connect(address)
 
     def register(self, poller: zmq.Poller) -> None:
@@ -42,55 +51,97 @@ class Connection:
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
 
+    def share(self, segment: Segment | None) -> None:
+        """Read the server's tensors where they lie, and let it read those of `segment`, if it is on this host.
+
+        It is asked now and after each time that the connection was made again. `shares` says how it went: None as
+        long as there is no answer.
+        """
+        self._wants_sharing, self._segment = True, segment
+        if self._down_since is None:
+            self.send([Share()])
+
+    def watch(self, ready: Collection[Any] | None = None) -> None:
+        """Notice that the server has come or gone; `ready` are the sockets that a poller found something in."""
+        if ready is None or self._monitor in ready:
+            self._watch()
+
+    @property
     def seconds_down(self) -> float:
-        """For how long nobody has been there; 0 while somebody is."""
-        self._watch()
+        """For how long nobody has been there, by what `watch` has noticed; 0 while somebody is."""
         return 0.0 if self._down_since is None else time.monotonic() - self._down_since
 
-    def send(self, message: Any) -> zmq.MessageTracker | None:
-        """Send, or drop where nobody is there. The tracker says when the tensors have been read."""
+    def send(self, messages: Sequence[Any]) -> Callable[[], bool] | None:
+        """Send, all at once, or drop where nobody is there.
+
+        At most one of the messages has tensors. Returns what says when these have been read; None where they have been.
+        """
         if self._down_since is not None:
             self._watch()
         if self._down_since is not None and self._one_waits:
             return None
         self._one_waits = self._down_since is not None
+        sharing = self._sharing
+        frames, lent = pack(messages, sharing.lend if sharing is not None else None)
         try:
-            return sockets.send(self._socket, encode(message))
+            tracker = sockets.send(self._socket, frames)
         except zmq.Again:
+            if sharing is not None:
+                sharing.take_back(lent)
             return None
+        if sharing is not None and lent:
+            return sharing.reader(lent[0])
+        return None if tracker is None or tracker.done else lambda: bool(tracker.done)
 
-    def messages(self, seconds: float) -> Iterator[Any]:
+    def messages(self, seconds: float = 0.0) -> Iterator[Any]:
         """What has come, waiting up to `seconds` for the first. Payloads are views of the received frames.
 
         Raises PeerError where the server breaks the protocol.
         """
-        self._watch()
-        if seconds and not self._socket.poll(round(1000 * seconds)):
-            return
+        if seconds:
+            self._watch()
+            if not self._socket.poll(round(1000 * seconds)):
+                return
         while True:
             try:
                 frames = sockets.receive(self._socket)
             except zmq.Again:
                 return
-            yield self._decode(frames)
+            for message in self._unpack(frames):
+                if isinstance(message, Meet):
+                    self._meet(message)
+                else:
+                    yield message
 
     def close(self, linger_seconds: float) -> None:
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
+        self._sharing = None
         sockets.close(self._socket, linger_seconds=linger_seconds)
         if self._own_context is not None:
             self._own_context.term()
 
-    def _decode(self, frames: list[zmq.Frame]) -> Any:
+    def _unpack(self, frames: list[zmq.Frame]) -> list[Any]:
+        borrow = self._sharing.borrow if self._sharing is not None else None
         try:
-            return decode([frame.buffer for frame in frames], TO_CLIENT)
+            return unpack([frame.buffer for frame in frames], TO_CLIENT, borrow)
         except PeerError as error:
+            if error.code == "not-shared":
+                # Of a connection that has broken since: as good as lost.
+                return []
             raise PeerError(error.code, f"{self.address} does not speak our protocol: {error}") from None
+
+    def _meet(self, meet: Meet) -> None:
+        self._sharing = come(Invitation(meet.name, meet.word), self._client, self._segment) if meet.name else None
+        self.shares = self._sharing is not None
 
     def _watch(self) -> None:
         while self._monitor.poll(0):
             event = zmq.utils.monitor.recv_monitor_message(self._monitor)
             if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._down_since = None
+                if self._wants_sharing:
+                    self.send([Share()])
             elif self._down_since is None:
                 self._down_since = time.monotonic()
+                self._sharing = None

@@ -199,6 +199,7 @@ class Coordinator:
             "reissued_blocks": self.backlog.reissued,
             "bytes_pushed": sum(shard.pushed for shard in self.shards),
             "bytes_pulled": sum(shard.pulled for shard in self.shards),
+            "bytes_shared": sum(shard.shared for shard in self.shards),
             "worker_count": len(workers),
             "workers": [standing.of_client(worker) for worker in workers],
             "shards": standing.of_fleet(self._fleet),

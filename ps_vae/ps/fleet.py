@@ -91,7 +91,7 @@ class Fleet:
         shard.heard = now
         if applied.before + len(applied.beyond) >= shard.version:
             shard.before, shard.beyond = applied.before, frozenset(applied.beyond)
-            shard.pushed, shard.pulled = applied.pushed, applied.pulled
+            shard.pushed, shard.pulled, shard.shared = applied.pushed, applied.pulled, applied.shared
         if self.is_complete:
             self._initial = None
         return outputs

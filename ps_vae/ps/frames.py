@@ -1,12 +1,14 @@
 """Messages as frames: a table of fields on one side, bytes on the other. Pure; PROTOCOL.md lists the messages.
 
-Frame 0 is a msgpack map of at most 64 KiB whose key `t` names the kind; the frames after it are raw tensors, little
-endian. Everything is checked before it is believed: sizes before parsing, then kind, keys, types and ranges. What does
-not fit is a PeerError.
+Frame 0 is a msgpack map of at most 64 KiB whose key `t` names the kind, or an array of such maps: several messages
+at once. The frames after it are raw tensors, little endian, of the one message that has any; a message whose tensor
+lies in shared memory names its place under the key `@` instead. Everything is checked before it is believed: sizes
+before parsing, then kind, keys, types and ranges. What does not fit is a PeerError.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -14,14 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError
-from ps_vae.ps.fields import Check
+from ps_vae.ps.fields import Check, Each, Integer, ListOf
 
-__all__ = ["HEADER_LIMIT", "decode", "encode", "header_field", "tensors"]
+__all__ = ["HEADER_LIMIT", "PARCEL_LIMIT", "decode", "encode", "header_field", "pack", "tensors", "unpack"]
 
 HEADER_LIMIT = 64 * 1024
+PARCEL_LIMIT = 8
+"""Messages in one parcel."""
 _ARRAY_LIMIT = 4096
 
 Frame = bytes | bytearray | memoryview
+Vector = npt.NDArray[np.float32]
+Place = tuple[int, int, int, int]
+Lend = Callable[[Vector], Place | None]
+Borrow = Callable[[Place], Vector]
+_PLACES = ListOf(Each((Integer(32), Integer(8), Integer(), Integer())), 1)
 
 
 def header_field(key: str, check: Check) -> Any:
@@ -34,56 +43,117 @@ def tensors(at_most: int) -> Any:
     return dataclasses.field(default=(), metadata={"at_most": at_most})
 
 
-def encode(message: Any) -> list[Any]:
-    """The frames of a message. Tensors are not copied: frames after the first are views of the arrays."""
-    header: dict[str, Any] = {"t": message.KIND}
-    frames: list[Any] = []
-    for field in dataclasses.fields(message):
-        value = getattr(message, field.name)
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Form:
+    """What a class of messages looks like on the wire; its tensors, if any, are its last field."""
+
+    fields: tuple[tuple[str, str, Check], ...]
+    tensors: str | None
+    at_most: int
+
+
+@functools.cache
+def _form(cls: Any) -> _Form:
+    fields: list[tuple[str, str, Check]] = []
+    name, at_most = None, 0
+    for field in dataclasses.fields(cls):
         if "key" in field.metadata:
-            header[field.metadata["key"]] = value
+            fields.append((field.name, field.metadata["key"], field.metadata["check"]))
         else:
-            frames = [_tensor_frame(array) for array in value]
-    # A text may quote a file's name, which need not be UTF-8.
-    return [msgpack.packb(header, unicode_errors="replace"), *frames]
+            name, at_most = field.name, field.metadata["at_most"]
+    return _Form(tuple(fields), name, at_most)
+
+
+def encode(message: Any) -> list[Any]:
+    """The frames of one message. Tensors are not copied: frames after the first are views of the arrays."""
+    return pack([message])[0]
 
 
 def decode(frames: Sequence[Frame], kinds: dict[str, type]) -> Any:
-    """The message that the frames are; PeerError (`malformed` or `unknown-message`) where they are none.
+    """The one message that the frames are; PeerError (`malformed` or `unknown-message`) where they are none.
 
     kinds  the messages that may come here, by kind
     """
-    header = _unpack(frames)
+    messages = unpack(frames, kinds)
+    if len(messages) != 1:
+        raise PeerError("malformed", f"{len(messages)} messages where one was expected")
+    return messages[0]
+
+
+def pack(messages: Sequence[Any], lend: Lend | None = None) -> tuple[list[Any], list[Place]]:
+    """The frames of one or several messages, of which at most one has tensors, and what was lent.
+
+    lend  the place of an array in memory that the receiver reads, None where it has to be sent; one array a message
+    """
+    headers: list[dict[str, Any]] = []
+    frames: list[Any] = []
+    lent: list[Place] = []
+    for message in messages:
+        cls: Any = type(message)
+        form = _form(cls)
+        header: dict[str, Any] = {"t": message.KIND}
+        for name, key, _ in form.fields:
+            header[key] = getattr(message, name)
+        headers.append(header)
+        arrays: tuple[Vector, ...] = getattr(message, form.tensors) if form.tensors is not None else ()
+        place = lend(arrays[0]) if lend is not None and len(arrays) == 1 else None
+        if place is not None:
+            lent.append(place)
+            header["@"] = [place]
+        elif arrays:
+            frames = [_tensor_frame(array) for array in arrays]
+    # A text may quote a file's name, which need not be UTF-8.
+    first = msgpack.packb(headers[0] if len(headers) == 1 else headers, unicode_errors="replace")
+    return [first, *frames], lent
+
+
+def unpack(frames: Sequence[Frame], kinds: dict[str, type], borrow: Borrow | None = None) -> list[Any]:
+    """The messages that the frames are; PeerError where they are none.
+
+    borrow  the array at a place in memory that is shared with the sender
+    """
+    messages, rest = [], frames[1:]
+    for header in _headers(frames):
+        message, rest = _message(header, rest, kinds, borrow)
+        messages.append(message)
+    if rest:
+        raise PeerError("malformed", f"{len(rest)} frames after the header that belong to no message")
+    return messages
+
+
+def _message(
+    header: dict[str, Any], frames: Sequence[Frame], kinds: dict[str, type], borrow: Borrow | None
+) -> tuple[Any, Sequence[Frame]]:
+    """The message of a header, and the frames that are not its tensors."""
     kind = header.pop("t", None)
     cls = kinds.get(kind) if isinstance(kind, str) else None
     if cls is None:
         shown = repr(kind[:32]) if isinstance(kind, str) else f"of type {type(kind).__name__}"
         raise PeerError("unknown-message", f"no message {shown} is known here; known are {', '.join(sorted(kinds))}")
+    form = _form(cls)
     values: dict[str, Any] = {}
-    vectors: tuple[npt.NDArray[np.float32], ...] | None = None
-    for field in dataclasses.fields(cls):
-        if "key" not in field.metadata:
-            values[field.name] = vectors = _vectors(kind, frames[1:], field.metadata["at_most"])
-            continue
-        key = field.metadata["key"]
+    for name, key, check in form.fields:
         if key not in header:
             raise PeerError("malformed", f"{kind}: the key {key!r} is missing")
         try:
-            values[field.name] = field.metadata["check"](header.pop(key))
+            values[name] = check(header.pop(key))
         except ValueError as error:
             raise PeerError("malformed", f"{kind}: {key!r} is {error}") from None
+    if form.tensors is not None:
+        if "@" in header:
+            values[form.tensors] = _borrowed(kind, header.pop("@"), borrow)
+        else:
+            values[form.tensors], frames = _vectors(kind, frames, form.at_most), ()
     if header:
         raise PeerError("malformed", f"{kind}: {len(header)} keys that it does not have")
-    if vectors is None and len(frames) > 1:
-        raise PeerError("malformed", f"{kind}: {len(frames) - 1} frames after the header, expected none")
-    return cls(**values)
+    return cls(**values), frames
 
 
-def _unpack(frames: Sequence[Frame]) -> dict[str, Any]:
+def _headers(frames: Sequence[Frame]) -> list[dict[str, Any]]:
     if not frames or len(frames[0]) > HEADER_LIMIT:
         raise PeerError("malformed", f"the header is missing or longer than {HEADER_LIMIT} bytes")
     try:
-        header = msgpack.unpackb(
+        parsed = msgpack.unpackb(
             frames[0],
             raw=False,
             strict_map_key=True,
@@ -94,18 +164,32 @@ def _unpack(frames: Sequence[Frame]) -> dict[str, Any]:
     # Nesting past the parser's stack is a RecursionError of CPython or a StackError, which is a ValueError.
     except (ValueError, RecursionError) as error:
         raise PeerError("malformed", f"the header is not msgpack: {type(error).__name__}") from None
-    if type(header) is not dict or not all(type(key) is str for key in header):
-        raise PeerError("malformed", "the header is not a map with text keys")
-    return header
+    headers = parsed if type(parsed) is list else [parsed]
+    if not 0 < len(headers) <= PARCEL_LIMIT:
+        raise PeerError("malformed", f"{len(headers)} messages at once; there may be {PARCEL_LIMIT}")
+    for header in headers:
+        if type(header) is not dict or not all(type(key) is str for key in header):
+            raise PeerError("malformed", "the header is not a map with text keys")
+    return headers
 
 
-def _vectors(kind: str, frames: Sequence[Frame], at_most: int) -> tuple[npt.NDArray[np.float32], ...]:
+def _vectors(kind: str, frames: Sequence[Frame], at_most: int) -> tuple[Vector, ...]:
     if len(frames) > at_most:
         raise PeerError("malformed", f"{kind}: {len(frames)} tensors, at most {at_most} expected")
     for frame in frames:
         if len(frame) % 4:
             raise PeerError("malformed", f"{kind}: a tensor of {len(frame)} bytes is not made of float32")
     return tuple(np.frombuffer(frame, np.dtype("<f4")) for frame in frames)
+
+
+def _borrowed(kind: str, value: Any, borrow: Borrow | None) -> tuple[Vector, ...]:
+    try:
+        places = _PLACES(value)
+    except ValueError as error:
+        raise PeerError("malformed", f"{kind}: '@' is {error}") from None
+    if borrow is None:
+        raise PeerError("not-shared", f"{kind}: tensors in shared memory, but none is shared on this connection")
+    return tuple(borrow(place) for place in places)
 
 
 def _tensor_frame(array: npt.NDArray[np.float32]) -> memoryview:

@@ -1,14 +1,17 @@
 """A client's connections: to the coordinator's server and, once they are known, to the other shards."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import zmq
 
-from ps_vae.errors import Unreachable
+from ps_vae.errors import RefusedError, Unreachable
 from ps_vae.ps.addresses import on_host
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.outbox import Send, ShardAddress
+from ps_vae.ps.parcels import parcels
+from ps_vae.ps.sharing.segment import Segment
 
 __all__ = ["Links"]
 
@@ -30,6 +33,7 @@ class Links:
         self._say = say
         self._timeout = timeout
         self._waiting = False
+        self._insists = False
         self._poller = zmq.Poller()
         self._links = [Connection(address, self._context)]
         self._links[0].register(self._poller)
@@ -43,15 +47,29 @@ class Links:
         for link in self._links:
             link.register(self._poller)
 
-    def send(self, send: Send) -> zmq.MessageTracker | None:
-        shard = send.to.shard if isinstance(send.to, ShardAddress) else 0
-        return self._links[shard].send(send.message)
+    def share(self, segment: Segment | None, *, insists: bool) -> None:
+        """Share memory with every server on this host; `insists`: RefusedError, from `wait`, where one is not."""
+        self._insists = insists
+        for link in self._links:
+            link.share(segment)
+
+    def send(self, sends: Sequence[Send]) -> list[Callable[[], bool]]:
+        """What goes to one server goes as one parcel. Returns what says when the tensors have been read."""
+        readers = []
+        for number, group in groupby(sorted(sends, key=_link), key=_link):
+            for parcel in parcels(send.message for send in group):
+                reader = self._links[number].send(parcel)
+                if reader is not None:
+                    readers.append(reader)
+        return readers
 
     def wait(self) -> None:
         """Until something comes, or a tick has passed. Raises Unreachable where a server is gone for too long."""
-        self._poller.poll(round(1000 * _TICK_SECONDS))
-        down = max(self._links, key=lambda link: link.seconds_down())
-        seconds = down.seconds_down()
+        ready = dict(self._poller.poll(round(1000 * _TICK_SECONDS)))
+        for link in self._links:
+            link.watch(ready)
+        down = max(self._links, key=lambda link: link.seconds_down)
+        seconds = down.seconds_down
         if seconds > self._timeout:
             raise Unreachable(f"no server answered at {down.address} within {self._timeout:g} s")
         if seconds > _MENTION_SECONDS and not self._waiting:
@@ -59,11 +77,18 @@ class Links:
             self._say(f"waiting for a server at {down.address} (for {self._timeout:g} s at most)")
         elif seconds == 0.0:
             self._waiting = False
+        if self._insists and any(link.shares is False for link in self._links):
+            text = "the servers share no memory with this process: they are on another host, or were told not to"
+            raise RefusedError("not-shared", f"{text}; use --transport auto")
 
     def messages(self) -> list[tuple[int, Any]]:
-        return [(number, message) for number, link in enumerate(self._links) for message in link.messages(0.0)]
+        return [(number, message) for number, link in enumerate(self._links) for message in link.messages()]
 
     def close(self) -> None:
         for link in self._links:
             link.close(_LAST_WORDS_SECONDS)
         self._context.term()
+
+
+def _link(send: Send) -> int:
+    return send.to.shard if isinstance(send.to, ShardAddress) else 0

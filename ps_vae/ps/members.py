@@ -69,6 +69,7 @@ class ShardMember:
     heard           when it was heard of last; None before it is up
     before, beyond  it has applied the steps below `before` and those in `beyond`
     pushed, pulled  bytes to and from it
+    shared          how many of both were not sent, but read in shared memory
     """
 
     number: int
@@ -80,6 +81,7 @@ class ShardMember:
     beyond: frozenset[int] = field(default_factory=frozenset)
     pushed: int = 0
     pulled: int = 0
+    shared: int = 0
 
     @property
     def version(self) -> int:

@@ -23,12 +23,14 @@ __all__ = [
     "Error",
     "Hello",
     "Join",
+    "Meet",
     "Message",
     "Milestone",
     "Pull",
     "Push",
     "Ready",
     "Report",
+    "Share",
     "Snapshot",
     "State",
     "Status",
@@ -40,7 +42,7 @@ __all__ = [
     "Work",
 ]
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 Tensors = tuple[npt.NDArray[np.float32], ...]
 Range = tuple[int, int | None]
@@ -225,6 +227,22 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Client -> server: if we are on one host, let us read each other's tensors where they lie."""
+
+    KIND: ClassVar[str] = "share"
+
+
+@dataclass(frozen=True, slots=True)
+class Meet:
+    """Server -> client: come to this local socket with this word; the name is empty where nothing is shared."""
+
+    KIND: ClassVar[str] = "meet"
+    name: bytes = header_field("n", Binary(107))
+    word: bytes = header_field("w", Binary(16))
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """Server -> coordinator: I can be a shard, reached at `address`. Sent again until it is answered."""
 
@@ -261,6 +279,7 @@ class Applied:
     """Shard -> coordinator: which steps are in the weights: all below `before`, and those `beyond` it.
 
     pushed, pulled  bytes so far, to and from the shard
+    shared          how many of both were not sent, but read in shared memory
 
     Sent after every step and once a second; the latest says all.
     """
@@ -272,6 +291,7 @@ class Applied:
     beyond: tuple[int, ...] = header_field("y", ListOf(_COUNT))
     pushed: int = header_field("in", _COUNT)
     pulled: int = header_field("out", _COUNT)
+    shared: int = header_field("sh", _COUNT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +326,7 @@ TO_SERVER: dict[str, type] = {
         Report,
         Bye,
         Status,
+        Share,
         Join,
         Applied,
         Snapshot,
@@ -317,5 +338,5 @@ TO_SERVER: dict[str, type] = {
     )
 }
 TO_CLIENT: dict[str, type] = {
-    cls.KIND: cls for cls in (Welcome, Work, Weights, Milestone, State, Stop, Error, Admit, TakeSnapshot)
+    cls.KIND: cls for cls in (Welcome, Work, Weights, Milestone, State, Meet, Stop, Error, Admit, TakeSnapshot)
 }

@@ -26,7 +26,7 @@ class Observer:
         Raises Unreachable without an answer within `timeout` seconds, RefusedError where the server is none to ask.
         """
         started = asked = time.monotonic()
-        self._connection.send(Status())
+        self._connection.send([Status()])
         while time.monotonic() - started < timeout:
             for message in self._connection.messages(_WAIT_SECONDS):
                 if isinstance(message, State):
@@ -36,7 +36,7 @@ class Observer:
                     raise RefusedError(message.code, f"{self._connection.address}: {message.text}")
             if time.monotonic() - asked > _ASK_AGAIN_SECONDS:
                 asked = time.monotonic()
-                self._connection.send(Status())
+                self._connection.send([Status()])
         raise Unreachable(f"no server answered at {self._connection.address} within {timeout:g} s")
 
     def close(self) -> None:

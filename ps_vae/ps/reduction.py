@@ -7,6 +7,7 @@ bits.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ class StepSum:
     Invariants: the nodes are disjoint blocks, no two of them siblings;
                 a node's gradient is the tree sum of its leaves.
 
+    The last addition, that of the root's two children, is left to whoever uses the sum, in one pass with that.
     Arrays passed to `add` are read until the next merge and never written to; sums live in arrays from `buffers`.
     """
 
@@ -45,10 +47,11 @@ class StepSum:
         self.microbatches = microbatches
         self._buffers = buffers
         self._nodes: dict[Block, _Node] = {}
+        self._root = root(microbatches)
 
     @property
     def is_complete(self) -> bool:
-        return root(self.microbatches) in self._nodes
+        return self.missing == 0
 
     @property
     def missing(self) -> int:
@@ -62,7 +65,7 @@ class StepSum:
         for inner in [node for node in self._nodes if node in block]:
             self._release(self._nodes.pop(inner))
         node = _Node(gradient, metrics, pooled=False)
-        while block != root(self.microbatches):
+        while block != self._root and parent(block, self.microbatches) != self._root:
             other = self._nodes.pop(sibling(block, self.microbatches), None)
             if other is None:
                 break
@@ -71,10 +74,10 @@ class StepSum:
         self._nodes[block] = node
         return True
 
-    def total(self) -> tuple[Array, Metrics]:
-        """The sum of a complete step; valid until `close`."""
-        node = self._nodes[root(self.microbatches)]
-        return node.gradient, node.metrics
+    def parts(self) -> tuple[tuple[Array, ...], Metrics]:
+        """Of a complete step: the one or two arrays whose sum, left + right, it is; valid until `close`."""
+        nodes = [self._nodes[block] for block in sorted(self._nodes, key=lambda block: block.start)]
+        return tuple(node.gradient for node in nodes), reduce(add_metrics, (node.metrics for node in nodes))
 
     def close(self) -> None:
         """Give every pooled array back."""
@@ -83,10 +86,9 @@ class StepSum:
         self._nodes.clear()
 
     def _covers(self, block: Block) -> bool:
-        top = root(self.microbatches)
         while block not in self._nodes:
-            if block == top:
-                return False
+            if block == self._root:
+                return self.is_complete
             block = parent(block, self.microbatches)
         return True
 

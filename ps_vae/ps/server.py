@@ -2,6 +2,7 @@
 
 client  <- ROUTER ->  first server   coordinator and shard 0
 client  <- ROUTER ->  other servers  one shard each
+client  <- memory ->  any server on the same host: the tensors of push and weights
 other server <- DEALER -> ROUTER of the first: join, applied, snapshot; admit, take-snapshot, stop
 """
 
@@ -18,10 +19,28 @@ from ps_vae.ps import sockets
 from ps_vae.ps.addresses import plain
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
-from ps_vae.ps.frames import decode, encode
-from ps_vae.ps.messages import PROTOCOL, TO_SERVER, Admit, Applied, Error, Join, Pull, Push, Stop, TakeSnapshot, Weights
+from ps_vae.ps.frames import pack, unpack
+from ps_vae.ps.messages import (
+    PROTOCOL,
+    TO_SERVER,
+    Admit,
+    Applied,
+    Error,
+    Join,
+    Meet,
+    Pull,
+    Push,
+    Share,
+    Stop,
+    TakeSnapshot,
+    Weights,
+)
 from ps_vae.ps.outbox import COORDINATOR, Event, Output, Refused, RunEnded, Send, Sender, ShardAddress
+from ps_vae.ps.parcels import parcels
 from ps_vae.ps.shard import Shard
+from ps_vae.ps.sharing.meeting import Meeting
+from ps_vae.ps.sharing.segment import Segment
+from ps_vae.ps.sharing.sharing import Sharing
 
 __all__ = ["Endpoint", "Server", "join"]
 
@@ -78,7 +97,7 @@ def join(
 
 def _ask_to_join(link: Connection, ask: Join, timeout: float, should_stop: Callable[[], bool]) -> Admit:
     started = asked = time.monotonic()
-    link.send(ask)
+    link.send([ask])
     while not should_stop():
         for message in link.messages(_TICK_SECONDS):
             if isinstance(message, Admit):
@@ -92,7 +111,7 @@ def _ask_to_join(link: Connection, ask: Join, timeout: float, should_stop: Calla
             raise Unreachable(f"no server answered at {link.address} within {timeout:g} s")
         if now - asked > _JOIN_RETRY_SECONDS:
             asked = now
-            link.send(ask)
+            link.send([ask])
     raise Unreachable("stopped before a run was joined")
 
 
@@ -100,7 +119,8 @@ class Server:
     """Delivers messages between sockets and the state machines of this process.
 
     coordinator  in the first server; the others give `link`, their connection to it
-    notify       called with every event, on the thread of `run`
+    segment      the memory that the shard's published weights lie in, shared with the clients on this host
+    notify       called with every event, on the thread of `run`, after what was to be sent is sent
     """
 
     def __init__(
@@ -110,6 +130,7 @@ class Server:
         *,
         coordinator: Coordinator | None = None,
         link: Connection | None = None,
+        segment: Segment | None = None,
         notify: Notify,
         patience: float = 60.0,
     ) -> None:
@@ -120,10 +141,15 @@ class Server:
         self._notify = notify
         self._patience = patience
         self._shards: dict[int, Sender] = {}
+        self._outgoing: dict[Sender, list[Any]] = {}
         self._poller = zmq.Poller()
         self._poller.register(endpoint.socket, zmq.POLLIN)
         if link is not None:
             link.register(self._poller)
+        self._meeting = Meeting(segment) if segment is not None else None
+        if self._meeting is not None:
+            self._poller.register(self._meeting.fileno(), zmq.POLLIN)
+        self._sharings: dict[Sender, Sharing] = {}
         self.ended: RunEnded | None = None
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> RunEnded:
@@ -132,7 +158,9 @@ class Server:
         ticked = time.monotonic()
         self._tick(ticked)
         while self.ended is None:
-            self._poller.poll(round(1000 * _TICK_SECONDS))
+            ready = dict(self._poller.poll(round(1000 * _TICK_SECONDS)))
+            if self._meeting is not None and self._meeting.fileno() in ready:
+                self._attend(self._meeting)
             self._take_messages()
             if time.monotonic() - ticked >= _TICK_SECONDS:
                 ticked = time.monotonic()
@@ -144,26 +172,42 @@ class Server:
         """Let the last messages leave, then close."""
         if self._link is not None:
             self._link.close(_LAST_WORDS_SECONDS)
+        if self._meeting is not None:
+            self._meeting.close()
         self._endpoint.close(_LAST_WORDS_SECONDS)
 
-    def dispatch(self, outputs: list[Output]) -> None:
-        """Deliver what a state machine returned."""
-        queue = list(outputs)
-        while queue:
-            output = queue.pop(0)
-            if not isinstance(output, Send):
-                self._observe(output)
-            elif output.to == COORDINATOR and self._coordinator is not None:
-                queue += self._handle_here(self._coordinator, output.message)
-            elif output.to == COORDINATOR and self._link is not None:
-                self._link.send(output.message)
-            elif output.to == ShardAddress(self._shard.number):
-                queue += self._handle_here(self._shard, output.message)
-            elif isinstance(output.to, ShardAddress):
-                if (sender := self._shards.get(output.to.shard)) is not None:
-                    queue += self._send(sender, output.message)
-            else:
-                queue += self._send(output.to, output.message)
+    def dispatch(self, outputs: list[Output], *, hold_back: Sender | None = None) -> None:
+        """Deliver what a state machine returned: first to others, then to the machines here, then to the watcher.
+
+        hold_back  a client that will be sent more in a moment: what it gets waits for that
+        """
+        events: list[Event] = []
+        while outputs:
+            inner = []
+            for output in outputs:
+                if not isinstance(output, Send):
+                    events.append(output)
+                elif output.to in (COORDINATOR, ShardAddress(self._shard.number)):
+                    inner.append(output)
+                elif isinstance(output.to, ShardAddress):
+                    if (sender := self._shards.get(output.to.shard)) is not None:
+                        self._outgoing.setdefault(sender, []).append(output.message)
+                else:
+                    self._outgoing.setdefault(output.to, []).append(output.message)
+            outputs = self._flush(hold_back)
+            for output in inner:
+                outputs = outputs + self._deliver_here(output)
+        for event in events:
+            self._observe(event)
+
+    def _deliver_here(self, send: Send) -> list[Output]:
+        if send.to != COORDINATOR:
+            return self._handle_here(self._shard, send.message)
+        if self._coordinator is not None:
+            return self._handle_here(self._coordinator, send.message)
+        if self._link is not None:
+            self._link.send([send.message])
+        return []
 
     def _handle_here(self, machine: Coordinator | Shard, message: Any) -> list[Output]:
         """From one machine of this process to another."""
@@ -185,30 +229,61 @@ class Server:
                 break
             self._take(sender.bytes, frames)
         try:
-            for message in self._link.messages(0.0) if self._link is not None else ():
-                self._take_order(message)
+            if self._link is not None:
+                self._link.watch()
+                for message in self._link.messages():
+                    self._take_order(message)
         except PeerError as error:
             self._notify(Refused("the coordinator", error.code, str(error)))
 
-    def _take(self, sender: bytes, frames: list[zmq.Frame]) -> None:
+    def _take(self, sender: Sender, frames: list[zmq.Frame]) -> None:
+        sharing = self._sharings.get(sender)
+        try:
+            messages = unpack(
+                [frame.buffer for frame in frames], TO_SERVER, sharing.borrow if sharing is not None else None
+            )
+        except PeerError as error:
+            self.dispatch(_refusal(sender, error))
+            return
+        if any(isinstance(message, Push | Pull) for message in messages):
+            tensors = sum(4 * m.payload[0].size for m in messages if isinstance(m, Push) and len(m.payload) == 1)
+            shared = tensors if len(frames) == 1 else 0
+            self._shard.traffic.pushed += sum(len(frame) for frame in frames) + shared
+            self._shard.traffic.shared += shared
+        for message in messages:
+            self.dispatch(self._handle(sender, message), hold_back=sender)
+        self.dispatch(self._flush())
+
+    def _handle(self, sender: Sender, message: Any) -> list[Output]:
         now = time.monotonic()
         try:
-            message = decode([frame.buffer for frame in frames], TO_SERVER)
             if isinstance(message, Push | Pull):
-                self._shard.traffic.pushed += sum(len(frame) for frame in frames)
-                outputs = self._shard.handle(sender, message, now)
-            elif isinstance(message, Error):
-                outputs = [Refused("a shard", message.code, message.text)]
-            elif self._coordinator is None:
+                return self._shard.handle(sender, message, now)
+            if isinstance(message, Share):
+                return [Send(sender, self._invite(sender))]
+            if isinstance(message, Error):
+                return [Refused("a shard", message.code, message.text)]
+            if self._coordinator is None:
                 raise PeerError("not-coordinator", "this server is a shard; the coordinator is the first server")
-            else:
-                outputs = self._coordinator.handle(sender, message, now)
-                if isinstance(message, Applied):
-                    self._shards[message.shard] = sender
+            outputs = self._coordinator.handle(sender, message, now)
+            if isinstance(message, Applied):
+                self._shards[message.shard] = sender
         except PeerError as error:
-            refusal = Error(error.code, str(error)[:2048])
-            outputs = [Refused(sender.hex(), error.code, str(error)), Send(sender, refusal)]
-        self.dispatch(outputs)
+            return _refusal(sender, error)
+        return outputs
+
+    def _invite(self, sender: Sender) -> Meet:
+        if self._meeting is None:
+            return Meet(b"", bytes(16))
+        invitation = self._meeting.invite(sender)
+        return Meet(invitation.name, invitation.word)
+
+    def _attend(self, meeting: Meeting) -> None:
+        come, gone = meeting.attend()
+        self._sharings.update(come)
+        for sender in gone:
+            self._sharings.pop(sender, None)
+            self.dispatch(self._forget(sender))
 
     def _take_order(self, message: Any) -> None:
         """A message from the coordinator to this shard."""
@@ -224,29 +299,55 @@ class Server:
         elif isinstance(message, Error):
             self._notify(Refused("this shard", message.code, message.text))
 
-    def _send(self, sender: Sender, message: Any) -> list[Output]:
+    def _flush(self, hold_back: Sender | None = None) -> list[Output]:
+        """Send what is waiting, but to `hold_back`; returns what comes of those that are gone."""
+        outputs: list[Output] = []
+        for sender in [sender for sender in self._outgoing if sender != hold_back]:
+            for parcel in parcels(self._outgoing.pop(sender)):
+                outputs += self._send(sender, parcel)
+        return outputs
+
+    def _send(self, sender: Sender, messages: list[Any]) -> list[Output]:
         """Send to a client; one that is gone is forgotten, one that does not read misses the message and asks again."""
-        frames = encode(message)
+        sharing = self._sharings.get(sender)
+        frames, lent = pack(messages, sharing.lend if sharing is not None else None)
         try:
             tracker = sockets.send(self._endpoint.socket, [sender, *frames])
-        except zmq.Again:
-            return []
         except zmq.ZMQError as error:
+            if sharing is not None:
+                sharing.take_back(lent)
+            if error.errno == errno.EAGAIN:
+                return []
             if error.errno != errno.EHOSTUNREACH:
                 raise
-            self._shard.forget(sender)
-            return self._coordinator.forget(sender, time.monotonic()) if self._coordinator is not None else []
-        if isinstance(message, Weights):
-            self._shard.traffic.pulled += sum(len(frame) for frame in frames)
-            if tracker is not None and not tracker.done:
-                self._shard.buffers.hold(message.payload[0], lambda: bool(tracker.done))
+            return self._forget(sender)
+        for message in messages:
+            if isinstance(message, Weights):
+                (weights,) = message.payload
+                shared = 4 * weights.size if lent else 0
+                self._shard.traffic.pulled += sum(len(frame) for frame in frames) + shared
+                self._shard.traffic.shared += shared
+                if sharing is not None and lent:
+                    self._shard.buffers.hold(weights, sharing.reader(lent[0]))
+                if tracker is not None and not tracker.done:
+                    self._shard.buffers.hold(weights, lambda: bool(tracker.done))
         return []
+
+    def _forget(self, sender: Sender) -> list[Output]:
+        self._shard.forget(sender)
+        self._sharings.pop(sender, None)
+        return self._coordinator.forget(sender, time.monotonic()) if self._coordinator is not None else []
 
     def _tick(self, now: float) -> None:
         outputs = self._shard.tick(now)
         if self._coordinator is not None:
             outputs = outputs + self._coordinator.tick(now)
-        elif self._link is not None and (down := self._link.seconds_down()) > self._patience:
+        elif self._link is not None and (down := self._link.seconds_down) > self._patience:
             reason = f"the coordinator at {self._link.address} is gone for {down:.0f} s"
             outputs = [*outputs, RunEnded(True, reason)]
         self.dispatch(outputs)
+
+
+def _refusal(sender: Sender, error: PeerError) -> list[Output]:
+    who = sender.hex() if isinstance(sender, bytes) else str(sender)
+    return [Refused(who, error.code, str(error)), Send(sender, Error(error.code, str(error)[:2048]))]

@@ -45,10 +45,15 @@ _FARTHEST = 8.0
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes that a shard's pushes and pulls have put on the wire; whoever holds the sockets counts them."""
+    """Bytes of a shard's pushes and pulls, counted by whoever holds the sockets.
+
+    pushed, pulled  to and from the shard, headers and tensors
+    shared          how many of both were not sent, but read in shared memory
+    """
 
     pushed: int = 0
     pulled: int = 0
+    shared: int = 0
 
 
 class Shard:
@@ -60,7 +65,7 @@ class Shard:
                 a published array is never written to again while it is published or being read.
 
     update      the optimizer's step
-    buffers     the pool for gradients and weights of this slice's size
+    buffers     the pool for the weights that are published, of this slice's size
     is_finite   whether an array has neither NaN nor infinity in it
     look_ahead  what workers of an asynchronous run compute on instead of the weights, if anything
     """
@@ -83,6 +88,7 @@ class Shard:
         self.traffic = Traffic()
         self.buffers = buffers
         self._update = update
+        self._partial_sums = Buffers(buffers.size)
         self._is_finite = is_finite
         self._look_ahead = None if rules.consistency.is_synchronous else look_ahead
         self._updates = state.version
@@ -91,8 +97,10 @@ class Shard:
         self._optimizer = state.optimizer
         self._metrics: Metrics = ()
         self._sums: dict[int, StepSum] = {}
+        first = buffers.take()
+        first[:] = state.weights
         self._published = Published(
-            state.version, state.weights, buffers, keeps_the_one_before=rules.consistency.is_synchronous
+            state.version, first, buffers, keeps_the_one_before=rules.consistency.is_synchronous
         )
         self._waiting: dict[Sender, Versions] = {}
         self._snapshots: set[int] = set()
@@ -173,7 +181,7 @@ class Shard:
 
     def _count(self, sender: Sender, push: Push, block: Block, now: float) -> list[Output]:
         if self.rules.consistency.is_synchronous:
-            total = self._sums.setdefault(push.step, StepSum(self.rules.microbatches, self.buffers))
+            total = self._sums.setdefault(push.step, StepSum(self.rules.microbatches, self._partial_sums))
             if not total.add(block, push.payload[0], push.metrics):
                 self.duplicates += 1
             return self._apply_sum(push.step, total, now) if total.is_complete else []
@@ -185,8 +193,8 @@ class Shard:
         return self._apply_block(sender, push, block, step, now)
 
     def _apply_sum(self, step: int, total: StepSum, now: float) -> list[Output]:
-        gradient, self._metrics = total.total()
-        out = self._updated(gradient, Moment(self.version, self._updates))
+        parts, self._metrics = total.parts()
+        out = self._updated(parts, Moment(self.version, self._updates))
         del self._sums[step]
         total.close()
         self._mark(step)
@@ -197,7 +205,7 @@ class Shard:
         before, version = self.weights, self.version
         share = len(block) / self.rules.microbatches
         trust = self._lag.trust_in_push(sender, self._updates)
-        out = self._updated(push.payload[0], Moment(version, self._updates, share, trust))
+        out = self._updated(push.payload, Moment(version, self._updates, share, trust))
         ahead = self._expected(before, out)
         if not step.is_complete:
             self._published.add(version, out, is_pinned=False, ahead=ahead)
@@ -210,9 +218,9 @@ class Shard:
         count = self.before + len(self.beyond)
         return [StepApplied(push.step, count, step.staleness, self._metrics), *self._news(now)]
 
-    def _updated(self, gradient: Array, moment: Moment) -> Array:
+    def _updated(self, parts: tuple[Array, ...], moment: Moment) -> Array:
         out = self.buffers.take()
-        self._update(self.weights, gradient, self._optimizer, moment, out)
+        self._update(self.weights, parts, self._optimizer, moment, out)
         self._updates += 1
         return out
 
@@ -236,7 +244,7 @@ class Shard:
     def _tell(self, now: float) -> Send:
         self._told_at = now
         beyond = tuple(sorted(self.beyond))
-        counted = (self.traffic.pushed, self.traffic.pulled)
+        counted = (self.traffic.pushed, self.traffic.pulled, self.traffic.shared)
         return Send(COORDINATOR, Applied(self.rules.run, self.number, self.before, beyond, *counted))
 
     def _pull(self, sender: Sender, pull: Pull) -> list[Output]:

@@ -27,8 +27,11 @@ class Moment:
     trust: float = 1.0
 
 
-Update = Callable[[Array, Array, dict[str, Array], Moment, Array], None]
-"""update(weights, summed gradient, optimizer state, moment, out): one update, written into `out`."""
+Update = Callable[[Array, tuple[Array, ...], dict[str, Array], Moment, Array], None]
+"""update(weights, parts, optimizer state, moment, out): one update, written into `out`.
+
+The summed gradient is the one part, or left + right of two: the last addition takes no pass of its own.
+"""
 
 LookAhead = Callable[[Array, Array, float, Array], None]
 """look_ahead(weights before, weights, k, out): where the weights are expected after `k` more updates."""

@@ -19,6 +19,7 @@ from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.elbo import row_terms
 from ps_vae.train.processes import prepare_environment
 from ps_vae.train.trained import TrainedModel
+from ps_vae.train.warm_up import warm_up_evidence
 from ps_vae.vae.evidence import estimate_evidence
 
 __all__ = ["evaluate"]
@@ -99,6 +100,8 @@ def _evidence(
     done = 0
     parts: list[_Rows] = []
     prepare_environment()
+    # Here, where there is somebody to tell; the processes then find the kernels in the cache.
+    warm_up_evidence(model.parameters)
     # Fresh interpreters: BLAS has to be told its threads and kernels before it is loaded.
     fresh = multiprocessing.get_context("spawn")
     arguments = (str(model.run_dir), model.version, split, samples)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.client import Outcome, evaluate
 from ps_vae.ps.messages import Welcome
 from ps_vae.train.arithmetic import use_one_thread
@@ -12,6 +13,7 @@ from ps_vae.train.elbo import mean_elbo
 from ps_vae.train.examples import fixed_rows
 from ps_vae.train.member import configuration, own_name, same_data
 from ps_vae.train.processes import StopSignal
+from ps_vae.train.warm_up import warm_up_elbo
 from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["evaluate_run"]
@@ -21,12 +23,27 @@ _ROWS = 2_000
 
 
 def evaluate_run(
-    server: str, *, connect_timeout: float, data: str | None, say: Callable[[str], None], should_stop: StopSignal
+    server: str,
+    *,
+    connect_timeout: float,
+    data: str | None,
+    transport: str,
+    say: Callable[[str], None],
+    should_stop: StopSignal,
 ) -> Outcome:
     """Follow the run at `server` until it ends, reporting on up to 2,000 rows of the validation split."""
     use_one_thread()
+    announce_compilation(say)
+    start_numba()
     program = _Program(data, say)
-    return evaluate(server, program, name=own_name(), connect_timeout=connect_timeout, should_stop=should_stop)
+    return evaluate(
+        server,
+        program,
+        name=own_name(),
+        connect_timeout=connect_timeout,
+        should_stop=should_stop,
+        transport=transport,
+    )
 
 
 class _Program:
@@ -43,6 +60,8 @@ class _Program:
         self._examples = fixed_rows(config, data, "validation", 0, self._count) if self._count else None
         self._weights: npt.NDArray[np.float32] = layout.zeros()
         self._parameters = layout.bind(self._weights)
+        if self._count:
+            warm_up_elbo(self._parameters)
         return self._weights
 
     def measure(self, version: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The gradient of a block of microbatches: the model's mathematics on the run's examples, summed in tree order."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,12 +16,14 @@ from ps_vae.ps.reduction import Metrics, add_metrics
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import Batches
 from ps_vae.vae.elbo import elbo_gradient
-from ps_vae.vae.layout import ParameterLayout
+from ps_vae.vae.layout import ParameterLayout, Parameters
 from ps_vae.vae.network import Workspace
 
 __all__ = ["METRICS", "BlockGradient", "is_finite"]
 
 Vector = npt.NDArray[np.float32]
+
+_BOUND = 32
 
 METRICS = ("log_likelihood", "kl")
 """What is summed over the examples of a step beside the gradient, in nats; in this order on the wire."""
@@ -29,57 +32,70 @@ METRICS = ("log_likelihood", "kl")
 class BlockGradient:
     """gradient(weights, step, block): a pure function of its arguments and the run's seed.
 
-    weights  the vector that it reads; (layout.size,)
     buffers  gradients are written into arrays taken from here; whoever gets a result gives its array back
     """
 
-    def __init__(self, config: RunConfig, split: Split) -> None:
+    def __init__(self, config: RunConfig, split: Split, buffers: Buffers | None = None) -> None:
         self.layout = ParameterLayout(config.model)
-        self.weights = self.layout.zeros()
-        self.buffers = Buffers(self.layout.size, self.layout.zeros)
+        self.buffers = buffers if buffers is not None else Buffers(self.layout.size)
+        self._partial_sums = Buffers(self.layout.size)
         self._config = config
         self._batches = Batches(config, split)
         self._workspace = Workspace(config.model, config.microbatch)
-        self._parameters = self.layout.bind(self.weights)
+        self._bound: dict[int, Parameters] = {}
 
-    def __call__(self, step: int, blocks: Sequence[Block]) -> list[Result]:
-        """Raises NumericalError, naming the tensor, where a gradient is not finite; no array is kept back then."""
+    def __call__(self, weights: Vector, step: int, blocks: Sequence[Block]) -> list[Result]:
+        """Raises NumericalError, naming the tensor, where a gradient is not finite; no array is kept back then.
+
+        weights  (layout.size,), only read
+        """
+        # Not kept: weights in shared memory are given back when nobody holds them any more.
+        parameters = self.layout.bind(weights)
         results: list[Result] = []
         # What is not finite is an error below; NumPy's warnings would only repeat it in the log.
         with np.errstate(invalid="ignore", over="ignore"):
             for block in blocks:
-                gradient, metrics = self._sum(step, block.start, block.stop)
+                gradient, metrics = self._sum(parameters, step, block.start, block.stop, self.buffers)
                 results.append(Result(block, gradient, metrics))
-                if not (is_finite(gradient) and all(np.isfinite(metrics))):
+                if not (is_finite(gradient) and all(map(math.isfinite, metrics))):
                     for result in results:
                         self.buffers.give(result.gradient)
                     raise NumericalError(self._complaint(step, gradient))
         return results
 
-    def _sum(self, step: int, start: int, stop: int) -> tuple[Vector, Metrics]:
+    def _sum(self, parameters: Parameters, step: int, start: int, stop: int, pool: Buffers) -> tuple[Vector, Metrics]:
         """Of the node [start, stop): its children's sums added, depth first, so few vectors are alive."""
         if stop - start == 1:
-            return self._microbatch(step, start)
+            return self._microbatch(parameters, step, start, pool.take())
         middle = start + (1 << (stop - start - 1).bit_length() - 1)
-        left, left_metrics = self._sum(step, start, middle)
-        right, right_metrics = self._sum(step, middle, stop)
+        left, left_metrics = self._sum(parameters, step, start, middle, pool)
+        right, right_metrics = self._sum(parameters, step, middle, stop, self._partial_sums)
         np.add(left, right, out=left)
-        self.buffers.give(right)
+        self._partial_sums.give(right)
         return left, add_metrics(left_metrics, right_metrics)
 
-    def _microbatch(self, step: int, index: int) -> tuple[Vector, Metrics]:
+    def _microbatch(self, parameters: Parameters, step: int, index: int, gradient: Vector) -> tuple[Vector, Metrics]:
         workspace = self._workspace
         self._batches.fill(step, index, workspace.batch, workspace.noise)
-        gradient = self.buffers.take()
         sums = elbo_gradient(
-            self._parameters,
+            parameters,
             workspace.batch,
             workspace.noise,
             beta=self._config.beta_at(step),
             workspace=workspace,
-            gradient=self.layout.bind(gradient),
+            gradient=self._bind(gradient),
         )
         return gradient, (sums.log_likelihood, sums.kl)
+
+    def _bind(self, vector: Vector) -> Parameters:
+        """The few vectors that gradients rotate through are bound once."""
+        address = vector.ctypes.data
+        known = self._bound.get(address)
+        if known is None or known.vector is not vector:
+            if len(self._bound) >= _BOUND:
+                self._bound.clear()
+            known = self._bound[address] = self.layout.bind(vector)
+        return known
 
     def _complaint(self, step: int, gradient: Vector) -> str:
         bad = np.flatnonzero(~np.isfinite(gradient))

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ps_vae.errors import PsVaeError, RefusedError, Unreachable, UsageError
+from ps_vae.jit import COMPILING
 from ps_vae.ps.addresses import connectable
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.sockets import check_address
+from ps_vae.ps.transport import check_transport
 from ps_vae.train.plan import DEFAULTS, Wishes
 from ps_vae.train.processes import spawn, stop_all
 from ps_vae.train.run_folder import RunFolder, free_name
@@ -35,6 +37,7 @@ class LocalCluster:
     """
 
     def __init__(self, wishes: Wishes, options: ServerOptions, workers: int, *, say: Callable[[str], None]) -> None:
+        check_transport(options.transport)
         if workers < 1:
             raise UsageError(f"--workers {workers}: a run needs at least one")
         if options.resume and options.run_dir is None:
@@ -48,6 +51,7 @@ class LocalCluster:
         self.address = connectable(self._listen)
         self._wishes, self._options, self._workers, self._say = wishes, options, workers, say
         self._stops = 0
+        self._compiles = False
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._observer: Observer | None = None
 
@@ -63,14 +67,18 @@ class LocalCluster:
                 "--keep",
                 str(options.keep),
             ),
+            *("--transport", options.transport),
             *(["--resume"] if options.resume else []),
             *(["--reproducible"] if options.reproducible else []),
             *flags(self._wishes),
         ]
         self._children["server"] = spawn(server, log=self._log("server"))
-        worker = ["worker", "--server", self.address, "--processes", str(self._workers)]
+        transport = ["--transport", options.transport]
+        worker = ["worker", "--server", self.address, "--processes", str(self._workers), *transport]
         self._children["workers"] = spawn(worker, log=self._log("workers"))
-        self._children["evaluator"] = spawn(["evaluator", "--server", self.address], log=self._log("evaluator"))
+        self._children["evaluator"] = spawn(
+            ["evaluator", "--server", self.address, *transport], log=self._log("evaluator")
+        )
         self._observer = Observer(self.address)
         return self
 
@@ -95,9 +103,12 @@ class LocalCluster:
         if self.is_done or self._observer is None:
             return None
         try:
-            return self._observer.ask(_ASK_SECONDS)
+            state = self._observer.ask(_ASK_SECONDS)
         except (Unreachable, RefusedError):
-            return None
+            state = None
+        if state is None or not state["version"]:
+            self._tell_of_compilation()
+        return state
 
     def stop(self) -> None:
         """The first time: finish the open steps, checkpoint, end. Afterwards: end at once."""
@@ -124,8 +135,17 @@ class LocalCluster:
         if workers and code is None:
             raise PsVaeError(f"the workers ended: {self._last_words('workers')}")
 
+    def _tell_of_compilation(self) -> None:
+        """Say what the first of the members says that compiles: until then it would be silence that one waits in."""
+        if self._compiles:
+            return
+        told = [line for name in self._children for line in self._lines(name) if line.startswith(COMPILING)]
+        if told:
+            self._compiles = True
+            self._say(told[0])
+
     def _last_words(self, name: str) -> str:
-        lines = [line for line in self._log(name).read_text(errors="replace").splitlines() if line.strip()]
+        lines = self._lines(name)
         told = [line.removeprefix("ps-vae: ") for line in lines if line.startswith("ps-vae: ")]
         return told[-1] if told else " / ".join(lines[-_LOG_LINES:]) or f"the {name} said nothing"
 
@@ -136,6 +156,10 @@ class LocalCluster:
                 child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self._say(f"process {child.pid} does not end by itself; it is stopped")
+
+    def _lines(self, name: str) -> list[str]:
+        """What a process has said."""
+        return [line for line in self._log(name).read_text(errors="replace").splitlines() if line.strip()]
 
     def _log(self, name: str) -> Path:
         return self._private / f"{name}.log"

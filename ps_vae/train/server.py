@@ -9,6 +9,7 @@ from typing import Any
 
 from ps_vae.data import Dataset, load, pixel_means
 from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import parse_consistency
@@ -19,6 +20,7 @@ from ps_vae.ps.rules import RunRules
 from ps_vae.ps.server import Endpoint, Server
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
+from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
 from ps_vae.train import checkpoint
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
@@ -28,6 +30,7 @@ from ps_vae.train.processes import StopSignal, random_id, spawn, stop_all
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder, free_name
 from ps_vae.train.update import fresh_state, look_ahead_rule, update_rule
+from ps_vae.train.warm_up import warm_up_shard
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
 
@@ -45,6 +48,7 @@ class ServerOptions:
     shards         processes started here, this one included
     remote_shards  further ones that are waited for (`start-server --join`)
     keep           checkpoints that stay on the disk
+    transport      how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -54,6 +58,7 @@ class ServerOptions:
     resume: bool = False
     reproducible: bool = False
     keep: int = 3
+    transport: str = "auto"
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -61,8 +66,11 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
 
     Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen.
     """
+    check_transport(options.transport)
     if options.shards < 1 or options.remote_shards < 0 or options.keep < 1:
         raise UsageError("--shards and --keep are at least 1, --remote-shards at least 0")
+    announce_compilation(say)
+    start_numba()
     folder, config, data = _settle(wishes, options)
     layout = ParameterLayout(config.model)
     slices = partition(layout.size, options.shards + options.remote_shards)
@@ -122,14 +130,23 @@ class _Run:
         piece = slice(own.start, own.stop)
         part = ShardState(
             state.version,
-            state.weights[piece].copy(),
+            state.weights[piece],
             {name: array[piece].copy() for name, array in state.optimizer.items()},
         )
-        self._shard = Shard(0, rules, part, update_rule(config), Buffers(own.size), is_finite, look_ahead_rule(config))
-        self._server = Server(endpoint, self._shard, coordinator=self._coordinator, notify=self._notice)
+        segment = open_segment(PUBLISHED, own.size, options.transport)
+        published = Buffers(own.size, segment.slots_first() if segment is not None else None)
+        self._shard = Shard(0, rules, part, update_rule(config), published, is_finite, look_ahead_rule(config))
+        self._server = Server(
+            endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
+        )
         here = connectable(endpoint.address)
         self._others: list[subprocess.Popen[bytes]] = [
-            spawn(["server", "--join", here, "--listen", sibling(endpoint.address), "--advertise", SAME_HOST])
+            spawn(
+                [
+                    *("server", "--join", here, "--listen", sibling(endpoint.address), "--advertise", SAME_HOST),
+                    *("--transport", options.transport),
+                ]
+            )
             for _ in range(options.shards - 1)
         ]
         here = _for_others(endpoint.address)
@@ -139,6 +156,7 @@ class _Run:
 
     def run(self) -> dict[str, Any]:
         try:
+            warm_up_shard(self._config)
             ended = self._server.run(self._tick)
         finally:
             self._server.close()
@@ -238,6 +256,7 @@ class _Run:
             "examples_per_second": round(pace, 1),
             "bytes_pushed": state["bytes_pushed"],
             "bytes_pulled": state["bytes_pulled"],
+            "bytes_shared": state["bytes_shared"],
             "elbo": self._reports.latest.get("elbo"),
             "validation": self._reports.validation,
             "failed": failed,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ps_vae.errors import PeerError, Unreachable
+from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.addresses import SAME_HOST, reachable_from, same_host, sibling
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import Consistency
@@ -11,11 +12,14 @@ from ps_vae.ps.outbox import Event, Refused, RunEnded
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.server import Endpoint, Server, join
 from ps_vae.ps.shard import Shard
+from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.state import ShardState
+from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
 from ps_vae.train.config import RunConfig
 from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.processes import StopSignal
 from ps_vae.train.update import look_ahead_rule, update_rule
+from ps_vae.train.warm_up import warm_up_shard
 
 __all__ = ["serve_shard"]
 
@@ -29,6 +33,7 @@ def serve_shard(
     listen: str | None,
     advertise: str | None,
     connect_timeout: float,
+    transport: str,
     say: Callable[[str], None],
     should_stop: StopSignal,
 ) -> tuple[bool, str]:
@@ -36,9 +41,13 @@ def serve_shard(
 
     listen     address to bind; without one, any port of every interface, or an ipc socket beside the coordinator's
     advertise  address that others are told; `*`: this server is on the coordinator's host
+    transport  how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
 
     Raises Unreachable, RefusedError or PeerError where there is no run that wants it.
     """
+    check_transport(transport)
+    announce_compilation(say)
+    start_numba()
     endpoint = Endpoint(listen or _beside(coordinator), _FRAME_LIMIT)
     try:
         if advertise == SAME_HOST:
@@ -48,7 +57,15 @@ def serve_shard(
         say(f"listening on {endpoint.address}; joining {coordinator} as {address}")
         link, admit = join(coordinator, address, timeout=connect_timeout, should_stop=should_stop)
         say(f"joined run {admit.run.hex()} as shard {admit.shard + 1}: parameters {admit.start:,} to {admit.stop:,}")
-        server = Server(endpoint, _shard(admit), link=link, notify=_watcher(say), patience=connect_timeout)
+        segment = open_segment(PUBLISHED, admit.stop - admit.start, transport)
+        server = Server(
+            endpoint,
+            _shard(admit, segment),
+            link=link,
+            segment=segment,
+            notify=_watcher(say),
+            patience=connect_timeout,
+        )
     except BaseException as error:
         endpoint.close()
         if isinstance(error, Unreachable) and should_stop():
@@ -83,7 +100,7 @@ def _watcher(say: Callable[[str], None]) -> Callable[[Event], None]:
     return notice
 
 
-def _shard(admit: Admit) -> Shard:
+def _shard(admit: Admit, segment: Segment | None) -> Shard:
     config = RunConfig.unpack(admit.config)
     size = admit.stop - admit.start
     if len(admit.payload) != len(admit.names) + 1 or any(array.size != size for array in admit.payload):
@@ -95,7 +112,9 @@ def _shard(admit: Admit) -> Shard:
     )
     weights, *arrays = (array.copy() for array in admit.payload)
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
-    return Shard(admit.shard, rules, state, update_rule(config), Buffers(size), is_finite, look_ahead_rule(config))
+    warm_up_shard(config)
+    published = Buffers(size, segment.slots_first() if segment is not None else None)
+    return Shard(admit.shard, rules, state, update_rule(config), published, is_finite, look_ahead_rule(config))
 
 
 def _beside(coordinator: str) -> str:

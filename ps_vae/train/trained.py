@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ps_vae.data import Dataset, load
 from ps_vae.errors import CheckpointError, DataError, UsageError
+from ps_vae.jit import announce_compilation
 from ps_vae.train import checkpoint
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import fixed_rows
@@ -36,6 +37,7 @@ class TrainedModel:
     @staticmethod
     def open(run_dir: Path, *, version: int | None = None, say: Callable[[str], None]) -> "TrainedModel":
         """Raises UsageError where there is no run, CheckpointError where it has no whole checkpoint."""
+        announce_compilation(say)
         folder = RunFolder(run_dir)
         config = folder.config()
         layout = ParameterLayout(config.model)

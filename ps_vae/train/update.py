@@ -39,13 +39,15 @@ def update_rule(config: RunConfig) -> Update:
     rule, rates = optimizer(config.optimizer), config.rates()
     power = 0.5 if config.optimizer in _ADAPTIVE else 1.0
 
-    def update(weights: Vector, gradient: Vector, state: dict[str, Vector], moment: Moment, out: Vector) -> None:
-        # The kernel is compiled for arrays that may be written; what came from the wire may not.
-        gradient = gradient if gradient.flags.writeable else gradient.copy()
+    def update(
+        weights: Vector, parts: tuple[Vector, ...], state: dict[str, Vector], moment: Moment, out: Vector
+    ) -> None:
+        # The kernel is compiled for arrays that may be written; what came through a socket may not.
+        gradient, *others = (part if part.flags.writeable else part.copy() for part in parts)
         weights = weights if weights.flags.writeable else weights.copy()
         scale = moment.trust / (config.batch_size * moment.share)
         rate = rates.rate_at(moment.version) * moment.share**power
-        rule.update(weights, gradient, scale, state, rate, moment.updates, out)
+        rule.update(weights, gradient, scale, state, rate, moment.updates, out, *others)
 
     return update
 

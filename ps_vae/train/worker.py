@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
@@ -18,16 +19,22 @@ from ps_vae.train.processes import StopSignal
 __all__ = ["work_for"]
 
 Say = Callable[[str], None]
+Vector = npt.NDArray[np.float32]
 
 
-def work_for(server: str, *, connect_timeout: float, data: str | None, say: Say, should_stop: StopSignal) -> Outcome:
+def work_for(
+    server: str, *, connect_timeout: float, data: str | None, transport: str, say: Say, should_stop: StopSignal
+) -> Outcome:
     """Work for the run at `server` until it ends.
 
-    data  where the run's data lie on this host, if not where they lie on the server's
+    data       where the run's data lie on this host, if not where they lie on the server's
+    transport  how tensors travel: one of ps_vae.ps.transport.TRANSPORTS
 
     Raises Unreachable, RefusedError or DataError where it cannot.
     """
     use_one_thread()
+    announce_compilation(say)
+    start_numba()
     program = _Program(data, say)
     return work(
         server,
@@ -36,6 +43,7 @@ def work_for(server: str, *, connect_timeout: float, data: str | None, say: Say,
         fingerprint=fingerprint(),
         connect_timeout=connect_timeout,
         should_stop=should_stop,
+        transport=transport,
     )
 
 
@@ -47,20 +55,19 @@ class _Program:
         self._data = data
         self._gradient: BlockGradient | None = None
 
-    def join(self, welcome: Welcome) -> tuple[npt.NDArray[np.float32], Buffers]:
+    def join(self, welcome: Welcome, gradients: Buffers) -> None:
         config = configuration(welcome)
         data = same_data(config, self._data)
-        self._gradient = BlockGradient(config, data.train)
+        self._gradient = BlockGradient(config, data.train, gradients)
         self.say(f"joined run {welcome.run.hex()[:8]}: {data.description}")
         self._warm_up(self._gradient)
-        return self._gradient.weights, self._gradient.buffers
 
-    def compute(self, step: int, blocks: Sequence[Block]) -> list[Result]:
+    def compute(self, weights: Vector, step: int, blocks: Sequence[Block]) -> list[Result]:
         if self._gradient is None:
             raise RuntimeError("there is no run yet")
-        return self._gradient(step, blocks)
+        return self._gradient(weights, step, blocks)
 
     def _warm_up(self, gradient: BlockGradient) -> None:
         """Compile, or load, every kernel before the first lease runs."""
-        for result in gradient(0, [Block(0, 1)]):
+        for result in gradient(gradient.layout.zeros(), 0, [Block(0, 1)]):
             gradient.buffers.give(result.gradient)

@@ -19,11 +19,13 @@ from ps_vae.ps.messages import (
     Error,
     Hello,
     Join,
+    Meet,
     Milestone,
     Pull,
     Push,
     Ready,
     Report,
+    Share,
     Snapshot,
     State,
     Status,
@@ -113,6 +115,14 @@ GOLDEN = [
         ["83a174a56572726f72a163a4676f6e65a165a8746f6f206c617465"],
     ),
     (
+        Share(),
+        ["81a174a57368617265"],
+    ),
+    (
+        Meet(b"\0ps", SESSION),
+        ["83a174a46d656574a16ec403007073a177c410101112131415161718191a1b1c1d1e1f"],
+    ),
+    (
         Join(1, SESSION, "tcp://b:2"),
         ["84a174a46a6f696ea17001a173c410101112131415161718191a1b1c1d1e1fa161a97463703a2f2f623a32"],
     ),
@@ -125,9 +135,9 @@ GOLDEN = [
         ],
     ),
     (
-        Applied(RUN, 1, 8, (9, 11), 4096, 300),
+        Applied(RUN, 1, 8, (9, 11), 4096, 300, 5),
         [
-            "87a174a76170706c696564a372756ec410000102030405060708090a0b0c0d0e0fa16901a17608a17992090ba2696ecd1000a36f7574cd012c"
+            "88a174a76170706c696564a372756ec410000102030405060708090a0b0c0d0e0fa16901a17608a17992090ba2696ecd1000a36f7574cd012ca2736805"
         ],
     ),
     (
@@ -210,7 +220,7 @@ def section(heading):
 
 def codes():
     """First argument of every PeerError and Error in the source."""
-    for file in ROOM.glob("*.py"):
+    for file in ROOM.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             match node:
                 case ast.Call(func=ast.Name(id="PeerError" | "Error"), args=[ast.Constant(value=code), *_]):

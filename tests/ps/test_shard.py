@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ RUN = b"r" * 16
 SIZE = 16
 
 
-def add_up(weights, gradient, state, version, out):
+def add_up(weights, parts, state, moment, out):
     state["count"] += 1
-    np.add(weights, gradient, out=out)
+    np.add(weights, functools.reduce(np.add, parts), out=out)
 
 
 def shard(consistency="bsp", *, microbatches=2, steps=50, milestone=10, version=0, look_ahead=None):
@@ -71,7 +72,7 @@ def test_a_step_is_applied_when_all_its_microbatches_are_there():
     outputs = machine.handle("b", push(0, 0, 1), 0.0)
 
     assert outputs[0] == StepApplied(0, 1, 0, (2.0,))
-    assert outputs[1] == Send(COORDINATOR, Applied(RUN, 1, 1, (), 0, 0))
+    assert outputs[1] == Send(COORDINATOR, Applied(RUN, 1, 1, (), 0, 0, 0))
     assert machine.weights.tolist() == [2.0] * SIZE
 
 
@@ -279,4 +280,4 @@ def test_a_shard_says_where_it_is_once_a_second():
 
     assert len(machine.tick(0.0)) == 1
     assert machine.tick(0.9) == []
-    assert machine.tick(1.0) == [Send(COORDINATOR, Applied(RUN, 1, 0, (), 0, 0))]
+    assert machine.tick(1.0) == [Send(COORDINATOR, Applied(RUN, 1, 0, (), 0, 0, 0))]

@@ -1,6 +1,7 @@
 """Real sockets: whole runs over tcp and ipc, strangers at the door, servers that come late or not at all."""
 
 import contextlib
+import functools
 import threading
 import time
 
@@ -17,7 +18,7 @@ from ps_vae.ps.client import Outcome, evaluate, work
 from ps_vae.ps.consistency import Consistency, parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.frames import decode, encode
-from ps_vae.ps.messages import TO_CLIENT, Applied, Join, Pull, Push, TakeSnapshot
+from ps_vae.ps.messages import PROTOCOL, TO_CLIENT, Applied, Join, Pull, Push, TakeSnapshot
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.outbox import Refused, RunEnded, SnapshotTaken, Told
 from ps_vae.ps.partition import partition
@@ -25,6 +26,7 @@ from ps_vae.ps.rules import RunRules
 from ps_vae.ps.server import Endpoint, Server, join
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
+from ps_vae.ps.transport import open_segment
 
 RUN = b"r" * 16
 SIZE = 160
@@ -32,14 +34,16 @@ VALUE = np.arange(SIZE, dtype=np.float32)
 PATIENCE = 30.0
 
 
-def add_up(weights, gradient, state, version, out):
-    np.add(weights, gradient, out=out)
+def add_up(weights, parts, state, moment, out):
+    np.add(weights, functools.reduce(np.add, parts), out=out)
 
 
 class FirstServer:
     """A first server on a thread of its own, as a context; `result` is the last snapshot, put together."""
 
-    def __init__(self, listen, *, shards=1, steps=20, consistency="bsp", microbatches=4, frame_limit=1 << 20):
+    def __init__(
+        self, listen, *, shards=1, steps=20, consistency="bsp", microbatches=4, frame_limit=1 << 20, transport="auto"
+    ):
         self.endpoint = Endpoint(listen, frame_limit)
         self.address = self.endpoint.address
         rules = RunRules(RUN, microbatches, steps, parse_consistency(consistency), 10, metrics=1)
@@ -47,8 +51,12 @@ class FirstServer:
         initial = ShardState(0, np.zeros(SIZE, np.float32), {})
         self.coordinator = Coordinator(rules, slices, self.address, b"{}", initial)
         state = ShardState(0, initial.weights[: slices[0].stop].copy(), {})
-        self.shard = Shard(0, rules, state, add_up, Buffers(slices[0].size))
-        self.server = Server(self.endpoint, self.shard, coordinator=self.coordinator, notify=self._notice)
+        segment = open_segment(8, slices[0].size, transport)
+        published = Buffers(slices[0].size, segment.slots_first() if segment is not None else None)
+        self.shard = Shard(0, rules, state, add_up, published)
+        self.server = Server(
+            self.endpoint, self.shard, coordinator=self.coordinator, segment=segment, notify=self._notice
+        )
         self.events = []
         self.result = None
         self.failure = None
@@ -67,6 +75,10 @@ class FirstServer:
         assert not self._thread.is_alive(), "the server does not end"
         if self.failure is not None:
             raise self.failure
+
+    def ended_when_told(self):
+        self._stop.set()
+        return self.ended()
 
     def ended(self):
         self._thread.join(PATIENCE)
@@ -110,12 +122,11 @@ class Program:
         self._on_compute = on_compute
         self._on_join = on_join
 
-    def join(self, welcome):
+    def join(self, welcome, gradients):
         self._on_join()
-        self._buffers = Buffers(SIZE)
-        return np.zeros(SIZE, np.float32), self._buffers
+        self._buffers = gradients
 
-    def compute(self, step, blocks):
+    def compute(self, weights, step, blocks):
         self._on_compute()
         results = []
         for block in blocks:
@@ -156,14 +167,14 @@ class Client:
         return self._outcome
 
 
-def worker(address, program=None):
-    return Client(work, address, program or Program(), fingerprint="same")
+def worker(address, program=None, **words):
+    return Client(work, address, program or Program(), fingerprint="same", **words)
 
 
-def together(address, on_compute=lambda: None):
+def together(address, on_compute=lambda: None, **words):
     """Two workers that begin when both have joined."""
     both = threading.Barrier(2, timeout=PATIENCE)
-    return [worker(address, Program(on_compute, both.wait)) for _ in range(2)]
+    return [worker(address, Program(on_compute, both.wait), **words) for _ in range(2)]
 
 
 @contextlib.contextmanager
@@ -186,15 +197,44 @@ def listen(request, tmp_path):
     return "tcp://127.0.0.1:*" if request.param == "tcp" else f"ipc://{tmp_path}/s"
 
 
+@pytest.mark.parametrize("transport", ["shm", "tcp"])
 @pytest.mark.parametrize("consistency", ["bsp", "ssp:2", "asp"])
-def test_two_workers_and_a_server_add_up_exactly(listen, consistency):
-    with FirstServer(listen, consistency=consistency) as server:
-        workers = together(server.address)
+def test_two_workers_and_a_server_add_up_exactly(listen, consistency, transport):
+    with FirstServer(listen, consistency=consistency, steps=200) as server:
+        workers = together(server.address, transport=transport)
 
         assert server.ended() == RunEnded(False, "done")
         assert [one.outcome() for one in workers] == [Outcome(False, "done")] * 2
-    np.testing.assert_array_equal(server.result, 20 * 4 * VALUE)
+    np.testing.assert_array_equal(server.result, 200 * 4 * VALUE)
     assert server.refused() == []
+    traffic = server.shard.traffic
+    assert traffic.pushed >= 200 * VALUE.nbytes
+    if transport == "tcp":
+        assert traffic.shared == 0
+    else:
+        # Only what was under way before the memory was handed over went through the socket.
+        assert traffic.shared > 0.8 * (traffic.pushed + traffic.pulled)
+
+
+def test_a_worker_that_insists_on_shared_memory_gives_up_where_there_is_none():
+    with FirstServer("tcp://127.0.0.1:*", transport="tcp", steps=1_000_000) as server:
+        one = worker(server.address, transport="shm")
+        with pytest.raises(RefusedError, match="use --transport auto"):
+            one.outcome()
+        assert server.ended_when_told() == RunEnded(False, "stopped")
+
+
+@pytest.mark.parametrize("consistency", ["bsp", "ssp:2"])
+def test_workers_that_share_memory_and_workers_that_do_not_add_up_to_the_same(consistency):
+    with FirstServer("tcp://127.0.0.1:*", consistency=consistency, steps=200) as server:
+        both = threading.Barrier(2, timeout=PATIENCE)
+        mixed = [
+            worker(server.address, Program(on_join=both.wait), transport=transport) for transport in ("auto", "tcp")
+        ]
+        assert server.ended() == RunEnded(False, "done")
+        assert [one.outcome() for one in mixed] == [Outcome(False, "done")] * 2
+    np.testing.assert_array_equal(server.result, 200 * 4 * VALUE)
+    assert 0 < server.shard.traffic.shared < server.shard.traffic.pushed + server.shard.traffic.pulled
 
 
 def test_a_second_server_joins_and_holds_its_part(listen, tmp_path):
@@ -259,13 +299,13 @@ NONSENSE = {
     "malformed: a claim": [b"\xdd\xff\xff\xff\xff"],
     "malformed: a long header": [bytes(1 << 17)],
     "wrong-run": encode(Pull(b"x" * 16, (0, None))),
-    "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0)),
+    "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0)),
     "bad-block": encode(Push(RUN, 0, 1, 3, 0, (4.0,), None, (VALUE,))),
     "bad-size": encode(Push(RUN, 0, 0, 4, 0, (4.0,), None, (VALUE[:-1],))),
     "bad-step": encode(Push(RUN, 9999, 0, 4, 0, (4.0,), None, (VALUE,))),
-    "bad-shard": encode(Applied(RUN, 1, 5, (), 0, 0)),
-    "full": encode(Join(1, b"j" * 16, "tcp://x:1")),
-    "protocol": encode(Join(2, b"j" * 16, "tcp://x:1")),
+    "bad-shard": encode(Applied(RUN, 1, 5, (), 0, 0, 0)),
+    "full": encode(Join(PROTOCOL, b"j" * 16, "tcp://x:1")),
+    "protocol": encode(Join(PROTOCOL + 1, b"j" * 16, "tcp://x:1")),
     "unknown-message: a server's word": encode(TakeSnapshot(0)),
 }
 

@@ -6,7 +6,7 @@ import pytest
 from ps_vae.errors import RefusedError
 from ps_vae.ps.actions import Compute, Joined, Result, Stopped, Store
 from ps_vae.ps.blocks import Block
-from ps_vae.ps.messages import Bye, Error, Hello, Pull, Push, Ready, Stop, Trouble, Weights, Welcome, Work
+from ps_vae.ps.messages import PROTOCOL, Bye, Error, Hello, Pull, Push, Ready, Stop, Trouble, Weights, Welcome, Work
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
 from ps_vae.ps.worker import Worker
 
@@ -47,7 +47,7 @@ def messages(actions):
 
 def test_hello_is_repeated_every_second_until_it_is_answered():
     worker = Worker(SESSION, "w", "f")
-    hello = [Send(COORDINATOR, Hello(1, SESSION, "worker", "w", "f"))]
+    hello = [Send(COORDINATOR, Hello(PROTOCOL, SESSION, "worker", "w", "f"))]
 
     assert worker.start(0.0) == hello
     assert worker.tick(0.9) == []

@@ -4,6 +4,7 @@ Messages are really encoded and decoded; the network drops, doubles and delays t
 killed, paused, slowed and added. After every event the invariants of the machines are checked.
 """
 
+import functools
 import heapq
 import itertools
 import random
@@ -35,9 +36,9 @@ Gradient = Callable[[np.ndarray, int, int], np.ndarray]
 TICK_SECONDS = 0.05
 
 
-def add_up(weights, gradient, state, version, out):
+def add_up(weights, parts, state, moment, out):
     """The update rule of the checks: weights + sum of pushes."""
-    np.add(weights, gradient, out=out)
+    np.add(weights, functools.reduce(np.add, parts), out=out)
 
 
 @dataclass

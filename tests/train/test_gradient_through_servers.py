@@ -24,8 +24,7 @@ class Model:
         return self.block(weights, step, Block(index, index + 1))
 
     def block(self, weights: Floats, step: int, block: Block) -> Floats:
-        self.gradients.weights[:] = weights
-        (result,) = self.gradients(step, [block])
+        (result,) = self.gradients(weights, step, [block])
         gradient = result.gradient.copy()
         self.gradients.buffers.give(result.gradient)
         return gradient
@@ -77,6 +76,6 @@ def test_steps_over_a_lossy_network_give_the_weights_of_one_loop_bit_for_bit(wor
     weights = state.weights
     for step in range(6):
         out = np.empty_like(weights)
-        update(weights, model.block(weights, step, Block(0, 7)), state.optimizer, Moment(step, step), out)
+        update(weights, (model.block(weights, step, Block(0, 7)),), state.optimizer, Moment(step, step), out)
         weights = out
     np.testing.assert_array_equal(world.weights, weights)

@@ -93,6 +93,7 @@ def test_a_shard_that_is_told_to_stop_before_it_is_admitted_has_not_failed(tmp_p
         listen=f"ipc://{tmp_path}/shard",
         advertise=None,
         connect_timeout=60.0,
+        transport="auto",
         say=lambda text: None,
         should_stop=should_stop,
     )

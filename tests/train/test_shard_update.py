@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_run import small_config
 
+from ps_vae.optim.table import OPTIMIZERS
 from ps_vae.ps.update import Moment
 from ps_vae.train.update import fresh_state, look_ahead_rule, update_rule
 
@@ -17,7 +18,7 @@ def test_one_step_of_descent_subtracts_the_mean_bit_for_bit() -> None:
     random = np.random.default_rng(0)
     weights, gradient = random.standard_normal((2, 100)).astype(np.float32)
     out = np.empty_like(weights)
-    update_rule(config)(weights, gradient, {}, START, out)
+    update_rule(config)(weights, (gradient,), {}, START, out)
     np.testing.assert_array_equal(out, weights - np.float32(0.25) * (gradient / np.float32(32)))
 
 
@@ -33,7 +34,7 @@ def test_adam_on_means_over_the_batch_at_the_rate_of_each_version() -> None:
     for version in range(6):
         total = (24 * random.standard_normal(50)).astype(np.float32)
         out = np.empty_like(weights)
-        update(weights, total, state.optimizer, Moment(version, version), out)
+        update(weights, (total,), state.optimizer, Moment(version, version), out)
         weights = out
 
         g, rate = total.astype(np.float64) / 24, 0.1 * 0.5 * (1 + math.cos(math.pi * version / 6))
@@ -51,9 +52,24 @@ def test_arrays_that_came_from_the_wire_give_the_same_bits(optimizer: str) -> No
     outs = []
     for pair in ([weights, gradient], received):
         out = np.empty_like(weights)
-        update_rule(config)(pair[0], pair[1], fresh_state(config, weights).optimizer, START, out)
+        update_rule(config)(pair[0], (pair[1],), fresh_state(config, weights).optimizer, START, out)
         outs.append(out)
     np.testing.assert_array_equal(outs[0], outs[1])
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_the_last_addition_in_the_update_gives_the_bits_of_an_addition_before_it(optimizer: str) -> None:
+    config = small_config(optimizer=optimizer)
+    random = np.random.default_rng(5)
+    weights, left, right = random.standard_normal((3, 1000)).astype(np.float32)
+    outs, states = [], []
+    for parts in ((left, right), (left + right,)):
+        out, state = np.empty_like(weights), fresh_state(config, weights).optimizer
+        update_rule(config)(weights, parts, state, START, out)
+        outs.append(out.tobytes())
+        states.append({name: array.tobytes() for name, array in state.items()})
+    assert outs[0] == outs[1]
+    assert states[0] == states[1]
 
 
 def test_a_slice_is_updated_as_in_the_whole_vector() -> None:
@@ -61,10 +77,10 @@ def test_a_slice_is_updated_as_in_the_whole_vector() -> None:
     random = np.random.default_rng(3)
     weights, gradient = random.standard_normal((2, 96)).astype(np.float32)
     whole, pieces = np.empty_like(weights), np.empty_like(weights)
-    update_rule(config)(weights, gradient, fresh_state(config, weights).optimizer, START, whole)
+    update_rule(config)(weights, (gradient,), fresh_state(config, weights).optimizer, START, whole)
     for piece in (slice(0, 16), slice(16, 80), slice(80, 96)):
         state = fresh_state(config, weights[piece]).optimizer
-        update_rule(config)(weights[piece], gradient[piece], state, START, pieces[piece])
+        update_rule(config)(weights[piece], (gradient[piece],), state, START, pieces[piece])
     np.testing.assert_array_equal(pieces, whole)
 
 
@@ -73,8 +89,8 @@ def test_the_blocks_of_a_step_move_the_weights_as_far_as_the_whole_step() -> Non
     config = small_config(optimizer="sgd", learning_rate=0.5, batch_size=32, microbatch=8)
     weights, mean = np.random.default_rng(4).standard_normal((2, 40)).astype(np.float32)
     update, out, half = update_rule(config), np.empty_like(weights), np.empty_like(weights)
-    update(weights, 8 * mean, {}, Moment(0, 0, 0.25), half)
-    update(half, 24 * mean, {}, Moment(0, 1, 0.75), out)
+    update(weights, (8 * mean,), {}, Moment(0, 0, 0.25), half)
+    update(half, (24 * mean,), {}, Moment(0, 1, 0.75), out)
     np.testing.assert_allclose(out, weights - 0.5 * mean, rtol=0, atol=1e-6)
 
 
@@ -96,5 +112,5 @@ def test_a_quarter_of_a_step_is_taken_at_the_rate_that_its_rule_scales_to(optimi
     whole, quarter = np.empty_like(weights), np.empty_like(weights)
     for out, rows, share in ((whole, 32, 1.0), (quarter, 8, 0.25)):
         state = fresh_state(config, weights).optimizer
-        update_rule(config)(weights, rows * mean, state, Moment(0, 0, share), out)
+        update_rule(config)(weights, (rows * mean,), state, Moment(0, 0, share), out)
     np.testing.assert_allclose(quarter - weights, factor * (whole - weights), rtol=0, atol=2e-6)

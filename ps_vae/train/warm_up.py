@@ -1,0 +1,40 @@
+"""Kernels of a run, loaded or compiled before somebody waits for them: each is called once, on as little as possible.
+
+A worker does the same with a block of its run (train.worker).
+"""
+
+import numpy as np
+
+from ps_vae.ps.consistency import parse_consistency
+from ps_vae.ps.update import Moment
+from ps_vae.train.config import RunConfig
+from ps_vae.train.elbo import row_terms
+from ps_vae.train.gradient import is_finite
+from ps_vae.train.update import fresh_state, look_ahead_rule, update_rule
+from ps_vae.vae.evidence import estimate_evidence
+from ps_vae.vae.layout import Parameters
+
+__all__ = ["warm_up_elbo", "warm_up_evidence", "warm_up_shard"]
+
+_NAMES = np.zeros(1, np.int64)
+
+
+def warm_up_shard(config: RunConfig) -> None:
+    """What a shard calls for a push."""
+    weights, gradient, out = np.zeros((3, 16), np.float32)
+    state = fresh_state(config, weights)
+    if is_finite(gradient):
+        update_rule(config)(weights, (gradient, gradient), state.optimizer, Moment(0, 0), out)
+    look_ahead = look_ahead_rule(config)
+    if look_ahead is not None and not parse_consistency(config.consistency).is_synchronous:
+        look_ahead(weights, weights, 1.0, out)
+
+
+def warm_up_elbo(parameters: Parameters) -> None:
+    """What an evaluator calls for its figures."""
+    row_terms(parameters, np.zeros((1, parameters.config.inputs), np.float32), 0, _NAMES)
+
+
+def warm_up_evidence(parameters: Parameters) -> None:
+    """What importance sampling calls."""
+    estimate_evidence(parameters, np.zeros((1, parameters.config.inputs), np.float32), samples=2, seed=0, rows=_NAMES)
