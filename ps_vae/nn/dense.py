@@ -5,25 +5,43 @@
                d_inputs = d_outputs W^T              (rows, in), left out for the first layer
 
 Bias and non-linearity are fused into one pass over the outputs (activations, gaussian, likelihoods).
-BLAS gives the same bits for the same shapes, wherever the arrays lie.
+float32 goes to our own products (module gemm): the same bits on every machine that has fused multiply-adds. float64,
+which only checks, and machines without them go to BLAS: the same bits for the same shapes on the same machine.
 """
 
 import numpy as np
 
 from ps_vae.nn.arrays import Floats
+from ps_vae.nn.gemm import product, product_left_transposed, product_right_transposed
+from ps_vae.nn.simd import FUSED
 
 __all__ = ["dense", "dense_backward"]
 
 
 def dense(inputs: Floats, weight: Floats, outputs: Floats) -> None:
-    """Overwrite `outputs` (rows, out) with `inputs` (rows, in) times `weight` (in, out); one dtype, C order."""
-    np.matmul(inputs, weight, out=outputs)
+    """Overwrite `outputs` (rows, out) with `inputs` (rows, in) times `weight` (in, out); one dtype, C order.
+
+    Inputs in another order are copied.
+    """
+    if _is_ours(inputs, weight):
+        product(np.ascontiguousarray(inputs), weight, outputs)
+    else:
+        np.matmul(inputs, weight, out=outputs)
 
 
 def dense_backward(
     inputs: Floats, weight: Floats, d_outputs: Floats, *, d_weight: Floats, d_inputs: Floats | None
 ) -> None:
     """Overwrite `d_weight` (in, out) and, unless it is None, `d_inputs` (rows, in); shapes as in `dense`."""
+    if _is_ours(inputs, weight):
+        product_left_transposed(np.ascontiguousarray(inputs), d_outputs, d_weight)
+        if d_inputs is not None:
+            product_right_transposed(d_outputs, weight, d_inputs)
+        return
     np.matmul(inputs.T, d_outputs, out=d_weight)
     if d_inputs is not None:
         np.matmul(d_outputs, weight.T, out=d_inputs)
+
+
+def _is_ours(inputs: Floats, weight: Floats) -> bool:
+    return FUSED and inputs.dtype == np.float32 and weight.dtype == np.float32
