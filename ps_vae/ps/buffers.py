@@ -40,8 +40,9 @@ class Buffers:
 
     def take(self) -> Array:
         """An array of undefined contents."""
-        for position, array in enumerate(self._free):
-            if self._is_idle(array):
+        # The one given back last is the likeliest to be in a cache still.
+        for position in reversed(range(len(self._free))):
+            if self._is_idle(self._free[position]):
                 return self._free.pop(position)
         self.made += 1
         return self._make()

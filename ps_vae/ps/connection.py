@@ -10,7 +10,7 @@ import zmq.utils.monitor
 
 from ps_vae.errors import PeerError
 from ps_vae.ps import sockets
-from ps_vae.ps.frames import pack, unpack
+from ps_vae.ps.frames import HEADER_LIMIT, pack, unpack
 from ps_vae.ps.messages import TO_CLIENT, Meet, Share
 from ps_vae.ps.sharing.meeting import Invitation, come
 from ps_vae.ps.sharing.segment import Segment
@@ -40,6 +40,7 @@ class Connection:
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._down_since: float | None = time.monotonic()
         self._one_waits = False
+        self._poller: zmq.Poller | None = None
         self._wants_sharing = False
         self._client = os.urandom(16)
         self._segment: Segment | None = None
@@ -48,8 +49,11 @@ class Connection:
 
     def register(self, poller: zmq.Poller) -> None:
         """Wake the poller when there is something to read here."""
+        self._poller = poller
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
+        if self._sharing is not None:
+            poller.register(self._sharing.fileno(), zmq.POLLIN)
 
     def share(self, segment: Segment | None) -> None:
         """Read the server's tensors where they lie, and let it read those of `segment`, if it is on this host.
@@ -83,14 +87,13 @@ class Connection:
         self._one_waits = self._down_since is not None
         sharing = self._sharing
         frames, lent = pack(messages, sharing.lend if sharing is not None else None)
+        if sharing is not None and len(frames) == 1:
+            sharing.send(frames[0], lent)
+            return sharing.reader(lent[0]) if lent else None
         try:
             tracker = sockets.send(self._socket, frames)
         except zmq.Again:
-            if sharing is not None:
-                sharing.take_back(lent)
             return None
-        if sharing is not None and lent:
-            return sharing.reader(lent[0])
         return None if tracker is None or tracker.done else lambda: bool(tracker.done)
 
     def messages(self, seconds: float = 0.0) -> Iterator[Any]:
@@ -102,11 +105,7 @@ class Connection:
             self._watch()
             if not self._socket.poll(round(1000 * seconds)):
                 return
-        while True:
-            try:
-                frames = sockets.receive(self._socket)
-            except zmq.Again:
-                return
+        while (frames := self._received()) is not None:
             for message in self._unpack(frames):
                 if isinstance(message, Meet):
                     self._meet(message)
@@ -121,10 +120,24 @@ class Connection:
         if self._own_context is not None:
             self._own_context.term()
 
-    def _unpack(self, frames: list[zmq.Frame]) -> list[Any]:
+    def _received(self) -> list[Any] | None:
+        """The frames of the next message on either way."""
+        sharing = self._sharing
+        if sharing is not None:
+            frame = sharing.receive(HEADER_LIMIT + 1)
+            if frame is not None:
+                return [frame]
+            if sharing.is_over:
+                self._end_sharing()
+        try:
+            return sockets.receive(self._socket)
+        except zmq.Again:
+            return None
+
+    def _unpack(self, frames: list[Any]) -> list[Any]:
         borrow = self._sharing.borrow if self._sharing is not None else None
         try:
-            return unpack([frame.buffer for frame in frames], TO_CLIENT, borrow)
+            return unpack(frames, TO_CLIENT, borrow)
         except PeerError as error:
             if error.code == "not-shared":
                 # Of a connection that has broken since: as good as lost.
@@ -132,8 +145,16 @@ class Connection:
             raise PeerError(error.code, f"{self.address} does not speak our protocol: {error}") from None
 
     def _meet(self, meet: Meet) -> None:
+        self._end_sharing()
         self._sharing = come(Invitation(meet.name, meet.word), self._client, self._segment) if meet.name else None
         self.shares = self._sharing is not None
+        if self._sharing is not None and self._poller is not None:
+            self._poller.register(self._sharing.fileno(), zmq.POLLIN)
+
+    def _end_sharing(self) -> None:
+        if self._sharing is not None and self._poller is not None:
+            self._poller.unregister(self._sharing.fileno())
+        self._sharing = None
 
     def _watch(self) -> None:
         while self._monitor.poll(0):
@@ -143,5 +164,5 @@ class Connection:
                 if self._wants_sharing:
                     self.send([Share()])
             elif self._down_since is None:
+                # What is in shared memory, and in its stream, can be read until that ends too.
                 self._down_since = time.monotonic()
-                self._sharing = None

@@ -17,38 +17,19 @@ import zmq
 from ps_vae.errors import PeerError, RefusedError, Unreachable
 from ps_vae.ps import sockets
 from ps_vae.ps.addresses import plain
+from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
-from ps_vae.ps.frames import pack, unpack
-from ps_vae.ps.messages import (
-    PROTOCOL,
-    TO_SERVER,
-    Admit,
-    Applied,
-    Error,
-    Join,
-    Meet,
-    Pull,
-    Push,
-    Share,
-    Stop,
-    TakeSnapshot,
-    Weights,
-)
+from ps_vae.ps.messages import PROTOCOL, Admit, Applied, Error, Join, Pull, Push, Share, Stop, TakeSnapshot
 from ps_vae.ps.outbox import COORDINATOR, Event, Output, Refused, RunEnded, Send, Sender, ShardAddress
-from ps_vae.ps.parcels import parcels
 from ps_vae.ps.shard import Shard
-from ps_vae.ps.sharing.meeting import Meeting
 from ps_vae.ps.sharing.segment import Segment
-from ps_vae.ps.sharing.sharing import Sharing
 
 __all__ = ["Endpoint", "Server", "join"]
 
 _TICK_SECONDS = 0.05
 _JOIN_RETRY_SECONDS = 1.0
 _LAST_WORDS_SECONDS = 2.0
-# Messages taken between two ticks.
-_BURST = 256
 
 Notify = Callable[[Event], None]
 
@@ -140,16 +121,13 @@ class Server:
         self._link = link
         self._notify = notify
         self._patience = patience
+        self._clients = Clients(endpoint.socket, segment, shard.buffers, shard.traffic)
         self._shards: dict[int, Sender] = {}
-        self._outgoing: dict[Sender, list[Any]] = {}
+        self._here = (COORDINATOR, ShardAddress(shard.number))
         self._poller = zmq.Poller()
-        self._poller.register(endpoint.socket, zmq.POLLIN)
+        self._clients.register(self._poller)
         if link is not None:
             link.register(self._poller)
-        self._meeting = Meeting(segment) if segment is not None else None
-        if self._meeting is not None:
-            self._poller.register(self._meeting.fileno(), zmq.POLLIN)
-        self._sharings: dict[Sender, Sharing] = {}
         self.ended: RunEnded | None = None
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> RunEnded:
@@ -159,9 +137,12 @@ class Server:
         self._tick(ticked)
         while self.ended is None:
             ready = dict(self._poller.poll(round(1000 * _TICK_SECONDS)))
-            if self._meeting is not None and self._meeting.fileno() in ready:
-                self._attend(self._meeting)
-            self._take_messages()
+            for sender in self._clients.watch(ready):
+                self.dispatch(self._forget(sender))
+            for sender, messages in self._clients.received():
+                self._take(sender, messages)
+            if self._link is not None:
+                self._take_orders(self._link)
             if time.monotonic() - ticked >= _TICK_SECONDS:
                 ticked = time.monotonic()
                 on_tick()
@@ -172,31 +153,30 @@ class Server:
         """Let the last messages leave, then close."""
         if self._link is not None:
             self._link.close(_LAST_WORDS_SECONDS)
-        if self._meeting is not None:
-            self._meeting.close()
+        self._clients.close()
         self._endpoint.close(_LAST_WORDS_SECONDS)
 
-    def dispatch(self, outputs: list[Output], *, hold_back: Sender | None = None) -> None:
-        """Deliver what a state machine returned: first to others, then to the machines here, then to the watcher.
-
-        hold_back  a client that will be sent more in a moment: what it gets waits for that
-        """
+    def dispatch(self, outputs: list[Output]) -> None:
+        """Deliver what a state machine returned: first to others, then to the machines here, then to the watcher."""
         events: list[Event] = []
         while outputs:
-            inner = []
+            inner: list[Send] = []
+            outgoing: dict[Sender, list[Any]] = {}
             for output in outputs:
                 if not isinstance(output, Send):
                     events.append(output)
-                elif output.to in (COORDINATOR, ShardAddress(self._shard.number)):
+                elif output.to in self._here:
                     inner.append(output)
-                elif isinstance(output.to, ShardAddress):
-                    if (sender := self._shards.get(output.to.shard)) is not None:
-                        self._outgoing.setdefault(sender, []).append(output.message)
-                else:
-                    self._outgoing.setdefault(output.to, []).append(output.message)
-            outputs = self._flush(hold_back)
+                elif not isinstance(output.to, ShardAddress):
+                    outgoing.setdefault(output.to, []).append(output.message)
+                elif (sender := self._shards.get(output.to.shard)) is not None:
+                    outgoing.setdefault(sender, []).append(output.message)
+            outputs = []
+            for sender, messages in outgoing.items():
+                if not self._clients.send(sender, messages):
+                    outputs += self._forget(sender)
             for output in inner:
-                outputs = outputs + self._deliver_here(output)
+                outputs += self._deliver_here(output)
         for event in events:
             self._observe(event)
 
@@ -221,46 +201,21 @@ class Server:
             self.ended = event
         self._notify(event)
 
-    def _take_messages(self) -> None:
-        for _ in range(_BURST):
-            try:
-                sender, *frames = sockets.receive(self._endpoint.socket)
-            except zmq.Again:
-                break
-            self._take(sender.bytes, frames)
-        try:
-            if self._link is not None:
-                self._link.watch()
-                for message in self._link.messages():
-                    self._take_order(message)
-        except PeerError as error:
-            self._notify(Refused("the coordinator", error.code, str(error)))
+    def _take(self, sender: Sender, messages: list[Any] | PeerError) -> None:
+        """All that came in a parcel, then all that it leads to: what goes to the sender goes as one parcel, too."""
+        if isinstance(messages, PeerError):
+            outputs = _refusal(sender, messages)
+        else:
+            now = time.monotonic()
+            outputs = [output for message in messages for output in self._handle(sender, message, now)]
+        self.dispatch(outputs)
 
-    def _take(self, sender: Sender, frames: list[zmq.Frame]) -> None:
-        sharing = self._sharings.get(sender)
-        try:
-            messages = unpack(
-                [frame.buffer for frame in frames], TO_SERVER, sharing.borrow if sharing is not None else None
-            )
-        except PeerError as error:
-            self.dispatch(_refusal(sender, error))
-            return
-        if any(isinstance(message, Push | Pull) for message in messages):
-            tensors = sum(4 * m.payload[0].size for m in messages if isinstance(m, Push) and len(m.payload) == 1)
-            shared = tensors if len(frames) == 1 else 0
-            self._shard.traffic.pushed += sum(len(frame) for frame in frames) + shared
-            self._shard.traffic.shared += shared
-        for message in messages:
-            self.dispatch(self._handle(sender, message), hold_back=sender)
-        self.dispatch(self._flush())
-
-    def _handle(self, sender: Sender, message: Any) -> list[Output]:
-        now = time.monotonic()
+    def _handle(self, sender: Sender, message: Any, now: float) -> list[Output]:
         try:
             if isinstance(message, Push | Pull):
                 return self._shard.handle(sender, message, now)
             if isinstance(message, Share):
-                return [Send(sender, self._invite(sender))]
+                return [Send(sender, self._clients.invite(sender))]
             if isinstance(message, Error):
                 return [Refused("a shard", message.code, message.text)]
             if self._coordinator is None:
@@ -272,21 +227,21 @@ class Server:
             return _refusal(sender, error)
         return outputs
 
-    def _invite(self, sender: Sender) -> Meet:
-        if self._meeting is None:
-            return Meet(b"", bytes(16))
-        invitation = self._meeting.invite(sender)
-        return Meet(invitation.name, invitation.word)
+    def _forget(self, sender: Sender) -> list[Output]:
+        self._shard.forget(sender)
+        self._clients.forget(sender)
+        return self._coordinator.forget(sender, time.monotonic()) if self._coordinator is not None else []
 
-    def _attend(self, meeting: Meeting) -> None:
-        come, gone = meeting.attend()
-        self._sharings.update(come)
-        for sender in gone:
-            self._sharings.pop(sender, None)
-            self.dispatch(self._forget(sender))
+    def _take_orders(self, link: Connection) -> None:
+        """Messages from the coordinator to this shard."""
+        link.watch()
+        try:
+            for message in link.messages():
+                self._take_order(message)
+        except PeerError as error:
+            self._notify(Refused("the coordinator", error.code, str(error)))
 
     def _take_order(self, message: Any) -> None:
-        """A message from the coordinator to this shard."""
         if isinstance(message, TakeSnapshot):
             try:
                 self.dispatch(self._shard.handle(COORDINATOR, message, time.monotonic()))
@@ -298,45 +253,6 @@ class Server:
             self.dispatch([RunEnded(True, f"the coordinator was started again, without this shard: {message.text}")])
         elif isinstance(message, Error):
             self._notify(Refused("this shard", message.code, message.text))
-
-    def _flush(self, hold_back: Sender | None = None) -> list[Output]:
-        """Send what is waiting, but to `hold_back`; returns what comes of those that are gone."""
-        outputs: list[Output] = []
-        for sender in [sender for sender in self._outgoing if sender != hold_back]:
-            for parcel in parcels(self._outgoing.pop(sender)):
-                outputs += self._send(sender, parcel)
-        return outputs
-
-    def _send(self, sender: Sender, messages: list[Any]) -> list[Output]:
-        """Send to a client; one that is gone is forgotten, one that does not read misses the message and asks again."""
-        sharing = self._sharings.get(sender)
-        frames, lent = pack(messages, sharing.lend if sharing is not None else None)
-        try:
-            tracker = sockets.send(self._endpoint.socket, [sender, *frames])
-        except zmq.ZMQError as error:
-            if sharing is not None:
-                sharing.take_back(lent)
-            if error.errno == errno.EAGAIN:
-                return []
-            if error.errno != errno.EHOSTUNREACH:
-                raise
-            return self._forget(sender)
-        for message in messages:
-            if isinstance(message, Weights):
-                (weights,) = message.payload
-                shared = 4 * weights.size if lent else 0
-                self._shard.traffic.pulled += sum(len(frame) for frame in frames) + shared
-                self._shard.traffic.shared += shared
-                if sharing is not None and lent:
-                    self._shard.buffers.hold(weights, sharing.reader(lent[0]))
-                if tracker is not None and not tracker.done:
-                    self._shard.buffers.hold(weights, lambda: bool(tracker.done))
-        return []
-
-    def _forget(self, sender: Sender) -> list[Output]:
-        self._shard.forget(sender)
-        self._sharings.pop(sender, None)
-        return self._coordinator.forget(sender, time.monotonic()) if self._coordinator is not None else []
 
     def _tick(self, now: float) -> None:
         outputs = self._shard.tick(now)

@@ -8,7 +8,7 @@ import zmq
 from ps_vae.errors import UsageError
 from ps_vae.ps.frames import HEADER_LIMIT
 
-__all__ = ["check_address", "close", "configure", "is_served", "receive", "send"]
+__all__ = ["check_address", "close", "configure", "is_served", "receive", "receive_from", "send"]
 
 # No message has more frames than a snapshot after a routing id: id, header, weights, 16 arrays of an optimizer.
 _MAX_FRAMES = 19
@@ -24,24 +24,29 @@ def configure(socket: zmq.Socket[bytes], frame_limit: int) -> None:
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _DEAD_MILLISECONDS)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
+    # Not longer: who starts a server is waited for by all who started before it.
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 250)
     socket.setsockopt(zmq.IPV6, 1)
 
 
-def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
-    """The frames of one message, not copied.
+def receive(socket: zmq.Socket[bytes]) -> list[Any]:
+    """The frames of one message: the first as bytes, the others, which may be large, as buffers that are not copied.
 
-    Of more than any message has, the surplus is read and thrown away: what is left is too many for `decode` to accept.
+    Of more than any message has, the surplus is read and thrown away: what is left is too many to be accepted.
     Raises zmq.Again where there is no message.
     """
-    frames = [socket.recv(zmq.NOBLOCK, copy=False)]
-    has_more = frames[0].more
-    while has_more:
+    frames: list[Any] = [socket.recv(zmq.NOBLOCK)]
+    while socket.rcvmore:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
-        has_more = frame.more
         if len(frames) <= _MAX_FRAMES:
-            frames.append(frame)
+            frames.append(frame.buffer)
     return frames
+
+
+def receive_from(router: zmq.Socket[bytes]) -> tuple[bytes, list[Any]]:
+    """The sender of a message, and its frames as `receive` gives them."""
+    sender = router.recv(zmq.NOBLOCK)
+    return sender, receive(router) if router.rcvmore else []
 
 
 def send(socket: zmq.Socket[bytes], frames: list[Any]) -> zmq.MessageTracker | None:

@@ -122,7 +122,8 @@ class Worker:
             self._asked[shard] = then
         self._ticket, self._nanoseconds = work.ticket, nanoseconds
         self._work, self.state = None, "idle"
-        return actions + self._say_ready(now)
+        # First the small message: it says what the answer to the push, which may take long, is to be joined by.
+        return self._say_ready(now) + actions
 
     def failed(self, text: str, now: float) -> list[Action]:
         """The work cannot be done; say so and wait for other work."""

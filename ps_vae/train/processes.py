@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["StopSignal", "prepare_environment", "random_id", "spawn", "stop_all"]
+__all__ = ["StopSignal", "let_others_first", "prepare_environment", "random_id", "spawn", "stop_all"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 8.0
@@ -77,6 +77,12 @@ def stop_all(children: Sequence[subprocess.Popen[bytes]], grace: float = _GRACE_
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def let_others_first() -> None:
+    """Have this process, which computes, wait its turn: a server that it wakes up, or that wakes it, is not held up."""
+    if hasattr(os, "SCHED_BATCH"):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def prepare_environment() -> None:

@@ -1,5 +1,7 @@
 """The small parent of a node's workers: it starts them, starts crashed ones again, and stops with them."""
 
+import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +21,14 @@ def supervise(arguments: Sequence[str], processes: int, *, say: Callable[[str], 
     """Run `processes` times `ps-vae ARGUMENTS` until all have ended or `should_stop`.
 
     A process that a signal killed is started again, after a pause that doubles each time; one that ended by itself is
-    not: it has said why. Returns the exit code for this process: the highest of theirs.
+    not: it has said why. Where there are as many as cores, each has a core for itself. Returns the exit code for this
+    process: the highest of theirs.
     """
+    cores: list[int] = sorted(os.sched_getaffinity(0))
     slots: list[_Slot] = []
     try:
-        for _ in range(processes):
-            slots.append(_Slot(arguments))
+        for number in range(processes):
+            slots.append(_Slot(arguments, cores[number] if processes == len(cores) else None))
         while any(slot.code is None for slot in slots) and not should_stop():
             for slot in slots:
                 slot.watch(say)
@@ -37,12 +41,15 @@ def supervise(arguments: Sequence[str], processes: int, *, say: Callable[[str], 
 class _Slot:
     """The place of one worker, whatever process fills it.
 
+    core  that it runs on and no other: the scheduler, which likes to wake a process up where its message comes from,
+          would put two workers on one core and leave another idle
     code  its exit code once it has ended for good
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], core: int | None) -> None:
         self.code: int | None = None
         self._arguments = arguments
+        self._core = core
         self._crashes = 0
         self._resume_at: float | None = None
         self.child: subprocess.Popen[bytes]
@@ -72,3 +79,7 @@ class _Slot:
         self._resume_at = None
         self._started = time.monotonic()
         self.child = spawn(self._arguments)
+        if self._core is not None:
+            # It may have ended already; `watch` will say so.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(self.child.pid, {self._core})

@@ -14,7 +14,7 @@ from ps_vae.ps.messages import Welcome
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.member import configuration, own_name, same_data
-from ps_vae.train.processes import StopSignal
+from ps_vae.train.processes import StopSignal, let_others_first
 
 __all__ = ["work_for"]
 
@@ -33,6 +33,7 @@ def work_for(
     Raises Unreachable, RefusedError or DataError where it cannot.
     """
     use_one_thread()
+    let_others_first()
     announce_compilation(say)
     start_numba()
     program = _Program(data, say)

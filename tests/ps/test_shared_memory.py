@@ -165,14 +165,18 @@ def test_a_slot_that_is_lent_twice_is_back_after_two_returns():
 
 def test_a_message_that_was_not_sent_lends_nothing():
     mine = Segment.create(SLOTS, SIZE)
-    server, _ = pair(mine=mine)
-    place = server.lend(mine.array(0))
-    is_back = server.reader(place)
-    assert not is_back()
-
-    server.take_back([place])
-
-    assert is_back()
+    server, client = pair(mine=mine)
+    for _ in range(10_000):
+        place = server.lend(mine.array(0))
+        is_back = server.reader(place)
+        assert not is_back()
+        before = server._lent[0]
+        server.send(bytes(1000), [place])
+        if server._lent[0] < before:
+            break
+    assert server._lent[0] == before - 1, "the stream never fills up"
+    assert not server.is_over
+    assert client.receive(2000) == bytes(1000)
 
 
 def test_what_a_process_held_that_has_ended_is_back():
@@ -218,9 +222,10 @@ class Host:
 
     def __init__(self):
         self.segment = Segment.create(SLOTS, SIZE)
-        self.meeting = Meeting(self.segment)
+        self.meeting = Meeting(self.segment, 1 << 16)
         self.sharings = {}
         self.gone = []
+        self.heard = []
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._attend, daemon=True)
@@ -241,11 +246,15 @@ class Host:
     def _attend(self):
         while not self._stop.is_set():
             with self._lock:
-                come, gone = self.meeting.attend()
-                self.sharings.update(come)
-                for sender in gone:
-                    self.sharings.pop(sender)
-                self.gone += gone
+                for sender, sharing, frame in self.meeting.attend():
+                    if frame is None:
+                        del self.sharings[sender]
+                        self.gone.append(sender)
+                    elif frame:
+                        self.heard.append((sender, frame))
+                    else:
+                        self.sharings[sender] = sharing
+                    del sharing
             time.sleep(0.001)
 
     def wait(self, condition):
@@ -274,6 +283,22 @@ def test_an_invited_client_and_the_server_read_each_others_arrays(host):
     np.testing.assert_array_equal(client.borrow(server.lend(host.segment.array(2))), np.full(SIZE, 4))
 
 
+def test_messages_pass_both_ways_and_an_oversized_one_is_cut_off(host):
+    client = come(host.invite("w"), b"c" * 16, None)
+    host.wait(lambda: "w" in host.sharings)
+
+    assert client.send(b"question")
+    host.wait(lambda: host.heard)
+    assert host.sharings["w"].send(b"answer")
+    assert client.send(bytes(100_000))
+    host.wait(lambda: len(host.heard) == 2)
+
+    assert client.receive(64) == b"answer"
+    assert client.receive(64) is None
+    assert host.heard == [("w", b"question"), ("w", bytes(1 << 16))]
+    assert not client.is_over
+
+
 def test_who_says_another_word_gets_nothing(host):
     invitation = host.invite("w")
 
@@ -288,7 +313,7 @@ def test_a_name_that_does_not_exist_here_is_another_host():
 
 
 def test_a_name_cannot_be_guessed():
-    names = {Meeting(Segment.create(1, 16)).invite("w").name for _ in range(20)}
+    names = {Meeting(Segment.create(1, 16), 1 << 16).invite("w").name for _ in range(20)}
 
     assert len(names) == 20
     assert min(len(name) for name in names) >= 32

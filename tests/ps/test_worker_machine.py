@@ -79,8 +79,8 @@ def test_each_shard_gets_its_slice_and_the_last_push_asks_for_the_next_weights()
 
     actions = finish(worker)
 
-    first, second, ready = messages(actions)
-    assert [action.to for action in actions] == [ShardAddress(0), ShardAddress(1), COORDINATOR]
+    ready, first, second = messages(actions)
+    assert [action.to for action in actions] == [COORDINATOR, ShardAddress(0), ShardAddress(1)]
     assert (first.step, first.start, first.stop, first.version, first.then) == (5, 0, 2, 5, (6, 6))
     assert (first.payload[0].tolist(), second.payload[0].tolist()) == (list(range(16)), list(range(16, 48)))
     assert ready == Ready(SESSION, 1, 1000)

@@ -57,11 +57,14 @@ class _Guest:
 class Meeting:
     """A server's side: it invites clients and shares `segment` with those that come.
 
+    limit  bytes of the longest message that is taken whole
+
     Poll its `fileno` for reading, and call `attend` when there is something.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, limit: int) -> None:
         self._segment = segment
+        self._limit = limit
         self._name = b"\0ps-vae-" + os.urandom(16).hex().encode()
         self._words: dict[bytes, tuple[Hashable, float]] = {}
         self._guests: dict[int, _Guest] = {}
@@ -87,20 +90,22 @@ class Meeting:
         self._words[word] = (sender, now + _PATIENCE_SECONDS)
         return Invitation(self._name, word)
 
-    def attend(self) -> tuple[list[tuple[Hashable, Sharing]], list[Hashable]]:
-        """Who has come, with what is shared with them; and who has gone."""
-        come: list[tuple[Hashable, Sharing]] = []
-        gone: list[Hashable] = []
+    def attend(self) -> list[tuple[Hashable, Sharing, bytes | None]]:
+        """What has happened: who has come, with an empty message; who says what; and who has gone, with None."""
+        news: list[tuple[Hashable, Sharing, bytes | None]] = []
         for descriptor, _ in self._events.poll(0):
-            if descriptor == self._door.fileno():
-                self._let_in()
-            elif (guest := self._guests.get(descriptor)) is not None:
-                if guest.sharing.is_over:
+            if (guest := self._guests.get(descriptor)) is not None:
+                frame = guest.sharing.receive(self._limit)
+                if frame is None and guest.sharing.is_over:
                     self._forget(descriptor)
-                    gone.append(guest.sender)
+                    news.append((guest.sender, guest.sharing, None))
+                elif frame is not None:
+                    news.append((guest.sender, guest.sharing, frame))
+            elif descriptor == self._door.fileno():
+                self._let_in()
             elif descriptor in self._arriving and (found := self._greet(descriptor)) is not None:
-                come.append(found)
-        return come, gone
+                news.append((*found, b""))
+        return news
 
     def close(self) -> None:
         for stream, _ in self._arriving.values():

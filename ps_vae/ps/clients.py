@@ -1,0 +1,137 @@
+"""The clients of a server as its sockets know them: parcels in and out, and the memory that some of them share."""
+
+import errno
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import zmq
+
+from ps_vae.errors import PeerError
+from ps_vae.ps import sockets
+from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.frames import HEADER_LIMIT, pack, unpack
+from ps_vae.ps.messages import TO_SERVER, Meet, Pull, Push, Weights
+from ps_vae.ps.outbox import Sender
+from ps_vae.ps.parcels import parcels
+from ps_vae.ps.shard import Traffic
+from ps_vae.ps.sharing.meeting import Meeting
+from ps_vae.ps.sharing.segment import Segment
+from ps_vae.ps.sharing.sharing import Sharing
+
+__all__ = ["Clients"]
+
+# Parcels taken between two looks at anything else.
+_BURST = 256
+
+
+class Clients:
+    """Whoever sends to a ROUTER, known by routing id.
+
+    segment  the memory that published weights lie in, shared with the clients on this host
+    weights  the pool that published weights come from, which has to know who reads them
+    traffic  where the bytes of pushes and pulls are counted
+    """
+
+    def __init__(self, router: zmq.Socket[bytes], segment: Segment | None, weights: Buffers, traffic: Traffic) -> None:
+        self._router = router
+        self._weights = weights
+        self._traffic = traffic
+        self._meeting = Meeting(segment, HEADER_LIMIT + 1) if segment is not None else None
+        self._sharings: dict[Sender, Sharing] = {}
+        self._heard: list[tuple[Sender, bytes]] = []
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Wake the poller when there is something to do here."""
+        poller.register(self._router, zmq.POLLIN)
+        if self._meeting is not None:
+            poller.register(self._meeting.fileno(), zmq.POLLIN)
+
+    def received(self) -> Iterator[tuple[Sender, list[Any] | PeerError]]:
+        """Who has sent what: messages, or what is wrong with them."""
+        for sender, frame in self._heard:
+            yield from self._unpacked(sender, [frame])
+        self._heard.clear()
+        for _ in range(_BURST):
+            try:
+                sender, frames = sockets.receive_from(self._router)
+            except zmq.Again:
+                return
+            yield from self._unpacked(sender, frames)
+
+    def watch(self, ready: Collection[Any]) -> list[Sender]:
+        """Notice who has come and gone, `ready` being what a poller found; returns whose processes have ended."""
+        gone: list[Sender] = []
+        if self._meeting is None or self._meeting.fileno() not in ready:
+            return gone
+        for sender, sharing, frame in self._meeting.attend():
+            if frame is None:
+                self.forget(sender)
+                gone.append(sender)
+            elif frame:
+                self._heard.append((sender, frame))
+            else:
+                self._sharings[sender] = sharing
+        return gone
+
+    def invite(self, sender: Sender) -> Meet:
+        """The answer to a client that wants to share memory."""
+        if self._meeting is None:
+            return Meet(b"", bytes(16))
+        invitation = self._meeting.invite(sender)
+        return Meet(invitation.name, invitation.word)
+
+    def send(self, sender: Sender, messages: list[Any]) -> bool:
+        """Whether the client is there; one that does not read misses a parcel, and asks again."""
+        return all(self._send(sender, parcel) for parcel in parcels(messages))
+
+    def forget(self, sender: Sender) -> None:
+        self._sharings.pop(sender, None)
+
+    def close(self) -> None:
+        if self._meeting is not None:
+            self._meeting.close()
+
+    def _send(self, sender: Sender, messages: list[Any]) -> bool:
+        sharing = self._sharings.get(sender)
+        frames, lent = pack(messages, sharing.lend if sharing is not None else None)
+        tracker = None
+        try:
+            if sharing is not None and len(frames) == 1:
+                if not sharing.send(frames[0], lent):
+                    return False
+            else:
+                tracker = sockets.send(self._router, [sender, *frames])
+        except zmq.ZMQError as error:
+            if error.errno not in (errno.EAGAIN, errno.EHOSTUNREACH):
+                raise
+            return error.errno == errno.EAGAIN
+        for message in messages:
+            if isinstance(message, Weights):
+                (weights,) = message.payload
+                shared = weights.nbytes if lent else 0
+                self._traffic.pulled += sum(map(len, frames)) + shared
+                self._traffic.shared += shared
+                if sharing is not None and lent:
+                    self._weights.hold(weights, sharing.reader(lent[0]))
+                elif tracker is not None and not tracker.done:
+                    self._weights.hold(weights, lambda: bool(tracker.done))
+        return True
+
+    def _unpacked(self, sender: Sender, frames: list[Any]) -> Iterator[tuple[Sender, list[Any] | PeerError]]:
+        sharing = self._sharings.get(sender)
+        try:
+            messages = unpack(frames, TO_SERVER, sharing.borrow if sharing is not None else None)
+        except PeerError as error:
+            yield sender, error
+        else:
+            self._count_received(messages, frames)
+            yield sender, messages
+
+    def _count_received(self, messages: list[Any], frames: list[Any]) -> None:
+        if not any(isinstance(message, Push | Pull) for message in messages):
+            return
+        shared = 0
+        if len(frames) == 1:
+            shared = sum(sum(array.nbytes for array in m.payload) for m in messages if isinstance(m, Push))
+        self._traffic.pushed += sum(map(len, frames)) + shared
+        self._traffic.shared += shared
