@@ -46,11 +46,13 @@ class Clients:
         if self._meeting is not None:
             poller.register(self._meeting.fileno(), zmq.POLLIN)
 
-    def received(self) -> Iterator[tuple[Sender, list[Any] | PeerError]]:
-        """Who has sent what: messages, or what is wrong with them."""
+    def received(self, ready: Collection[Any]) -> Iterator[tuple[Sender, list[Any] | PeerError]]:
+        """Who has sent what, messages or what is wrong with them; `ready` being what a poller found."""
         for sender, frame in self._heard:
             yield from self._unpacked(sender, [frame])
         self._heard.clear()
+        if self._router not in ready:
+            return
         for _ in range(_BURST):
             try:
                 sender, frames = sockets.receive_from(self._router)

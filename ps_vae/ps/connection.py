@@ -96,21 +96,22 @@ class Connection:
             return None
         return None if tracker is None or tracker.done else lambda: bool(tracker.done)
 
-    def messages(self, seconds: float = 0.0) -> Iterator[Any]:
-        """What has come, waiting up to `seconds` for the first. Payloads are views of the received frames.
+    def messages(self, ready: Collection[Any] | None = None) -> Iterator[Any]:
+        """What has come; `ready` are the sockets that a poller found something in. Payloads are views of what came.
 
         Raises PeerError where the server breaks the protocol.
         """
-        if seconds:
-            self._watch()
-            if not self._socket.poll(round(1000 * seconds)):
-                return
-        while (frames := self._received()) is not None:
+        for frames in self._received(ready):
             for message in self._unpack(frames):
                 if isinstance(message, Meet):
                     self._meet(message)
                 else:
                     yield message
+
+    def wait(self, seconds: float) -> None:
+        """Until something has come that is not in shared memory, or so long."""
+        self._watch()
+        self._socket.poll(round(1000 * seconds))
 
     def close(self, linger_seconds: float) -> None:
         self._socket.disable_monitor()
@@ -120,19 +121,23 @@ class Connection:
         if self._own_context is not None:
             self._own_context.term()
 
-    def _received(self) -> list[Any] | None:
-        """The frames of the next message on either way."""
+    def _received(self, ready: Collection[Any] | None) -> Iterator[list[Any]]:
+        """The frames of what has come on either way: of the stream one message, for a poller will say when there are
+        more, and every look in vain costs time that others wait."""
         sharing = self._sharing
-        if sharing is not None:
+        if sharing is not None and (ready is None or sharing.fileno() in ready):
             frame = sharing.receive(HEADER_LIMIT + 1)
-            if frame is not None:
-                return [frame]
-            if sharing.is_over:
+            if frame:
+                yield [frame]
+            elif frame is not None:
                 self._end_sharing()
-        try:
-            return sockets.receive(self._socket)
-        except zmq.Again:
-            return None
+        if ready is not None and self._socket not in ready:
+            return
+        while True:
+            try:
+                yield sockets.receive(self._socket)
+            except zmq.Again:
+                return
 
     def _unpack(self, frames: list[Any]) -> list[Any]:
         borrow = self._sharing.borrow if self._sharing is not None else None

@@ -131,22 +131,22 @@ def _message(
         shown = repr(kind[:32]) if isinstance(kind, str) else f"of type {type(kind).__name__}"
         raise PeerError("unknown-message", f"no message {shown} is known here; known are {', '.join(sorted(kinds))}")
     form = _form(cls)
-    values: dict[str, Any] = {}
-    for name, key, check in form.fields:
-        if key not in header:
-            raise PeerError("malformed", f"{kind}: the key {key!r} is missing")
-        try:
-            values[name] = check(header.pop(key))
-        except ValueError as error:
-            raise PeerError("malformed", f"{kind}: {key!r} is {error}") from None
+    key = ""
+    try:
+        values = [check(header.pop(key := wanted)) for _, wanted, check in form.fields]
+    except KeyError:
+        raise PeerError("malformed", f"{kind}: the key {key!r} is missing") from None
+    except ValueError as error:
+        raise PeerError("malformed", f"{kind}: {key!r} is {error}") from None
     if form.tensors is not None:
         if "@" in header:
-            values[form.tensors] = _borrowed(kind, header.pop("@"), borrow)
+            values.append(_borrowed(kind, header.pop("@"), borrow))
         else:
-            values[form.tensors], frames = _vectors(kind, frames, form.at_most), ()
+            values.append(_vectors(kind, frames, form.at_most))
+            frames = ()
     if header:
         raise PeerError("malformed", f"{kind}: {len(header)} keys that it does not have")
-    return cls(**values), frames
+    return cls(*values), frames
 
 
 def _headers(frames: Sequence[Frame]) -> list[dict[str, Any]]:

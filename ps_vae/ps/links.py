@@ -34,6 +34,7 @@ class Links:
         self._timeout = timeout
         self._waiting = False
         self._insists = False
+        self._ready: dict[Any, int] = {}
         self._poller = zmq.Poller()
         self._links = [Connection(address, self._context)]
         self._links[0].register(self._poller)
@@ -65,9 +66,9 @@ class Links:
 
     def wait(self) -> None:
         """Until something comes, or a tick has passed. Raises Unreachable where a server is gone for too long."""
-        ready = dict(self._poller.poll(round(1000 * _TICK_SECONDS)))
+        self._ready = dict(self._poller.poll(round(1000 * _TICK_SECONDS)))
         for link in self._links:
-            link.watch(ready)
+            link.watch(self._ready)
         down = max(self._links, key=lambda link: link.seconds_down)
         seconds = down.seconds_down
         if seconds > self._timeout:
@@ -82,7 +83,9 @@ class Links:
             raise RefusedError("not-shared", f"{text}; use --transport auto")
 
     def messages(self) -> list[tuple[int, Any]]:
-        return [(number, message) for number, link in enumerate(self._links) for message in link.messages()]
+        """What `wait` has found, with the number of the link that it came by."""
+        links = enumerate(self._links)
+        return [(number, message) for number, link in links for message in link.messages(self._ready)]
 
     def close(self) -> None:
         for link in self._links:

@@ -28,7 +28,8 @@ class Observer:
         started = asked = time.monotonic()
         self._connection.send([Status()])
         while time.monotonic() - started < timeout:
-            for message in self._connection.messages(_WAIT_SECONDS):
+            self._connection.wait(_WAIT_SECONDS)
+            for message in self._connection.messages():
                 if isinstance(message, State):
                     answer: dict[str, Any] = json.loads(message.json)
                     return answer

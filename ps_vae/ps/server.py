@@ -9,7 +9,7 @@ other server <- DEALER -> ROUTER of the first: join, applied, snapshot; admit, t
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import zmq
@@ -80,7 +80,8 @@ def _ask_to_join(link: Connection, ask: Join, timeout: float, should_stop: Calla
     started = asked = time.monotonic()
     link.send([ask])
     while not should_stop():
-        for message in link.messages(_TICK_SECONDS):
+        link.wait(_TICK_SECONDS)
+        for message in link.messages():
             if isinstance(message, Admit):
                 return message
             if isinstance(message, Error):
@@ -139,10 +140,10 @@ class Server:
             ready = dict(self._poller.poll(round(1000 * _TICK_SECONDS)))
             for sender in self._clients.watch(ready):
                 self.dispatch(self._forget(sender))
-            for sender, messages in self._clients.received():
+            for sender, messages in self._clients.received(ready):
                 self._take(sender, messages)
             if self._link is not None:
-                self._take_orders(self._link)
+                self._take_orders(self._link, ready)
             if time.monotonic() - ticked >= _TICK_SECONDS:
                 ticked = time.monotonic()
                 on_tick()
@@ -232,11 +233,11 @@ class Server:
         self._clients.forget(sender)
         return self._coordinator.forget(sender, time.monotonic()) if self._coordinator is not None else []
 
-    def _take_orders(self, link: Connection) -> None:
+    def _take_orders(self, link: Connection, ready: Collection[Any]) -> None:
         """Messages from the coordinator to this shard."""
-        link.watch()
+        link.watch(ready)
         try:
-            for message in link.messages():
+            for message in link.messages(ready):
                 self._take_order(message)
         except PeerError as error:
             self._notify(Refused("the coordinator", error.code, str(error)))

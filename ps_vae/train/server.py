@@ -29,7 +29,7 @@ from ps_vae.train.plan import Wishes, check_examples, plan, resumed
 from ps_vae.train.processes import StopSignal, random_id, spawn, stop_all
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder, free_name
-from ps_vae.train.update import fresh_state, look_ahead_rule, update_rule
+from ps_vae.train.update import fresh_state, look_ahead_rule, shard_rule
 from ps_vae.train.warm_up import warm_up_shard
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
@@ -135,7 +135,7 @@ class _Run:
         )
         segment = open_segment(PUBLISHED, own.size, options.transport)
         published = Buffers(own.size, segment.slots_first() if segment is not None else None)
-        self._shard = Shard(0, rules, part, update_rule(config), published, is_finite, look_ahead_rule(config))
+        self._shard = Shard(0, rules, part, shard_rule(config), published, is_finite, look_ahead_rule(config))
         self._server = Server(
             endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
         )

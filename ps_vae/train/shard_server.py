@@ -18,7 +18,7 @@ from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
 from ps_vae.train.config import RunConfig
 from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.processes import StopSignal
-from ps_vae.train.update import look_ahead_rule, update_rule
+from ps_vae.train.update import look_ahead_rule, shard_rule
 from ps_vae.train.warm_up import warm_up_shard
 
 __all__ = ["serve_shard"]
@@ -114,7 +114,7 @@ def _shard(admit: Admit, segment: Segment | None) -> Shard:
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
     warm_up_shard(config)
     published = Buffers(size, segment.slots_first() if segment is not None else None)
-    return Shard(admit.shard, rules, state, update_rule(config), published, is_finite, look_ahead_rule(config))
+    return Shard(admit.shard, rules, state, shard_rule(config), published, is_finite, look_ahead_rule(config))
 
 
 def _beside(coordinator: str) -> str:

@@ -3,13 +3,16 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from small_run import small_config
 
 from ps_vae.optim.table import OPTIMIZERS
 from ps_vae.ps.update import Moment
+from ps_vae.train.spread import spread
 from ps_vae.train.update import fresh_state, look_ahead_rule, update_rule
 
+Array = npt.NDArray[np.float32]
 START = Moment(version=0, updates=0)
 
 
@@ -70,6 +73,36 @@ def test_the_last_addition_in_the_update_gives_the_bits_of_an_addition_before_it
         states.append({name: array.tobytes() for name, array in state.items()})
     assert outs[0] == outs[1]
     assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("size", [99, 100, 1000, 1024])
+def test_two_cores_give_the_bits_of_one(optimizer: str, size: int) -> None:
+    config = small_config(optimizer=optimizer)
+    random = np.random.default_rng(7)
+    weights, left, right = random.standard_normal((3, size)).astype(np.float32)
+    outs, states = [], []
+    for rule in (update_rule(config), spread(update_rule(config), 100)):
+        out, state = np.empty_like(weights), fresh_state(config, weights).optimizer
+        for step in range(3):
+            rule(weights, (left, right), state, Moment(step, step), out)
+        outs.append(out.tobytes())
+        states.append({name: array.tobytes() for name, array in state.items()})
+    assert outs[0] == outs[1]
+    assert states[0] == states[1]
+
+
+def test_what_fails_on_the_second_core_is_not_lost() -> None:
+    def fails_on_the_second(weights: Array, parts: object, state: object, moment: object, out: Array) -> None:
+        if out[0] == 1:
+            raise ArithmeticError("there")
+        out[:] = 2
+
+    out = np.repeat(np.float32([0, 1]), 64)
+    rule = spread(fails_on_the_second, 1)
+    for _ in range(2):
+        with pytest.raises(ArithmeticError, match="there"):
+            rule(out, (out,), {}, START, np.repeat(np.float32([0, 1]), 64))
 
 
 def test_a_slice_is_updated_as_in_the_whole_vector() -> None:

@@ -96,11 +96,10 @@ class Meeting:
         for descriptor, _ in self._events.poll(0):
             if (guest := self._guests.get(descriptor)) is not None:
                 frame = guest.sharing.receive(self._limit)
-                if frame is None and guest.sharing.is_over:
+                if frame is not None:
+                    news.append((guest.sender, guest.sharing, frame or None))
+                if frame == b"":
                     self._forget(descriptor)
-                    news.append((guest.sender, guest.sharing, None))
-                elif frame is not None:
-                    news.append((guest.sender, guest.sharing, frame))
             elif descriptor == self._door.fileno():
                 self._let_in()
             elif descriptor in self._arriving and (found := self._greet(descriptor)) is not None:

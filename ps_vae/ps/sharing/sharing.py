@@ -104,7 +104,7 @@ class Sharing:
         return not self._is_over
 
     def receive(self, limit: int) -> bytes | None:
-        """The next message, cut off after `limit` bytes; None where there is none."""
+        """The next message, cut off after `limit` bytes; None where there is none, empty where it is over."""
         try:
             frame = self._stream.recv(limit)
         except BlockingIOError:
@@ -112,7 +112,7 @@ class Sharing:
         except OSError:
             frame = b""
         self._is_over = not frame
-        return frame or None
+        return frame
 
     @property
     def is_over(self) -> bool:
