@@ -20,7 +20,7 @@ from ps_vae.ps.addresses import plain
 from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
-from ps_vae.ps.messages import PROTOCOL, Admit, Applied, Error, Join, Pull, Push, Share, Stop, TakeSnapshot
+from ps_vae.ps.messages import PROTOCOL, Admit, Applied, Error, Join, Pull, Push, Share, Stop, TakeSnapshot, Weights
 from ps_vae.ps.outbox import COORDINATOR, Event, Output, Refused, RunEnded, Send, Sender, ShardAddress
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.sharing.segment import Segment
@@ -140,8 +140,7 @@ class Server:
             ready = dict(self._poller.poll(round(1000 * _TICK_SECONDS)))
             for sender in self._clients.watch(ready):
                 self.dispatch(self._forget(sender))
-            for sender, messages in self._clients.received(ready):
-                self._take(sender, messages)
+            self._take_parcels(ready)
             if self._link is not None:
                 self._take_orders(self._link, ready)
             if time.monotonic() - ticked >= _TICK_SECONDS:
@@ -202,13 +201,20 @@ class Server:
             self.ended = event
         self._notify(event)
 
-    def _take(self, sender: Sender, messages: list[Any] | PeerError) -> None:
-        """All that came in a parcel, then all that it leads to: what goes to the sender goes as one parcel, too."""
-        if isinstance(messages, PeerError):
-            outputs = _refusal(sender, messages)
-        else:
+    def _take_parcels(self, ready: Collection[Any]) -> None:
+        """What has come, and what it leads to: at once where weights are waited for, otherwise after all of it, so that
+        a client gets in one parcel what goes to it."""
+        outputs: list[Output] = []
+        for sender, messages in self._clients.received(ready):
+            if isinstance(messages, PeerError):
+                outputs += _refusal(sender, messages)
+                continue
             now = time.monotonic()
-            outputs = [output for message in messages for output in self._handle(sender, message, now)]
+            for message in messages:
+                outputs += self._handle(sender, message, now)
+            if any(isinstance(output, Send) and isinstance(output.message, Weights) for output in outputs):
+                self.dispatch(outputs)
+                outputs = []
         self.dispatch(outputs)
 
     def _handle(self, sender: Sender, message: Any, now: float) -> list[Output]:
