@@ -49,7 +49,7 @@ class Clients:
     def received(self, ready: Collection[Any]) -> Iterator[tuple[Sender, list[Any] | PeerError]]:
         """Who has sent what, messages or what is wrong with them; `ready` being what a poller found."""
         for sender, frame in self._heard:
-            yield from self._unpacked(sender, [frame])
+            yield sender, self._unpacked(sender, [frame])
         self._heard.clear()
         if self._router not in ready:
             return
@@ -58,7 +58,7 @@ class Clients:
                 sender, frames = sockets.receive_from(self._router)
             except zmq.Again:
                 return
-            yield from self._unpacked(sender, frames)
+            yield sender, self._unpacked(sender, frames)
 
     def watch(self, ready: Collection[Any]) -> list[Sender]:
         """Notice who has come and gone, `ready` being what a poller found; returns whose processes have ended."""
@@ -119,15 +119,14 @@ class Clients:
                     self._weights.hold(weights, lambda: bool(tracker.done))
         return True
 
-    def _unpacked(self, sender: Sender, frames: list[Any]) -> Iterator[tuple[Sender, list[Any] | PeerError]]:
+    def _unpacked(self, sender: Sender, frames: list[Any]) -> list[Any] | PeerError:
         sharing = self._sharings.get(sender)
         try:
             messages = unpack(frames, TO_SERVER, sharing.borrow if sharing is not None else None)
         except PeerError as error:
-            yield sender, error
-        else:
-            self._count_received(messages, frames)
-            yield sender, messages
+            return error
+        self._count_received(messages, frames)
+        return messages
 
     def _count_received(self, messages: list[Any], frames: list[Any]) -> None:
         if not any(isinstance(message, Push | Pull) for message in messages):

@@ -206,16 +206,19 @@ class Server:
         a client gets in one parcel what goes to it."""
         outputs: list[Output] = []
         for sender, messages in self._clients.received(ready):
-            if isinstance(messages, PeerError):
-                outputs += _refusal(sender, messages)
-                continue
-            now = time.monotonic()
-            for message in messages:
-                outputs += self._handle(sender, message, now)
+            outputs += self._handle_all(sender, messages)
+            # Before a worker is answered its gradient is let go of: it can write the next one to the same place.
+            del messages
             if any(isinstance(output, Send) and isinstance(output.message, Weights) for output in outputs):
                 self.dispatch(outputs)
                 outputs = []
         self.dispatch(outputs)
+
+    def _handle_all(self, sender: Sender, messages: list[Any] | PeerError) -> list[Output]:
+        if isinstance(messages, PeerError):
+            return _refusal(sender, messages)
+        now = time.monotonic()
+        return [output for message in messages for output in self._handle(sender, message, now)]
 
     def _handle(self, sender: Sender, message: Any, now: float) -> list[Output]:
         try:
