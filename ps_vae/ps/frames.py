@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError
-from ps_vae.ps.fields import Check, Each, Integer, ListOf
+from ps_vae.ps.fields import Check, Each, Integer
 
 __all__ = ["HEADER_LIMIT", "PARCEL_LIMIT", "decode", "encode", "header_field", "pack", "tensors", "unpack"]
 
@@ -30,7 +30,7 @@ Vector = npt.NDArray[np.float32]
 Place = tuple[int, int, int, int]
 Lend = Callable[[Vector], Place | None]
 Borrow = Callable[[Place], Vector]
-_PLACES = ListOf(Each((Integer(32), Integer(8), Integer(), Integer())), 1)
+_PLACE = Each((Integer(32), Integer(8), Integer(), Integer()))
 
 
 def header_field(key: str, check: Check) -> Any:
@@ -99,7 +99,7 @@ def pack(messages: Sequence[Any], lend: Lend | None = None) -> tuple[list[Any], 
         place = lend(arrays[0]) if lend is not None and len(arrays) == 1 else None
         if place is not None:
             lent.append(place)
-            header["@"] = [place]
+            header["@"] = place
         elif arrays:
             frames = [_tensor_frame(array) for array in arrays]
     # A text may quote a file's name, which need not be UTF-8.
@@ -184,12 +184,12 @@ def _vectors(kind: str, frames: Sequence[Frame], at_most: int) -> tuple[Vector, 
 
 def _borrowed(kind: str, value: Any, borrow: Borrow | None) -> tuple[Vector, ...]:
     try:
-        places = _PLACES(value)
+        place = _PLACE(value)
     except ValueError as error:
         raise PeerError("malformed", f"{kind}: '@' is {error}") from None
     if borrow is None:
         raise PeerError("not-shared", f"{kind}: tensors in shared memory, but none is shared on this connection")
-    return tuple(borrow(place) for place in places)
+    return (borrow(place),)
 
 
 def _tensor_frame(array: npt.NDArray[np.float32]) -> memoryview:
