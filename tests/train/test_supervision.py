@@ -184,3 +184,30 @@ def test_ids_have_16_bytes_and_differ() -> None:
     ids = {random_id() for _ in range(100)}
     assert len(ids) == 100
     assert {len(one) for one in ids} == {16}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_as_many_workers_as_cores_have_a_core_each_and_others_go_where_they_like(
+    play: Play, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    pinned: list[tuple[int, set[int]]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: pinned.append((process, cores)))
+    started = play([exit_with(0)] * count)
+
+    supervise(["worker"], count, say=lambda text: None, should_stop=StopSignal())
+
+    assert pinned == (
+        [(process.pid, {core}) for process, core in zip(started, (3, 5), strict=True)] if count == 2 else []
+    )
+
+
+def test_a_worker_that_was_started_again_has_its_core_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[tuple[int, set[int]]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: pinned.append((process, cores)))
+    started = play([CRASH, exit_with(0)])
+
+    supervise(["worker"], 1, say=lambda text: None, should_stop=StopSignal())
+
+    assert pinned == [(process.pid, {5}) for process in started]
