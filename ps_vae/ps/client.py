@@ -144,8 +144,8 @@ class _Work:
         self._program.join(welcome, self._buffers)
 
     def _store(self, store: Store) -> None:
-        """Weights in shared memory are computed on where they lie, if they are all of them."""
-        if store.weights.size == self._buffers.size and store.weights.flags.writeable:
+        """Weights are computed on where they lie, in shared memory or in what came, if they are all of them."""
+        if store.weights.size == self._buffers.size and store.weights.flags.behaved:
             self._weights = store.weights
             return
         if self._own_weights.size == 0:

@@ -1,8 +1,10 @@
 """What every socket of the protocol has in common: options, sending without blocking, receiving with limits."""
 
+import ctypes
 import socket as unix
 from typing import Any
 
+import numpy as np
 import zmq
 
 from ps_vae.errors import UsageError
@@ -39,8 +41,22 @@ def receive(socket: zmq.Socket[bytes]) -> list[Any]:
     while socket.rcvmore:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
         if len(frames) <= _MAX_FRAMES:
-            frames.append(frame.buffer)
+            frames.append(_writable(frame))
     return frames
+
+
+def _writable(frame: zmq.Frame) -> memoryview:
+    """The frame's memory, which is ours alone, without the mark that it is not to be written to.
+
+    Kernels are compiled for arrays that may be; for others they would have to be compiled once more, or copy.
+    """
+    marked = np.frombuffer(frame.buffer, np.uint8)
+    if marked.size == 0:
+        return frame.buffer
+    memory = (ctypes.c_ubyte * marked.size).from_address(marked.ctypes.data)
+    # As long as anybody sees the memory.
+    memory.frame = frame  # type: ignore[attr-defined]
+    return memoryview(memory).cast("B")
 
 
 def receive_from(router: zmq.Socket[bytes]) -> tuple[bytes, list[Any]]:
