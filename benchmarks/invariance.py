@@ -219,6 +219,8 @@ def stopped_and_resumed(cluster: Cluster, steps: int) -> None:
     """Stopped by SIGTERM with 2 workers and 1 shard, resumed with 3 workers and 3 shards."""
     server = cluster.serve(1)
     workers = [cluster.work() for _ in range(2)]
+    for worker in workers:
+        cluster.wait_for_worker(worker.pid)
     cluster.wait_for_version(steps // 3)
     server.terminate()
     cluster.finish(server, *workers)

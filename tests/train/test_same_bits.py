@@ -5,7 +5,8 @@ import pytest
 
 from ps_vae.train.plan import Wishes
 
-STEPS = 120
+# Enough that a second worker is there before the first has done it all.
+STEPS = 1200
 WISHES = Wishes(data="digits", hidden=(24,), latent=4, steps=STEPS, batch_size=96, microbatch=16, binarize="dynamic")
 
 

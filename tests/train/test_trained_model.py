@@ -8,6 +8,7 @@ from small_run import small_config, small_data, small_weights
 
 from ps_vae.data import load
 from ps_vae.errors import CheckpointError, DataError, UsageError
+from ps_vae.jit import COMPILING
 from ps_vae.ps.state import ShardState
 from ps_vae.train.checkpoint import Checkpoint, write
 from ps_vae.train.examples import fixed_rows
@@ -37,7 +38,9 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def silent(text: str) -> None:
-    raise AssertionError(f"nothing is to be said, but: {text}")
+    # Whatever compiles later in this process is told to whom it was told last: that depends on the other tests.
+    if not text.startswith(COMPILING):
+        raise AssertionError(f"nothing is to be said, but: {text}")
 
 
 def test_the_newest_version_is_opened_or_the_one_that_is_named(folder: RunFolder) -> None:
