@@ -91,8 +91,12 @@ def _grid(words: argparse.Namespace, place: Place) -> list[dict[str, Any]]:
             for shards in words.shards:
                 _say(f"{workers} workers, {shards} shards, {transport} ...")
                 count = _steps(size, workers, shards, words.compute_ms / 1e3, words.bandwidth)
-                row = steps_of(place, size, workers, shards, transport, count, words.compute_ms / 1e3)
-                rows.append({"size": size, **row, "parts": row["parts"] and asdict(row["parts"])})
+                where = {"size": size, "transport": transport, "workers": workers, "shards": shards}
+                try:
+                    row = steps_of(place, size, workers, shards, transport, count, words.compute_ms / 1e3)
+                    rows.append({**where, **row, "parts": row["parts"] and asdict(row["parts"]), "why": None})
+                except RuntimeError as error:
+                    rows.append({**where, "parts": None, "why": str(error)})
     return rows
 
 

@@ -123,30 +123,46 @@ def compare(
             run.exchange(1, timeout=_SECONDS)
             bursts[name] = _ours(run)
             answers[name] = {"bursts": [], "why": None}
-        for name, taken in measure(bursts, size, seconds).items():
-            answers[name]["bursts"] = taken
+        taken, failures = measure(bursts, size, seconds)
+        for name in bursts:
+            answers[name] |= {"bursts": taken.get(name, []), "why": failures.get(name)}
         for name, run in runs.items():
-            answers[name]["left"] = run.stop()[0]
+            if name not in failures:
+                answers[name]["left"] = run.stop()[0]
     return answers
 
 
-def measure(bursts: Mapping[str, Burst], size: int, seconds: float) -> dict[str, list[Answer]]:
-    """Round after round, there and back through the systems, until the time is up; at least three rounds."""
+def measure(bursts: Mapping[str, Burst], size: int, seconds: float) -> tuple[dict[str, list[Answer]], dict[str, str]]:
+    """Round after round, there and back through the systems, until the time is up; at least three rounds.
+
+    Second: why those failed that have no bursts.
+    """
+    counts: dict[str, int] = {}
+    taken: dict[str, list[Answer]] = {}
+    failures: dict[str, str] = {}
+
+    def take(name: str, count: int) -> Answer | None:
+        try:
+            return bursts[name](size, count)
+        except RuntimeError as error:
+            failures[name] = str(error)
+            taken.pop(name, None)
+            return None
+
     # The first burst of each touches its memory for the first time, and says how many exchanges fit into one.
-    counts = {}
-    for name, burst in bursts.items():
-        usual = statistics.median(burst(size, 2)["ns"]) / 1e9
-        counts[name] = max(_FEWEST, min(_MOST, round(_BURST_SECONDS / usual)))
-    taken: dict[str, list[Answer]] = {name: [] for name in bursts}
+    for name in bursts:
+        if (first := take(name, 2)) is not None:
+            usual = statistics.median(first["ns"]) / 1e9
+            counts[name] = max(_FEWEST, min(_MOST, round(_BURST_SECONDS / usual)))
+            taken[name] = []
     started = time.monotonic()
-    names = list(bursts)
     for number in range(_MOST_ROUNDS):
         if number >= _LEAST_ROUNDS and time.monotonic() - started > seconds:
             break
-        for name in names:
-            taken[name].append(bursts[name](size, counts[name]))
-        names.reverse()
-    return taken
+        for name in list(taken) if number % 2 == 0 else list(reversed(taken)):
+            if (burst := take(name, counts[name])) is not None:
+                taken[name].append(burst)
+    return taken, failures
 
 
 def _ours(run: StubRun) -> Burst:

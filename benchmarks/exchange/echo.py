@@ -26,7 +26,7 @@ __all__ = ["client", "serve"]
 
 _HEADER = b"quiet" + bytes(59)
 _TOUCH = b"touch" + bytes(59)
-_LONGEST_MILLISECONDS = 60_000
+_LONGEST_MILLISECONDS = 300_000
 
 
 def serve(listen: str) -> None:

@@ -49,9 +49,6 @@ def steps_of(
         counted = sum(server["pushed"] + server["pulled"] for server in left)
         sent = round(tensors * (1.0 - sum(server["shared"] for server in left) / counted))
     return {
-        "workers": workers,
-        "shards": shards,
-        "transport": transport,
         "seconds": statistics.median([row.ended - row.begun for row in rows]) / 1e9,
         "parts": whole,
         "tensors": tensors,

@@ -85,7 +85,7 @@ def _shares(axes: Any, found: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> 
 
 
 def _steps(axes: Any, grid: Sequence[Mapping[str, Any]]) -> None:
-    names = {"auto": "memory" if any(row["shared"] for row in grid) else "tcp", "tcp": "tcp"}
+    names = {"auto": "memory" if any(row.get("shared") for row in grid) else "tcp", "tcp": "tcp"}
     bars = [
         (f"{names[row['transport']]}, {row['workers']} x {row['shards']}", row["parts"]) for row in grid if row["parts"]
     ]
@@ -109,4 +109,6 @@ def _bars(axes: Any, bars: Sequence[tuple[str, Mapping[str, float]]], *, is_shar
     axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0.0, 1.15 * max(left, default=1.0))
+    if not bars:
+        return
     axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, -0.22), ncols=len(PARTS))

@@ -9,8 +9,9 @@ answer {"exchanges": [[step, [first microbatch of each block], begun, computed, 
         "sent", "received", "interface"}
 
 Times are nanoseconds of the host's monotonic clock: an exchange begins when the weights of its step are there, and ends
-when the next ones are. "sent" is when the push was handed over, to ZeroMQ or as a place in memory. Bytes are of this
-worker's sockets and of the interface, while the reported exchanges took place.
+when the next step's are; work of the same step that is given out once more is part of it. "sent" is when the push was
+handed over, to ZeroMQ or as a place in memory. Bytes are of this worker's sockets and of the interface, while the
+reported exchanges took place.
 """
 
 import argparse
@@ -77,9 +78,10 @@ class Stub:
 
     def compute(self, weights: Any, step: int, blocks: Sequence[Block]) -> list[Result]:
         begun = time.perf_counter_ns()
+        is_repeated = bool(self._exchanges) and self._exchanges[-1][0] == step
         if self._orders is None:
             self._exchanges.clear()
-        elif self._exchanges:
+        elif self._exchanges and not is_repeated:
             self._exchanges[-1][5] = begun
             begun = self._next(self._orders)
         if self._compute_seconds:
@@ -87,11 +89,13 @@ class Stub:
         if self._touches:
             weights.sum()
         results = [Result(block, self._gradient(), self._metrics) for block in blocks]
-        self._exchanges.append([step, [block.start for block in blocks], begun, time.perf_counter_ns(), 0, 0])
+        starts = [block.start for block in blocks]
+        if is_repeated and self._exchanges:
+            # It lost its lease: part of the exchange, which lasts until there are new weights.
+            self._exchanges[-1][1] = sorted({*self._exchanges[-1][1], *starts})
+        else:
+            self._exchanges.append([step, starts, begun, time.perf_counter_ns(), 0, 0])
         return results
-
-    def prepare(self, step: int, blocks: Sequence[Block]) -> None:
-        """There is nothing to prepare."""
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr)
@@ -163,7 +167,7 @@ def main() -> None:
         return
     orders = None if words.crowd else Orders()
     stub = Stub(orders, words.compute_ms / 1e3, words.metrics, touches=words.touch, interface=words.interface)
-    work(
+    outcome = work(
         words.server,
         stub,
         name=f"stub:{os.getpid()}",
@@ -172,6 +176,8 @@ def main() -> None:
         should_stop=lambda: stub.has_ended,
         transport=words.transport,
     )
+    if outcome.failed:
+        sys.exit(outcome.reason)
 
 
 def _wait_for(children: Sequence[int]) -> None:

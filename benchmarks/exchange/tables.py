@@ -81,14 +81,16 @@ def grid_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 "transport": row["transport"],
                 "workers": row["workers"],
                 "shards": row["shards"],
-                "ms a step": 1e3 * row["seconds"],
-                **(_milliseconds(row["parts"]) if row["parts"] else {}),
-                "sent / tensors": row["sent"] / row["tensors"],
-                "pushed twice": row["twice"],
             }
         )
+        if row["why"] is None:
+            drawn[-1] |= {"ms a step": 1e3 * row["seconds"], "pushed twice": row["twice"]}
+            drawn[-1] |= {"sent / tensors": row["sent"] / row["tensors"]}
+            drawn[-1] |= _milliseconds(row["parts"]) if row["parts"] else {}
     columns = {"parameters": "", "transport": "", "workers": "d", "shards": "d", "ms a step": ",.2f"}
-    return table(drawn, {**columns, **dict.fromkeys(PARTS, ",.2f"), "sent / tensors": ".5f", "pushed twice": ".0%"})
+    whole = table(drawn, {**columns, **dict.fromkeys(PARTS, ",.2f"), "sent / tensors": ".5f", "pushed twice": ".0%"})
+    reasons = [f"\n{row['workers']} workers, {row['shards']} shards: {row['why']}" for row in rows if row["why"]]
+    return "\n".join([whole, *reasons])
 
 
 def model_table(models: Mapping[str, Mapping[str, Any]]) -> str:
