@@ -90,12 +90,14 @@ def test_every_table_and_the_picture_can_be_drawn(tmp_path: Path) -> None:
     }
     parts = found[SIZE]["ours, tcp"]["parts"]
     row = {"size": SIZE, "transport": "tcp", "workers": 2, "shards": 1, "seconds": 3e-3, "parts": parts}
-    grid = [row | {"tensors": 100, "sent": 101, "shared": 0, "reissued": 0, "twice": 0.0}]
+    grid = [row | {"tensors": 100, "sent": 101, "shared": 0, "reissued": 0, "twice": 0.0, "why": None}]
 
     assert "1.50" in ratio_table(found)
     assert "2.750" in parts_table(found)
     assert "1.11607" in bytes_table(found)
     assert "30.000" in model_table(models(found))
     assert "1.01000" in grid_table(grid)
+    lost = {"size": SIZE, "transport": "tcp", "workers": 4, "shards": 1, "parts": None, "why": "it broke"}
+    assert "4 workers, 1 shards: it broke" in grid_table([*grid, lost])
     draw(found, grid, tmp_path / "plots" / "one.png", "a title")
     assert (tmp_path / "plots" / "one.png").read_bytes().startswith(b"\x89PNG")

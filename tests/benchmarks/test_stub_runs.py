@@ -78,10 +78,26 @@ def test_a_step_of_several_workers_is_taken_apart_whole() -> None:
 def test_peers_exchange_what_they_are_told() -> None:
     with peers(PLACE, touches=True) as others:
         bursts = {name: other for name, other in others.items() if not isinstance(other, str)}
-        taken = measure(bursts, 1000, 0.0)
+        taken, failures = measure(bursts, 1000, 0.0)
 
+    assert failures == {}
     assert set(bursts) >= {"memory copy", "pyzmq", "pyzmq, ipc"}
     assert ("gloo all-reduce" in bursts) == (importlib.util.find_spec("torch") is not None)
     for name, rounds in taken.items():
         assert len(rounds) == 3, name
         assert all(nanoseconds > 0 for burst in rounds for nanoseconds in burst["ns"]), name
+
+
+def test_a_system_that_fails_leaves_the_round_and_says_why() -> None:
+    answers = iter([{"ns": [10**9]}, {"ns": [10**9]}])
+
+    def fails_in_the_second_round(size: int, count: int) -> dict[str, list[int]]:
+        if (answer := next(answers, None)) is None:
+            raise RuntimeError("it broke")
+        return answer
+
+    bursts = {"one": lambda size, count: {"ns": [10**9] * count}, "other": fails_in_the_second_round}
+    taken, failures = measure(bursts, 1000, 0.0)
+
+    assert failures == {"other": "it broke"}
+    assert {name: len(rounds) for name, rounds in taken.items()} == {"one": 3}
