@@ -47,17 +47,16 @@ def alone(model: Model, seconds: float, least: int) -> dict[str, Any]:
     config = plan(model.wishes(model.batch, model.batch, "bsp", _NEVER, _NEVER), data)
     gradient, update = BlockGradient(config, data.train), update_rule(config)
     state = fresh_state(config, initial_weights(gradient.layout, config.seed, pixel_means(data.train)))
-    weights, updated = state.weights, gradient.layout.zeros()
+    weights = state.weights
     steps_done = 0
 
     def run(steps: int) -> list[float]:
-        nonlocal weights, updated, steps_done
+        nonlocal steps_done
         losses = []
         for step in range(steps_done, steps_done + steps):
             (result,) = gradient(weights, step, [Block(0, 1)])
-            # As a shard does it: into another vector, since what was published is not written to.
-            update(weights, (result.gradient,), state.optimizer, Moment(step, step), updated)
-            weights, updated = updated, weights
+            # In place, as every peer does it: nobody else reads these weights.
+            update(weights, (result.gradient,), state.optimizer, Moment(step, step), weights)
             gradient.buffers.give(result.gradient)
             log_likelihood, kl = result.metrics
             losses.append((kl - log_likelihood) / config.batch_size)

@@ -114,9 +114,9 @@ def _reparameterise_backward(d_z: Floats, posterior: Floats, noise: Floats, d_po
     latent = d_z.shape[1]
     for i in range(d_z.shape[0]):
         for j in range(latent):
-            d_posterior[i, j] = d_z[i, j]
-        for j in range(latent):
             d_posterior[i, latent + j] = d_z[i, j] * noise[i, j] * (half * exp(half * posterior[i, latent + j]))
+        for j in range(latent):
+            d_posterior[i, j] = d_z[i, j]
 
 
 @kernel

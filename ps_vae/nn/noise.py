@@ -139,10 +139,14 @@ def _bernoulli(
 ) -> None:
     words = np.empty(((out.shape[1] + 3) // 4, 4), np.uint32)
     flat = words.reshape(-1)
+    row = np.empty(out.shape[1], out.dtype)
     for i in range(out.shape[0]):
         _row_words(words, seed, stream, step, rows[i])
+        # By way of `row`: a loop that may write what it reads does not become vector instructions.
         for j in range(out.shape[1]):
-            out[i, j] = np.float32(flat[j] >> np.uint32(8)) * _TO_UNIT < probabilities[i, j]
+            row[j] = np.float32(flat[j] >> np.uint32(8)) * _TO_UNIT < probabilities[i, j]
+        for j in range(out.shape[1]):
+            out[i, j] = row[j]
 
 
 @exact_kernel

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ps_vae.jit import exact_kernel
-from ps_vae.optim.optimizer import Optimizer, mean_gradient
+from ps_vae.optim.optimizer import Optimizer, before, mean_gradient
 
 __all__ = ["ADAGRAD"]
 
@@ -34,7 +34,7 @@ def _adagrad(
         g = mean_gradient(gradient, addend, is_pair, scale, i)
         s = sum_of_squares[i] + g * g
         sum_of_squares[i] = s
-        out[i] = weights[i] - rate * g / (np.sqrt(s) + epsilon)
+        out[i] = before(weights, out, i) - rate * g / (np.sqrt(s) + epsilon)
 
 
 def _coefficients(rate: float, step: int, hyperparameters: Mapping[str, float]) -> tuple[float, ...]:

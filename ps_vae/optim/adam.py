@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ps_vae.jit import exact_kernel
-from ps_vae.optim.optimizer import Optimizer, mean_gradient
+from ps_vae.optim.optimizer import Optimizer, before, mean_gradient
 
 __all__ = ["ADAM"]
 
@@ -45,7 +45,7 @@ def _adam(
         v = beta2 * second_moment[i] + rest2 * (g * g)
         first_moment[i] = m
         second_moment[i] = v
-        out[i] = weights[i] - rate * m / (np.sqrt(v) * correction + epsilon)
+        out[i] = before(weights, out, i) - rate * m / (np.sqrt(v) * correction + epsilon)
 
 
 def _coefficients(rate: float, step: int, hyperparameters: Mapping[str, float]) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ps_vae.jit import exact_kernel
-from ps_vae.optim.optimizer import Optimizer, mean_gradient
+from ps_vae.optim.optimizer import Optimizer, before, mean_gradient
 
 __all__ = ["MOMENTUM", "NESTEROV", "SGD"]
 
@@ -21,7 +21,7 @@ __all__ = ["MOMENTUM", "NESTEROV", "SGD"]
 @exact_kernel
 def _sgd(weights: Any, gradient: Any, addend: Any, is_pair: bool, scale: Any, out: Any, rate: Any) -> None:
     for i in range(out.size):
-        out[i] = weights[i] - rate * mean_gradient(gradient, addend, is_pair, scale, i)
+        out[i] = before(weights, out, i) - rate * mean_gradient(gradient, addend, is_pair, scale, i)
 
 
 @exact_kernel
@@ -31,7 +31,7 @@ def _momentum(
     for i in range(out.size):
         u = mu * velocity[i] + mean_gradient(gradient, addend, is_pair, scale, i)
         velocity[i] = u
-        out[i] = weights[i] - rate * u
+        out[i] = before(weights, out, i) - rate * u
 
 
 @exact_kernel
@@ -42,7 +42,7 @@ def _nesterov(
         g = mean_gradient(gradient, addend, is_pair, scale, i)
         u = mu * velocity[i] + g
         velocity[i] = u
-        out[i] = weights[i] - rate * (g + mu * u)
+        out[i] = before(weights, out, i) - rate * (g + mu * u)
 
 
 def _rate(rate: float, step: int, hyperparameters: Mapping[str, float]) -> tuple[float, ...]:

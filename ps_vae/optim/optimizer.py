@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ps_vae.errors import DataError
 from ps_vae.jit import exact_kernel
 
-__all__ = ["Coefficients", "Optimizer", "State", "Vector", "mean_gradient"]
+__all__ = ["Coefficients", "Optimizer", "State", "Vector", "before", "mean_gradient"]
 
 Vector = npt.NDArray[np.float32]
 State = Mapping[str, Vector]
@@ -34,7 +34,7 @@ class Optimizer:
     hyperparameters  name -> value
     coefficients     what is the same for all parameters in a step, in the order of the kernel's last arguments
     kernel           kernel(weights, gradient, addend, is_pair, scale, out, *state, *coefficients): the arithmetic, with
-                     `mean_gradient` of the first few
+                     `before` and `mean_gradient` of the first few; weights None: they are in `out`
     """
 
     name: str
@@ -60,7 +60,7 @@ class Optimizer:
     ) -> None:
         """Write the weights of version `step + 1` to `out`; allocates no array.
 
-        weights   (size,) float32, version `step`; read only. May be `out` itself: same bits, but slower
+        weights   (size,) float32, version `step`; read only. May be `out` itself
         gradient  (size,) float32, the sum over examples; read only
         addend    (size,) float32, added to the gradient on the way: the last addition of a sum takes no pass
         scale     1 / examples in the sum
@@ -85,7 +85,7 @@ class Optimizer:
             _check(name, state[name], out.size)
         scalars = self.coefficients(rate, step, self.hyperparameters)
         self.kernel(
-            weights,
+            None if weights is out else weights,
             gradient,
             gradient if addend is None else addend,
             addend is not None,
@@ -94,6 +94,19 @@ class Optimizer:
             *(state[name] for name in self.state_names),
             *(np.float32(scalar) for scalar in scalars),
         )
+
+
+@exact_kernel
+def before(weights: Any, out: Any, i: int) -> Any:
+    """Weight `i` as it was, for use inside kernels.
+
+    A kernel that got `out` under two names would have to expect each store to change what it reads next: five times
+    slower. None among the types of its arguments makes it another kernel, in which there is one array.
+    """
+    if weights is None:
+        return out[i]
+    else:
+        return weights[i]
 
 
 @exact_kernel

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ps_vae.jit import exact_kernel
-from ps_vae.optim.optimizer import Optimizer, mean_gradient
+from ps_vae.optim.optimizer import Optimizer, before, mean_gradient
 
 __all__ = ["RMSPROP"]
 
@@ -37,7 +37,7 @@ def _rmsprop(
         g = mean_gradient(gradient, addend, is_pair, scale, i)
         v = decay * mean_square[i] + rest * (g * g)
         mean_square[i] = v
-        out[i] = weights[i] - rate * g / (np.sqrt(v) + epsilon)
+        out[i] = before(weights, out, i) - rate * g / (np.sqrt(v) + epsilon)
 
 
 def _coefficients(rate: float, step: int, hyperparameters: Mapping[str, float]) -> tuple[float, ...]:
