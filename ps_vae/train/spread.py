@@ -5,6 +5,8 @@ their cores are idle just then; and one core alone cannot fetch weights, gradien
 gives them. Rules work element by element: the bits do not depend on where a slice is cut.
 """
 
+import ctypes
+import os
 import threading
 from collections.abc import Callable
 
@@ -16,6 +18,8 @@ from ps_vae.ps.update import Moment, Update
 __all__ = ["spread"]
 
 Vector = npt.NDArray[np.float32]
+
+_processor: Callable[[], int] = ctypes.CDLL(None).sched_getcpu
 
 
 def spread(update: Update, worth_it: int) -> Update:
@@ -45,12 +49,18 @@ def spread(update: Update, worth_it: int) -> Update:
 
 
 class _Second:
-    """A thread that is there: to start one, or to hand a job to a pool, takes as long as a small job."""
+    """A thread that is there: to start one, or to hand a job to a pool, takes as long as a small job.
+
+    It keeps away from the processor that hands it the job. The scheduler would often wake it up there, since the worker
+    that sent the last gradient is still busy going to sleep on the other one; then both halves run one after the other.
+    """
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._job: Callable[[], None] | None = None
         self._error: BaseException | None = None
+        self._processors = os.sched_getaffinity(0)
+        self._avoided = -1
         self._go, self._done = threading.Lock(), threading.Lock()
         self._go.acquire()
         self._done.acquire()
@@ -59,6 +69,7 @@ class _Second:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="update", daemon=True)
             self._thread.start()
+        self._keep_away(_processor())
         self._job = job
         self._go.release()
 
@@ -68,6 +79,12 @@ class _Second:
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def _keep_away(self, processor: int) -> None:
+        others = self._processors - {processor}
+        if processor != self._avoided and others and self._thread is not None and self._thread.native_id is not None:
+            self._avoided = processor
+            os.sched_setaffinity(self._thread.native_id, others)
 
     def _run(self) -> None:
         while True:
