@@ -1,13 +1,12 @@
 """What a client's state machine asks its program to do, besides sending messages; and what the program answers."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.outbox import Send
+from ps_vae.ps.record import record
 
 __all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Measure", "Result", "Stopped", "Store"]
 
@@ -15,14 +14,14 @@ __all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Measure", "Result", 
 RETRY_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Joined:
     """The run is known: connect to its shards, prepare model and data, then call `prepared`."""
 
     welcome: Welcome
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Store:
     """Copy these weights into the vector, from element `start` on."""
 
@@ -30,7 +29,7 @@ class Store:
     weights: npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compute:
     """All weights are there: compute the blocks of the step, then call `computed` (or `failed`)."""
 
@@ -38,7 +37,7 @@ class Compute:
     blocks: tuple[Block, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stopped:
     """The run is over."""
 
@@ -46,7 +45,7 @@ class Stopped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Measure:
     """All weights of `version` are there: measure, then call `measured`."""
 
@@ -56,7 +55,7 @@ class Measure:
 Action = Send | Joined | Store | Compute | Measure | Stopped
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Result:
     """A block's summed gradient (the whole vector) and summed metrics."""
 

@@ -5,12 +5,12 @@ the leaves [i 2^k, (i+1) 2^k), cut at `count`. A block is such a span. Two block
 disjoint or nested, and a step has one tree, whoever computes what: the order of summation follows from it.
 """
 
-from dataclasses import dataclass
+from ps_vae.ps.record import record
 
 __all__ = ["Block", "cover", "is_block", "parent", "root", "sibling"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@record
 class Block:
     """The microbatches start, …, stop-1 of a step."""
 

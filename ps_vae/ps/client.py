@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.links import Links
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.outbox import Send
+from ps_vae.ps.record import record
 from ps_vae.ps.transport import open_segment
 from ps_vae.ps.worker import Worker
 
@@ -54,7 +54,7 @@ class EvaluatorProgram(Protocol):
         """Something that the operator wants to know."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """How the run ended, as far as this client knows."""
 

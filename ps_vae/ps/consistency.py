@@ -11,14 +11,13 @@ so that what others do while a worker computes adds up to less than a step, howe
 is the number of steps of which nothing is missing, counted from the first.
 """
 
-from dataclasses import dataclass
-
 from ps_vae.errors import UsageError
+from ps_vae.ps.record import record
 
 __all__ = ["Consistency", "Versions", "parse_consistency"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Versions:
     """The versions low, …, high of the weights; high = None: any newer one."""
 
@@ -33,7 +32,7 @@ class Versions:
         return (self.high is None or other.low <= self.high) and (other.high is None or self.low <= other.high)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Consistency:
     """bound = how many versions old a gradient may be when it is applied; None: no bound (asp)."""
 

@@ -4,15 +4,16 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from ps_vae.ps.record import record
 
 __all__ = ["Binary", "Boolean", "Check", "Each", "Integer", "ListOf", "Nullable", "Number", "Span", "Text"]
 
 Check = Callable[[Any], Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Integer:
     """An integer in [0, 2**bits)."""
 
@@ -27,7 +28,7 @@ class Integer:
         return f"uint{self.bits}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Number:
     """A msgpack float64; NaN and infinity are numbers here."""
 
@@ -40,7 +41,7 @@ class Number:
         return "float"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Boolean:
     """True or false."""
 
@@ -53,7 +54,7 @@ class Boolean:
         return "bool"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binary:
     """Bytes of a bounded length."""
 
@@ -69,7 +70,7 @@ class Binary:
         return f"bytes {self.at_most}" if self.at_least == self.at_most else f"bytes <= {self.at_most}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """UTF-8 text of a bounded number of characters."""
 
@@ -84,7 +85,7 @@ class Text:
         return f"text <= {self.at_most}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Nullable:
     """nil, or what `inner` takes."""
 
@@ -97,7 +98,7 @@ class Nullable:
         return f"{self.inner} or nil"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListOf:
     """An array of any number of `inner`."""
 
@@ -113,7 +114,7 @@ class ListOf:
         return f"array <= {self.at_most} of {self.inner}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Each:
     """An array of exactly one of each of several types."""
 
@@ -128,7 +129,7 @@ class Each:
         return f"[{', '.join(str(check) for check in self.inner)}]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """Versions [low, high]; high = nil: any newer one."""
 

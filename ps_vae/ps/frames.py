@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ps_vae.errors import PeerError
 from ps_vae.ps.fields import Check, Each, Integer
+from ps_vae.ps.record import record
 
 __all__ = ["HEADER_LIMIT", "PARCEL_LIMIT", "decode", "encode", "header_field", "pack", "tensors", "unpack"]
 
@@ -43,7 +44,7 @@ def tensors(at_most: int) -> Any:
     return dataclasses.field(default=(), metadata={"at_most": at_most})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record
 class _Form:
     """What a class of messages looks like on the wire; its tensors, if any, are its last field."""
 

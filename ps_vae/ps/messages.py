@@ -4,7 +4,6 @@ A run is named by 16 random bytes, drawn anew each time that its first server st
 client chose. Steps, versions and microbatches are 0-based.
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from ps_vae.ps.fields import Binary, Boolean, Each, Integer, ListOf, Nullable, Number, Span, Text
 from ps_vae.ps.frames import header_field, tensors
+from ps_vae.ps.record import record
 
 __all__ = [
     "PROTOCOL",
@@ -56,7 +56,7 @@ _METRICS = ListOf(Number(), 64)
 _NAMES = ListOf(Text(64), 16)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hello:
     """Worker or evaluator -> coordinator: let me in. Sent again until it is answered."""
 
@@ -68,7 +68,7 @@ class Hello:
     fingerprint: str = header_field("f", Text(256))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Welcome:
     """Coordinator -> worker or evaluator: you are in, and this is the run.
 
@@ -87,7 +87,7 @@ class Welcome:
     version: int = header_field("v", _COUNT)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ready:
     """Worker -> coordinator: I am there, and this is what I finished last.
 
@@ -103,7 +103,7 @@ class Ready:
     nanoseconds: int = header_field("ns", _COUNT)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Work:
     """Coordinator -> worker: compute these blocks of this step.
 
@@ -116,7 +116,7 @@ class Work:
     blocks: tuple[tuple[int, int], ...] = header_field("b", ListOf(Each((_MICROBATCH, _MICROBATCH))))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Push:
     """Worker -> shard: the summed gradient of a block of one step, this shard's slice of it.
 
@@ -135,7 +135,7 @@ class Push:
     payload: Tensors = tensors(1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pull:
     """Client -> shard: your slice at the newest version in [low, high], as soon as there is one."""
 
@@ -144,7 +144,7 @@ class Pull:
     want: Range = header_field("w", Span())
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Weights:
     """Shard -> client: the slice at one published version."""
 
@@ -153,7 +153,7 @@ class Weights:
     payload: Tensors = tensors(1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trouble:
     """Worker -> coordinator: this work cannot be done (a gradient that is not finite, data that cannot be read)."""
 
@@ -163,7 +163,7 @@ class Trouble:
     text: str = header_field("e", Text(2048))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Milestone:
     """Coordinator -> evaluator: every shard keeps `version` until the next milestone."""
 
@@ -172,7 +172,7 @@ class Milestone:
     is_last: bool = header_field("l", Boolean())
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """Evaluator -> coordinator: figures about the version that was measured last, nil before the first.
 
@@ -185,7 +185,7 @@ class Report:
     values: tuple[tuple[str, float], ...] = header_field("m", ListOf(Each((Text(64), Number())), 64))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bye:
     """Client -> coordinator: I am leaving; give my work to somebody else."""
 
@@ -193,14 +193,14 @@ class Bye:
     session: bytes = header_field("s", _ID)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Status:
     """Anybody -> coordinator: how is it going?"""
 
     KIND: ClassVar[str] = "status"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class State:
     """Coordinator -> asker: how it is going, as JSON text."""
 
@@ -208,7 +208,7 @@ class State:
     json: bytes = header_field("j", Binary(60 * 1024))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stop:
     """Coordinator -> everybody: the run is over (or failed, and why)."""
 
@@ -217,7 +217,7 @@ class Stop:
     reason: str = header_field("e", Text(2048))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Error:
     """Anybody: your message was refused, and nothing changed."""
 
@@ -226,14 +226,14 @@ class Error:
     text: str = header_field("e", Text(2048))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Share:
     """Client -> server: if we are on one host, let us read each other's tensors where they lie."""
 
     KIND: ClassVar[str] = "share"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Meet:
     """Server -> client: come to this local socket with this word; the name is empty where nothing is shared."""
 
@@ -242,7 +242,7 @@ class Meet:
     word: bytes = header_field("w", Binary(16))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Join:
     """Server -> coordinator: I can be a shard, reached at `address`. Sent again until it is answered."""
 
@@ -252,7 +252,7 @@ class Join:
     address: str = header_field("a", Text(256))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Admit:
     """Coordinator -> server: you are this shard; here are your weights and your optimizer's state.
 
@@ -274,7 +274,7 @@ class Admit:
     payload: Tensors = tensors(17)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Applied:
     """Shard -> coordinator: which steps are in the weights: all below `before`, and those `beyond` it.
 
@@ -294,7 +294,7 @@ class Applied:
     shared: int = header_field("sh", _COUNT)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TakeSnapshot:
     """Coordinator -> shard: send a snapshot of `version`, now or as soon as you are there."""
 
@@ -302,7 +302,7 @@ class TakeSnapshot:
     version: int = header_field("v", _COUNT)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Snapshot:
     """Shard -> coordinator: its whole state at `version`: the weights, then each array of `names`."""
 

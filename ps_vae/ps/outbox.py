@@ -6,9 +6,9 @@ simulation.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 
 from ps_vae.ps.messages import Message, Snapshot
+from ps_vae.ps.record import record
 
 __all__ = [
     "COORDINATOR",
@@ -29,7 +29,7 @@ __all__ = [
 Sender = Hashable
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ShardAddress:
     """The address of a shard, by number."""
 
@@ -39,7 +39,7 @@ class ShardAddress:
 COORDINATOR = "coordinator"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Send:
     """Send `message` to `to`."""
 
@@ -47,7 +47,7 @@ class Send:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StepApplied:
     """All of `step` is in a shard's weights; metrics are summed over the step's examples.
 
@@ -61,7 +61,7 @@ class StepApplied:
     metrics: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Member:
     """A worker came or went; `change` says how, in a word, and `why` in a sentence."""
 
@@ -70,7 +70,7 @@ class Member:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Refused:
     """A message was refused."""
 
@@ -79,14 +79,14 @@ class Refused:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MilestoneReached:
     """Every shard has applied all steps below `version`."""
 
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SnapshotTaken:
     """Every shard's part of one version is here, in the order of the shards."""
 
@@ -94,7 +94,7 @@ class SnapshotTaken:
     parts: tuple[Snapshot, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Told:
     """An evaluator reported figures about a version."""
 
@@ -102,7 +102,7 @@ class Told:
     values: tuple[tuple[str, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunEnded:
     """Everybody was told to stop: the last snapshot is taken, or the run failed."""
 

@@ -1,9 +1,9 @@
 """The parameter vector cut into one contiguous slice a shard."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 from ps_vae.errors import UsageError
+from ps_vae.ps.record import record
 
 __all__ = ["ALIGNMENT", "Slice", "partition"]
 
@@ -11,7 +11,7 @@ __all__ = ["ALIGNMENT", "Slice", "partition"]
 ALIGNMENT = 16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Slice:
     """The elements start, …, stop-1 of the parameter vector."""
 

@@ -1,8 +1,7 @@
 """What all members of a run have to agree on."""
 
-from dataclasses import dataclass
-
 from ps_vae.ps.consistency import Consistency
+from ps_vae.ps.record import record
 
 __all__ = ["ASYNCHRONOUS_WINDOW", "RunRules"]
 
@@ -11,7 +10,7 @@ __all__ = ["ASYNCHRONOUS_WINDOW", "RunRules"]
 ASYNCHRONOUS_WINDOW = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunRules:
     """The rules of a run.
 

@@ -1,17 +1,18 @@
 """What a shard is told about updating its slice: callables, so that it needs to know no optimizer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from ps_vae.ps.record import record
 
 __all__ = ["LookAhead", "Moment", "Update"]
 
 Array = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Moment:
     """Where an update stands in the run.
 

@@ -76,7 +76,7 @@ class StepWork:
     def orphan(self, ticket: int) -> None:
         """A lease was lost: its microbatches go back."""
         lease = self.leases.pop(ticket)
-        runs = sorted([*self.pool, *lease.blocks])
+        runs = sorted([*self.pool, *lease.blocks], key=lambda block: block.start)
         self.pool = []
         for run in runs:
             if self.merges and self.pool and self.pool[-1].stop == run.start:

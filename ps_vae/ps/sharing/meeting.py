@@ -21,6 +21,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.record import record
 from ps_vae.ps.sharing.ledger import MAX_SLOTS, Ledger
 from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.sharing.sharing import Sharing
@@ -37,7 +38,7 @@ _MOST = 256
 """Sharings of one server, and clients that wait for one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Invitation:
     """Where to come and what to say there."""
 
