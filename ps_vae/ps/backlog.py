@@ -182,9 +182,9 @@ class Backlog:
 
     def _open(self, step: int) -> StepWork:
         self.opened = max(self.opened, step + 1)
-        return self.steps.setdefault(
-            step, StepWork(step, self.rules.microbatches, self.rules.consistency.is_synchronous)
-        )
+        if step not in self.steps:
+            self.steps[step] = StepWork(step, self.rules.microbatches, self.rules.consistency.is_synchronous)
+        return self.steps[step]
 
     def _next_share(self, worker: Client, peers: list[Client], now: float) -> Lease | None:
         milestone = (self.lowest // self.rules.milestone + 1) * self.rules.milestone

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Buffers", "aligned"]
+__all__ = ["Buffers", "address", "aligned"]
 
 Array = npt.NDArray[np.float32]
 
@@ -18,10 +18,16 @@ Array = npt.NDArray[np.float32]
 _ALIGNMENT = 64  # bytes: a line of the cache, and the widest vector register
 
 
+def address(array: Array) -> int:
+    """Where an array begins in memory. `array.ctypes` would make an object for each question."""
+    place: int = array.__array_interface__["data"][0]
+    return place
+
+
 def aligned(size: int) -> Array:
     """A vector of zeros that starts on a 64-byte boundary."""
     room = np.zeros(size + _ALIGNMENT // 4, np.float32)
-    start = -room.ctypes.data % _ALIGNMENT // 4
+    start = -address(room) % _ALIGNMENT // 4
     return room[start : start + size]
 
 
@@ -53,15 +59,15 @@ class Buffers:
 
     def hold(self, array: Array, is_done: Callable[[], bool]) -> None:
         """Keep `array` from being taken until `is_done()`."""
-        readers = self._readers.setdefault(array.ctypes.data, [])
+        readers = self._readers.setdefault(address(array), [])
         readers[:] = [reader for reader in readers if not reader()]
         readers.append(is_done)
 
     def _is_idle(self, array: Array) -> bool:
-        readers = self._readers.get(array.ctypes.data)
+        readers = self._readers.get(address(array))
         if readers is None:
             return True
         readers[:] = [reader for reader in readers if not reader()]
         if not readers:
-            del self._readers[array.ctypes.data]
+            del self._readers[address(array)]
         return not readers

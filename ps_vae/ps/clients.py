@@ -23,6 +23,9 @@ __all__ = ["Clients"]
 # Parcels taken between two looks at anything else.
 _BURST = 256
 
+# Whose bytes are counted.
+_EXCHANGED = (Push, Pull)
+
 
 class Clients:
     """Whoever sends to a ROUTER, known by routing id.
@@ -129,10 +132,13 @@ class Clients:
         return messages
 
     def _count_received(self, messages: list[Any], frames: list[Any]) -> None:
-        if not any(isinstance(message, Push | Pull) for message in messages):
+        exchanged = [message for message in messages if isinstance(message, _EXCHANGED)]
+        if not exchanged:
             return
         shared = 0
         if len(frames) == 1:
-            shared = sum(sum(array.nbytes for array in m.payload) for m in messages if isinstance(m, Push))
+            shared = sum(
+                array.nbytes for message in exchanged if isinstance(message, Push) for array in message.payload
+            )
         self._traffic.pushed += sum(map(len, frames)) + shared
         self._traffic.shared += shared

@@ -20,7 +20,8 @@ class Integer:
     bits: int = 63
 
     def __call__(self, value: Any) -> int:
-        if type(value) is not int or not 0 <= value < 1 << self.bits:
+        # Shifted right, a negative number is never 0.
+        if type(value) is not int or value >> self.bits:
             raise ValueError(f"not an integer in [0, 2^{self.bits})")
         return value
 
@@ -129,12 +130,15 @@ class Each:
         return f"[{', '.join(str(check) for check in self.inner)}]"
 
 
+_LOW_AND_HIGH = Each((Integer(), Nullable(Integer())))
+
+
 @record
 class Span:
     """Versions [low, high]; high = nil: any newer one."""
 
     def __call__(self, value: Any) -> tuple[int, int | None]:
-        low, high = Each((Integer(), Nullable(Integer())))(value)
+        low, high = _LOW_AND_HIGH(value)
         if high is not None and high < low:
             raise ValueError(f"no range: {high} is below {low}")
         return low, high

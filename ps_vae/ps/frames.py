@@ -31,6 +31,7 @@ Vector = npt.NDArray[np.float32]
 Place = tuple[int, int, int, int]
 Lend = Callable[[Vector], Place | None]
 Borrow = Callable[[Place], Vector]
+_TEXT = frozenset({str})
 _PLACE = Each((Integer(32), Integer(8), Integer(), Integer()))
 
 
@@ -169,7 +170,7 @@ def _headers(frames: Sequence[Frame]) -> list[dict[str, Any]]:
     if not 0 < len(headers) <= PARCEL_LIMIT:
         raise PeerError("malformed", f"{len(headers)} messages at once; there may be {PARCEL_LIMIT}")
     for header in headers:
-        if type(header) is not dict or not all(type(key) is str for key in header):
+        if type(header) is not dict or not _TEXT.issuperset(map(type, header)):
             raise PeerError("malformed", "the header is not a map with text keys")
     return headers
 

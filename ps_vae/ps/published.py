@@ -55,6 +55,8 @@ class Published:
         """The newest version wanted, if it is here."""
         if self._ahead is not None and want.high is None and self.newest in want:
             return self.newest, self._ahead
+        if self.newest in want and self._pinned[0] < self.newest:
+            return self.newest, self._arrays[self.newest]
         # The pinned array last: in an asynchronous run the newest of the same version may hold parts of a later step.
         arrays = {**self._arrays, self._pinned[0]: self._pinned[1]}
         found = [version for version in arrays if version in want]

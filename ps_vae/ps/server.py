@@ -31,6 +31,8 @@ _TICK_SECONDS = 0.05
 _JOIN_RETRY_SECONDS = 1.0
 _LAST_WORDS_SECONDS = 2.0
 
+_TO_SHARD = (Push, Pull)
+
 Notify = Callable[[Event], None]
 
 
@@ -222,7 +224,7 @@ class Server:
 
     def _handle(self, sender: Sender, message: Any, now: float) -> list[Output]:
         try:
-            if isinstance(message, Push | Pull):
+            if isinstance(message, _TO_SHARD):
                 return self._shard.handle(sender, message, now)
             if isinstance(message, Share):
                 return [Send(sender, self._clients.invite(sender))]

@@ -181,7 +181,9 @@ class Shard:
 
     def _count(self, sender: Sender, push: Push, block: Block, now: float) -> list[Output]:
         if self.rules.consistency.is_synchronous:
-            total = self._sums.setdefault(push.step, StepSum(self.rules.microbatches, self._partial_sums))
+            if push.step not in self._sums:
+                self._sums[push.step] = StepSum(self.rules.microbatches, self._partial_sums)
+            total = self._sums[push.step]
             if not total.add(block, push.payload[0], push.metrics):
                 self.duplicates += 1
             return self._apply_sum(push.step, total, now) if total.is_complete else []

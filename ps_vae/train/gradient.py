@@ -11,7 +11,7 @@ from ps_vae.errors import NumericalError
 from ps_vae.jit import kernel
 from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
-from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.buffers import Buffers, address
 from ps_vae.ps.reduction import Metrics, add_metrics
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import Batches
@@ -89,12 +89,12 @@ class BlockGradient:
 
     def _bind(self, vector: Vector) -> Parameters:
         """The few vectors that gradients rotate through are bound once."""
-        address = vector.ctypes.data
-        known = self._bound.get(address)
+        place = address(vector)
+        known = self._bound.get(place)
         if known is None or known.vector is not vector:
             if len(self._bound) >= _BOUND:
                 self._bound.clear()
-            known = self._bound[address] = self.layout.bind(vector)
+            known = self._bound[place] = self.layout.bind(vector)
         return known
 
     def _complaint(self, step: int, gradient: Vector) -> str:

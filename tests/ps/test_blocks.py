@@ -39,9 +39,10 @@ def test_the_parent_is_the_smallest_block_around_and_the_sibling_is_the_rest_of_
         assert parent(block, count) == above
         other = sibling(block, count)
         assert other in nodes
-        assert sorted([block, other]) == [Block(above.start, other.start), Block(other.start, above.stop)] or (
-            other.start == above.start and other.stop == block.start and block.stop == above.stop
-        )
+        assert sorted([block, other], key=lambda node: node.start) == [
+            Block(above.start, other.start),
+            Block(other.start, above.stop),
+        ] or (other.start == above.start and other.stop == block.start and block.stop == above.stop)
         assert sibling(other, count) == block
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError
-from ps_vae.ps.buffers import aligned
+from ps_vae.ps.buffers import address, aligned
 
 __all__ = ["Segment", "check_sealed", "is_possible"]
 
@@ -47,7 +47,7 @@ class Segment:
         self.size = size
         self._memory = memory
         self._descriptor = descriptor
-        self._begin = np.frombuffer(memory, np.uint8).ctypes.data
+        self._begin = address(np.frombuffer(memory, np.float32))
         self._end = self._begin + slots * _stride(size)
 
     @classmethod
@@ -93,10 +93,10 @@ class Segment:
 
     def place(self, array: Array) -> tuple[int, int] | None:
         """The slot that `array`, which is contiguous, lies in, and its first element there; None where it does not."""
-        address = array.ctypes.data
-        if not self._begin <= address < self._end:
+        begin = address(array)
+        if not self._begin <= begin < self._end:
             return None
-        slot, offset = divmod(address - self._begin, _stride(self.size))
+        slot, offset = divmod(begin - self._begin, _stride(self.size))
         return slot, offset // 4
 
     @contextlib.contextmanager
