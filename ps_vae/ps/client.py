@@ -109,7 +109,10 @@ class _Work:
         self._said = ""
 
     def take_messages(self) -> None:
-        for link, message in self._links.messages():
+        messages = self._links.messages()
+        if not messages and self._session.state == "idle":
+            self._keep_a_copy()
+        for link, message in messages:
             is_shards = message.KIND == "weights" or (message.KIND == "error" and link > 0)
             self.perform(self._session.handle(link if is_shards else None, message, time.monotonic()))
         self.perform(self._session.tick(time.monotonic()))
@@ -148,10 +151,23 @@ class _Work:
         if store.weights.size == self._buffers.size and store.weights.flags.behaved:
             self._weights = store.weights
             return
+        self._weights = self._own()
+        self._weights[store.start : store.start + store.weights.size] = store.weights
+
+    def _keep_a_copy(self) -> None:
+        """Give back weights that lie in the server's memory, as long as there is no work.
+
+        Where there are more workers than pieces of work, each would keep another version from being written over.
+        """
+        if self._weights.size and self._weights is not self._own_weights:
+            own = self._own()
+            np.copyto(own, self._weights)
+            self._weights = own
+
+    def _own(self) -> Vector:
         if self._own_weights.size == 0:
             self._own_weights = np.zeros(self._buffers.size, np.float32)
-        self._weights = self._own_weights
-        self._weights[store.start : store.start + store.weights.size] = store.weights
+        return self._own_weights
 
     def _compute(self, work: Compute) -> None:
         started = time.perf_counter_ns()

@@ -1,0 +1,65 @@
+"""The worker's loop between its state machine and its arrays."""
+
+import weakref
+
+import numpy as np
+
+from ps_vae.ps.client import _Work
+from ps_vae.ps.messages import Weights, Welcome, Work
+from ps_vae.ps.worker import Worker
+
+SIZE = 48
+WELCOME = Welcome(b"s" * 16, b"r" * 16, b"{}", (("a", 0, SIZE),), 4, 100, None, 0)
+
+
+class Links:
+    """Connections on which what is in `come` has come."""
+
+    def __init__(self):
+        self.come = []
+
+    def messages(self):
+        come, self.come = self.come, []
+        return [(0, message) for message in come]
+
+    def send(self, sends):
+        return []
+
+    def open_shards(self, addresses):
+        pass
+
+
+class Program:
+    """Remembers what it computed on."""
+
+    def join(self, welcome, gradients):
+        self.seen = []
+
+    def compute(self, weights, step, blocks):
+        self.seen.append((id(weights), weights.tolist()))
+        return []
+
+    def say(self, text):
+        pass
+
+
+def test_a_worker_without_work_gives_back_the_servers_memory_and_computes_on_the_same_weights_later():
+    links, program, session = Links(), Program(), Worker(b"s" * 16, "w", "f")
+    state = _Work(session, program, links, "tcp")
+    state.perform(session.start(0.0))
+    lent = np.arange(SIZE, dtype=np.float32)
+    links.come = [WELCOME, Work(1, 0, ((0, 1),)), Weights(0, (lent,))]
+    state.take_messages()
+    expected, reader = lent.tolist(), weakref.ref(lent)
+    assert program.seen == [(id(lent), expected)]
+    del lent
+    assert session.state == "idle"
+    assert reader() is not None
+
+    state.take_messages()
+    assert reader() is None
+
+    # Nothing newer has been published.
+    links.come = [Work(2, 1, ((0, 1),)), Weights(0, (np.zeros(SIZE, np.float32),))]
+    state.take_messages()
+    assert [weights for _, weights in program.seen] == [expected, expected]
