@@ -16,9 +16,13 @@ together need the same kernels at the same moment, so each compiles or loads a k
 a file beside its cache: the first compiles, the others load what it saved. The lock of a process that dies is gone with
 it. Each kernel has its own, so that different ones are compiled side by side; they are taken in the order in which
 kernels call one another, which has no circles.
+
+Numba compiles a kernel again when the kernel's own file has changed. A kernel contains those that it calls, so here it
+is compiled again when any file of its folder has, or one of those that every room may import.
 """
 
 import fcntl
+import functools
 import os
 import sys
 import threading
@@ -124,8 +128,23 @@ def _compiled(function: Function, fastmath: bool | set[str]) -> Function:
         # There is no folder for a cache; the first compilation says so.
         compiled = numba.njit(**options)(function)
     if isinstance(compiled, Dispatcher):
+        _watch_the_folder(compiled)
         _share(compiled)
     return compiled
+
+
+def _watch_the_folder(dispatcher: Any) -> None:
+    index = getattr(dispatcher._cache, "_cache_file", None)  # There is none where there is no cache.
+    if index is not None:
+        folders = {Path(dispatcher.py_func.__code__.co_filename).parent, Path(__file__).parent}
+        index._source_stamp = (index._source_stamp, *(_stamp(folder) for folder in sorted(folders)))
+
+
+@functools.cache
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Of each source file in a folder its name, size and last change."""
+    files = sorted(folder.glob("*.py"))
+    return tuple((file.name, about.st_size, about.st_mtime_ns) for file in files for about in [file.stat()])
 
 
 def _share(dispatcher: Any) -> None:

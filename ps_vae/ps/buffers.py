@@ -63,6 +63,13 @@ class Buffers:
         readers[:] = [reader for reader in readers if not reader()]
         readers.append(is_done)
 
+    def let_go(self) -> None:
+        """Forget the readers that are done: what they refer to need not wait for the array's next turn."""
+        for place, readers in list(self._readers.items()):
+            readers[:] = [reader for reader in readers if not reader()]
+            if not readers:
+                del self._readers[place]
+
     def _is_idle(self, array: Array) -> bool:
         readers = self._readers.get(address(array))
         if readers is None:

@@ -75,6 +75,9 @@ class Clients:
             elif frame:
                 self._heard.append((sender, frame))
             else:
+                # It may have another name from before its connection broke.
+                names = self._meeting.senders()
+                self._sharings = {name: known for name, known in self._sharings.items() if name in names}
                 self._sharings[sender] = sharing
         return gone
 
@@ -90,7 +93,11 @@ class Clients:
         return all(self._send(sender, parcel) for parcel in parcels(messages))
 
     def forget(self, sender: Sender) -> None:
+        """The sender is gone, or its name is: a process that is still there hears of it, and asks anew."""
         self._sharings.pop(sender, None)
+        if self._meeting is not None:
+            self._meeting.dismiss(sender)
+        self._weights.let_go()
 
     def close(self) -> None:
         if self._meeting is not None:

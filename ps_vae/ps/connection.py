@@ -1,5 +1,6 @@
 """One DEALER connection to a server that knows whether the server is there."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -33,8 +34,9 @@ class Connection:
         sockets.check_address(address)
         self.address = address
         self.shares: bool | None = None
-        self._own_context = None if context is not None else zmq.Context()
-        context = context or self._own_context or zmq.Context()
+        self._own_context = None
+        if context is None:
+            context = self._own_context = zmq.Context()
         self._socket = context.socket(zmq.DEALER)
         sockets.configure(self._socket, _FRAME_LIMIT)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
@@ -63,7 +65,7 @@ class Connection:
         """
         self._wants_sharing, self._segment = True, segment
         if self._down_since is None:
-            self.send([Share()])
+            self._ask_to_share()
 
     def watch(self, ready: Collection[Any] | None = None) -> None:
         """Notice that the server has come or gone; `ready` are the sockets that a poller found something in."""
@@ -131,6 +133,8 @@ class Connection:
                 yield [frame]
             elif frame is not None:
                 self._end_sharing()
+                if self._down_since is None:
+                    self._ask_to_share()
         if ready is not None and self._socket not in ready:
             return
         while True:
@@ -150,11 +154,24 @@ class Connection:
             raise PeerError(error.code, f"{self.address} does not speak our protocol: {error}") from None
 
     def _meet(self, meet: Meet) -> None:
+        # Held until there is the next: should the stream end before, the server would take us for gone.
+        before = self._sharing
         self._end_sharing()
-        self._sharing = come(Invitation(meet.name, meet.word), self._client, self._segment) if meet.name else None
+        try:
+            self._sharing = come(Invitation(meet.name, meet.word), self._client, self._segment) if meet.name else None
+        except TimeoutError:
+            self._ask_to_share()
+            return
+        finally:
+            del before
         self.shares = self._sharing is not None
         if self._sharing is not None and self._poller is not None:
             self._poller.register(self._sharing.fileno(), zmq.POLLIN)
+
+    def _ask_to_share(self) -> None:
+        """Through ZeroMQ, so that the server learns by what name it knows us there."""
+        with contextlib.suppress(zmq.Again):
+            sockets.send(self._socket, pack([Share()])[0])
 
     def _end_sharing(self) -> None:
         if self._sharing is not None and self._poller is not None:
@@ -166,8 +183,10 @@ class Connection:
             event = zmq.utils.monitor.recv_monitor_message(self._monitor)
             if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._down_since = None
+                # The server knows us by another name now, and what it says to the old one on the old stream is lost.
+                self._end_sharing()
                 if self._wants_sharing:
-                    self.send([Share()])
+                    self._ask_to_share()
             elif self._down_since is None:
                 # What is in shared memory, and in its stream, can be read until that ends too.
                 self._down_since = time.monotonic()

@@ -118,7 +118,7 @@ class Evaluator:
         return [store, Measure(weights.version)]
 
     def _refused(self, error: Error, now: float) -> list[Action]:
-        if error.code == "starting":
+        if error.code in ("starting", "not-shared"):
             return []
         if error.code in ("unknown-session", "wrong-run"):
             return self.start(now) if self.state != "greeting" else []

@@ -39,7 +39,7 @@ from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
 __all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Result", "Stopped", "Store", "Worker"]
 
 # Answers to messages that were overtaken by others' work; nothing is wrong.
-_OVERTAKEN = ("gone", "stale")
+_OVERTAKEN = ("gone", "stale", "not-shared")
 # Answers of a server that was started again and does not know us.
 _FORGOTTEN = ("unknown-session", "wrong-run")
 
@@ -202,7 +202,8 @@ class Worker:
             raise RefusedError("bad-size", f"shard {shard + 1} sent {sizes} numbers, its slice has {stop - start}")
         self._asked[shard] = None
         actions: list[Action] = []
-        if weights.version != self._held[shard]:
+        # Where pushes are applied on arrival, the weights of one version change with each.
+        if weights.version != self._held[shard] or not self._consistency.is_synchronous:
             self._held[shard] = weights.version
             actions.append(Store(start, weights.payload[0]))
         return [*actions, *(self._fetch() if self.state == "fetching" else [])]

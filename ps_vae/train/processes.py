@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,7 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["StopSignal", "let_others_first", "prepare_environment", "random_id", "spawn", "stop_all"]
+__all__ = [
+    "StopSignal",
+    "allow_many_files",
+    "let_others_first",
+    "prepare_environment",
+    "random_id",
+    "spawn",
+    "stop_all",
+]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 8.0
@@ -82,7 +91,17 @@ def stop_all(children: Sequence[subprocess.Popen[bytes]], grace: float = _GRACE_
 def let_others_first() -> None:
     """Have this process, which computes, wait its turn: a server that it wakes up, or that wakes it, is not held up."""
     if hasattr(os, "SCHED_BATCH"):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        # Some sandboxes know no such thing; then it is a little slower.
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def allow_many_files() -> None:
+    """Let this process have as many descriptors open as it may: a server has four for each worker beside it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def prepare_environment() -> None:

@@ -26,7 +26,7 @@ from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
 from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.plan import Wishes, check_examples, plan, resumed
-from ps_vae.train.processes import StopSignal, random_id, spawn, stop_all
+from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder, free_name
 from ps_vae.train.update import fresh_state, look_ahead_rule, shard_rule
@@ -71,6 +71,7 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
         raise UsageError("--shards and --keep are at least 1, --remote-shards at least 0")
     announce_compilation(say)
     start_numba()
+    allow_many_files()
     folder, config, data = _settle(wishes, options)
     layout = ParameterLayout(config.model)
     slices = partition(layout.size, options.shards + options.remote_shards)

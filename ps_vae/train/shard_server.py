@@ -17,7 +17,7 @@ from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
 from ps_vae.train.config import RunConfig
 from ps_vae.train.gradient import METRICS, is_finite
-from ps_vae.train.processes import StopSignal
+from ps_vae.train.processes import StopSignal, allow_many_files
 from ps_vae.train.update import look_ahead_rule, shard_rule
 from ps_vae.train.warm_up import warm_up_shard
 
@@ -48,6 +48,7 @@ def serve_shard(
     check_transport(transport)
     announce_compilation(say)
     start_numba()
+    allow_many_files()
     endpoint = Endpoint(listen or _beside(coordinator), _FRAME_LIMIT)
     try:
         if advertise == SAME_HOST:

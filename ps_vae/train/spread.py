@@ -5,6 +5,7 @@ their cores are idle just then; and one core alone cannot fetch weights, gradien
 gives them. Rules work element by element: the bits do not depend on where a slice is cut.
 """
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -84,7 +85,9 @@ class _Second:
         others = self._processors - {processor}
         if processor != self._avoided and others and self._thread is not None and self._thread.native_id is not None:
             self._avoided = processor
-            os.sched_setaffinity(self._thread.native_id, others)
+            # The processors that we may use can have become others meanwhile; this is a hint.
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self._thread.native_id, others)
 
     def _run(self) -> None:
         while True:

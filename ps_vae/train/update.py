@@ -48,7 +48,7 @@ def update_rule(config: RunConfig) -> Update:
     def update(
         weights: Vector, parts: tuple[Vector, ...], state: dict[str, Vector], moment: Moment, out: Vector
     ) -> None:
-        # The kernel is compiled for arrays that may be written; what came through a socket may not.
+        # The kernel is compiled for arrays that may be written to, which one made of bytes may not.
         gradient, *others = (part if part.flags.writeable else part.copy() for part in parts)
         weights = weights if weights.flags.writeable else weights.copy()
         scale = moment.trust / (config.batch_size * moment.share)

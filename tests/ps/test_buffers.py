@@ -1,5 +1,7 @@
 """Arrays rotate, but never under a reader's eyes."""
 
+import weakref
+
 from ps_vae.ps.buffers import Buffers
 
 
@@ -46,3 +48,23 @@ def test_a_reader_that_came_before_the_array_was_given_back_counts():
 
     done.append(True)
     assert buffers.take() is array
+
+
+def test_readers_that_are_done_are_let_go_of_before_the_arrays_next_turn():
+    class Reader:
+        def __call__(self):
+            return self.done
+
+    buffers = Buffers(3)
+    arrays = [buffers.take() for _ in range(2)]
+    readers = [Reader(), Reader()]
+    for array, reader, done in zip(arrays, readers, (True, False), strict=True):
+        reader.done = done
+        buffers.hold(array, reader)
+        buffers.give(array)
+    references = [weakref.ref(reader) for reader in readers]
+    del reader, readers
+
+    buffers.let_go()
+    assert [reference() is None for reference in references] == [True, False]
+    assert buffers.take() is arrays[0]

@@ -9,7 +9,7 @@ from ps_vae.ps.messages import Weights, Welcome, Work
 from ps_vae.ps.worker import Worker
 
 SIZE = 48
-WELCOME = Welcome(b"s" * 16, b"r" * 16, b"{}", (("a", 0, SIZE),), 4, 100, None, 0)
+WELCOME = Welcome(b"s" * 16, b"r" * 16, b"{}", (("a", 0, SIZE),), 4, 100, 0, 0)
 
 
 class Links:
@@ -59,7 +59,7 @@ def test_a_worker_without_work_gives_back_the_servers_memory_and_computes_on_the
     state.take_messages()
     assert reader() is None
 
-    # Nothing newer has been published.
-    links.come = [Work(2, 1, ((0, 1),)), Weights(0, (np.zeros(SIZE, np.float32),))]
+    # Of the same step: somebody else's work was lost.
+    links.come = [Work(2, 0, ((1, 2),))]
     state.take_messages()
     assert [weights for _, weights in program.seen] == [expected, expected]

@@ -91,6 +91,12 @@ def test_a_coordinator_that_does_not_know_us_hears_hello_again():
     assert evaluator.handle(0, WELCOME, 1.0) == [Joined(WELCOME)]
 
 
+def test_a_place_in_memory_that_the_server_no_longer_shares_is_as_good_as_lost():
+    evaluator = watching()
+
+    assert evaluator.handle(0, Error("not-shared", "of a sharing that is over"), 0.0) == []
+
+
 def test_a_refusal_that_would_be_repeated_is_raised():
     with pytest.raises(RefusedError):
         watching().handle(0, Error("protocol", ""), 0.0)

@@ -15,6 +15,7 @@ RUN, SESSION = b"r" * 16, b"s" * 16
 KINDS = {**TO_SERVER, **TO_CLIENT}
 VECTOR = np.arange(4, dtype=np.float32)
 READY, PUSH = Ready(SESSION, 1, 2), Push(RUN, 0, 0, 1, 0, (1.0,), (1, 1), (VECTOR,))
+OTHER_PUSH = Push(RUN, 0, 1, 2, 0, (1.0,), (1, 1), (VECTOR + 1,))
 WELCOME = Welcome(SESSION, RUN, bytes(32 * 1024), (("tcp://a:1", 0, 4),), 1, 1, 0, 0)
 
 
@@ -40,12 +41,15 @@ def test_parcels_keep_the_order_and_fit_into_a_header_with_one_tensor_at_most(me
 
 
 def test_the_tensor_belongs_to_the_message_that_has_none_in_shared_memory():
-    frames, _ = pack([READY, PUSH, Stop(False, "")])
+    places = iter([(7, 2, 16, 4), None])
+    frames, lent = pack([PUSH, OTHER_PUSH, Stop(False, "")], lambda array: next(places))
 
-    ready, push, stop = unpack([bytes(frame) for frame in frames], KINDS)
+    assert len(lent) == 1
+    first, second, stop = unpack([bytes(frame) for frame in frames], KINDS, {(7, 2, 16, 4): 2 * VECTOR}.__getitem__)
 
-    assert (ready, stop) == (READY, Stop(False, ""))
-    np.testing.assert_array_equal(push.payload[0], VECTOR)
+    np.testing.assert_array_equal(first.payload[0], 2 * VECTOR)
+    np.testing.assert_array_equal(second.payload[0], OTHER_PUSH.payload[0])
+    assert stop == Stop(False, "")
 
 
 def test_an_array_that_is_lent_is_named_instead_of_sent():

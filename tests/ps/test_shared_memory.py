@@ -2,11 +2,13 @@
 
 import contextlib
 import fcntl
+import gc
 import mmap
 import os
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from ps_vae.errors import PeerError, UsageError
 from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.sharing import meeting
 from ps_vae.ps.sharing.ledger import Ledger
 from ps_vae.ps.sharing.meeting import Invitation, Meeting, come
 from ps_vae.ps.sharing.segment import Segment, is_possible
@@ -83,6 +86,36 @@ def test_who_is_handed_a_segment_reads_what_the_owner_writes_and_cannot_write_to
     np.testing.assert_array_equal(segment.array(1), np.zeros(SIZE))
     with segment.readable() as descriptor, pytest.raises(PermissionError):
         mmap.mmap(descriptor, 4096)
+
+
+def test_what_is_handed_over_cannot_be_opened_for_writing_either():
+    segment = Segment.create(SLOTS, SIZE)
+    with segment.readable() as descriptor:
+        again = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR)
+    try:
+        with pytest.raises(PermissionError):
+            os.pwrite(again, b"spoilt", 0)
+        with pytest.raises(PermissionError):
+            mmap.mmap(again, 4096)
+    finally:
+        os.close(again)
+
+    segment.array(0)[:] = 3
+    np.testing.assert_array_equal(handed_over(segment).array(0), np.full(SIZE, 3))
+
+
+def test_a_segment_that_nobody_holds_any_more_leaves_no_descriptor():
+    def open_files():
+        return len(os.listdir("/proc/self/fd"))
+
+    before = open_files()
+    for _ in range(5):
+        segment = Segment.create(SLOTS, SIZE)
+        segment.array(0)[:] = 1
+        del segment
+    gc.collect()
+
+    assert open_files() == before
 
 
 @pytest.mark.parametrize(("seals", "length"), [(0, 1 << 20), (fcntl.F_SEAL_SHRINK, 4096)])
@@ -243,6 +276,10 @@ class Host:
         with self._lock:
             return self.meeting.invite(sender)
 
+    def dismiss(self, sender):
+        with self._lock:
+            self.meeting.dismiss(sender)
+
     def _attend(self):
         while not self._stop.is_set():
             with self._lock:
@@ -317,6 +354,71 @@ def test_a_name_cannot_be_guessed():
 
     assert len(names) == 20
     assert min(len(name) for name in names) >= 32
+
+
+def sealed_memory(length, flags=0):
+    descriptor = os.memfd_create("test", os.MFD_ALLOW_SEALING | flags)
+    os.ftruncate(descriptor, length)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return descriptor
+
+
+@pytest.mark.parametrize(
+    ("length", "slots", "size"),
+    [(0, 1, 0), (0, 0, 16), (6, 1, 0), (1 << 20, 65, 16), (4096, 2, 16), (8192, 1, 1 << 60)],
+)
+def test_a_segment_that_holds_nothing_or_too_little_is_refused_and_harms_nobody(host, length, slots, size):
+    invitation = host.invite("w")
+    descriptor = sealed_memory(length)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+            stranger.connect(invitation.name)
+            hello = struct.pack("<16s16sIQ", invitation.word, bytes(16), slots, size)
+            socket.send_fds(stranger, [hello], [descriptor])
+            stranger.settimeout(PATIENCE)
+            assert stranger.recv(64) == b""
+    finally:
+        os.close(descriptor)
+
+    assert come(host.invite("w"), b"c" * 16, None) is not None
+
+
+@pytest.mark.skipif(not os.path.isdir("/sys/kernel/mm/hugepages"), reason="this kernel has no huge pages")
+def test_huge_pages_which_may_be_missing_when_they_are_read_are_refused():
+    descriptor = sealed_memory(2 << 20, os.MFD_HUGETLB)
+    try:
+        with pytest.raises(PeerError, match="pages of"):
+            Segment.open(descriptor, 1, 16)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_server_that_is_there_and_does_not_answer_is_not_another_host(monkeypatch):
+    monkeypatch.setattr(meeting, "_ANSWER_SECONDS", 0.01)
+    name = b"\0ps-vae-test-" + os.urandom(8).hex().encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+        door.bind(name)
+        door.listen()
+        with pytest.raises(TimeoutError):
+            come(Invitation(name, bytes(16)), b"c" * 16, None)
+
+
+def test_who_is_dismissed_hears_of_it_and_reads_what_was_lent_to_it_to_the_end(host):
+    client = come(host.invite("w"), b"c" * 16, None)
+    host.wait(lambda: "w" in host.sharings)
+    server = host.sharings["w"]
+    place = server.lend(host.segment.array(1))
+    is_back = server.reader(place)
+    weights = client.borrow(place)
+
+    host.dismiss("w")
+
+    assert client.receive(64) == b""
+    assert server.lend(host.segment.array(1)) is None
+    assert not server.send(b"more")
+    assert not is_back()
+    del weights
+    assert is_back()
 
 
 @pytest.mark.parametrize("hello", [b"", b"x", bytes(44), bytes(60)])

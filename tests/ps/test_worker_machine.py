@@ -128,6 +128,27 @@ def test_weights_that_came_twice_are_stored_once():
     assert worker.handle(0, weights(0, 0), 0.0) == []
 
 
+def test_newer_weights_of_the_same_version_are_taken_where_pushes_are_applied_on_arrival():
+    worker = idle_worker(bound=None)
+    seen = []
+    for step in range(3):
+        worker.handle(None, Work(1 + step, step, ((0, 2),)), 0.0)
+        for shard in (0, 1):
+            stores = [a for a in worker.handle(shard, weights(shard, 0), 0.0) if isinstance(a, Store)]
+            seen += [(step, shard) for _ in stores]
+        finish(worker)
+
+    assert seen == [(step, shard) for step in range(3) for shard in (0, 1)]
+
+
+def test_a_place_in_memory_that_the_server_no_longer_shares_is_as_good_as_lost():
+    worker = computing_worker()
+    finish(worker)
+
+    assert worker.handle(None, Error("not-shared", "of a sharing that is over"), 0.0) == []
+    assert worker.state == "idle"
+
+
 def test_work_whose_weights_are_gone_is_abandoned_and_reported_as_done_in_no_time():
     worker = idle_worker()
     worker.handle(None, Work(4, 2, ((0, 2),)), 0.0)

@@ -47,7 +47,7 @@ def test_adam_on_means_over_the_batch_at_the_rate_of_each_version() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_arrays_that_came_from_the_wire_give_the_same_bits(optimizer: str) -> None:
+def test_arrays_that_may_not_be_written_to_give_the_same_bits(optimizer: str) -> None:
     config = small_config(optimizer=optimizer)
     random = np.random.default_rng(2)
     weights, gradient = random.standard_normal((2, 33)).astype(np.float32)

@@ -12,6 +12,7 @@ the host can list and connect to it, so the kernel is asked who connected, and o
 their word are heard.
 """
 
+import errno
 import os
 import select
 import socket
@@ -95,6 +96,7 @@ class Meeting:
         """What has happened: who has come, with an empty message; who says what; and who has gone, with None."""
         news: list[tuple[Hashable, Sharing, bytes | None]] = []
         for descriptor, _ in self._events.poll(0):
+            # It may have been let go of meanwhile.
             if (guest := self._guests.get(descriptor)) is not None:
                 frame = guest.sharing.receive(self._limit)
                 if frame is not None:
@@ -103,9 +105,21 @@ class Meeting:
                     self._forget(descriptor)
             elif descriptor == self._door.fileno():
                 self._let_in()
-            elif descriptor in self._arriving and (found := self._greet(descriptor)) is not None:
-                news.append((*found, b""))
+            elif descriptor in self._arriving:
+                found = self._greet(descriptor)
+                news += [] if found is None else [(*found, b"")]
         return news
+
+    def senders(self) -> set[Hashable]:
+        """Those whose sharings last."""
+        return {guest.sender for guest in self._guests.values()}
+
+    def dismiss(self, sender: Hashable) -> None:
+        """Nobody is reached at the other end of `sender` any more: end its sharing, so that its process notices."""
+        for descriptor, guest in list(self._guests.items()):
+            if guest.sender == sender:
+                self._forget(descriptor)
+                guest.sharing.end()
 
     def close(self) -> None:
         for stream, _ in self._arriving.values():
@@ -117,7 +131,11 @@ class Meeting:
     def _let_in(self) -> None:
         try:
             stream, _ = self._door.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                # Who knocks and cannot be let in would be heard of in every poll: from now on they go on without.
+                self._events.unregister(self._door.fileno())
+                self._door.close()
             return
         now = time.monotonic()
         for descriptor, (late, until) in list(self._arriving.items()):
@@ -143,7 +161,7 @@ class Meeting:
             self._numbers = (self._numbers + 1) & 0xFFFFFFFF
             theirs = _open(descriptors, slots, size)
             sharing = self._share(stream, theirs)
-        except (OSError, struct.error, KeyError, PeerError):
+        except (OSError, ValueError, struct.error, KeyError, PeerError):
             # It goes on without, and who comes with a wrong word hears nothing.
             self._dismiss(descriptor, stream)
             return None
@@ -181,7 +199,7 @@ def come(invitation: Invitation, client: bytes, segment: Segment | None) -> Shar
 
     client  16 bytes that stay the same for one client; a later sharing of it takes the place of an earlier one
 
-    Raises PeerError where what it hands over cannot be trusted.
+    Raises PeerError where what it hands over cannot be trusted, TimeoutError where it is there and does not answer.
     """
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     descriptors: list[int] = []
@@ -202,7 +220,11 @@ def come(invitation: Invitation, client: bytes, segment: Segment | None) -> Shar
         number, slots, size = _ANSWER.unpack(answer)
         theirs = _open(descriptors[:1], slots, size)
         return Sharing(number, 1, stream, segment, theirs, Ledger(descriptors[1]))
-    except (OSError, struct.error, IndexError):
+    except (TimeoutError, BlockingIOError):
+        # A full queue at its door is no answer either.
+        stream.close()
+        raise TimeoutError("the server does not answer at the door to its memory") from None
+    except (OSError, ValueError, struct.error, IndexError):
         stream.close()
         return None
     except BaseException:

@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -24,8 +25,10 @@ __all__ = ["Segment", "check_sealed", "is_possible"]
 Array = npt.NDArray[np.float32]
 
 _PAGE = 4096
-# The owner alone; nobody can change this or the size any more.
+# The owner alone.
 _MODE = 0o600
+# From <linux/fcntl.h>, Linux 5.1: whoever maps it from now on cannot write. Python has no name for it.
+_F_SEAL_FUTURE_WRITE = 0x10
 # From <asm/mman.h>: pages that are never written to need no memory to be promised. Python knows the name from 3.13 on.
 _MAP_NORESERVE = 0x4000
 
@@ -47,6 +50,8 @@ class Segment:
         self.size = size
         self._memory = memory
         self._descriptor = descriptor
+        # Also of a segment that nobody closes: a run that is joined anew makes another.
+        self._close = weakref.finalize(self, os.close, descriptor) if descriptor is not None else None
         self._begin = address(np.frombuffer(memory, np.float32))
         self._end = self._begin + slots * _stride(size)
 
@@ -57,8 +62,8 @@ class Segment:
         try:
             os.fchmod(descriptor, _MODE)
             os.ftruncate(descriptor, slots * _stride(size))
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             memory = mmap.mmap(descriptor, slots * _stride(size))
+            _seal(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -68,8 +73,10 @@ class Segment:
     def open(cls, descriptor: int, slots: int, size: int) -> "Segment":
         """Map somebody else's segment; takes no hold of the descriptor.
 
-        Raises PeerError where it is not sealed, or smaller than `slots` vectors of `size`.
+        Raises PeerError where it is not sealed, or smaller than `slots` vectors of `size`, or there are none.
         """
+        if slots < 1 or size < 1:
+            raise PeerError("bad-segment", f"{slots} slots of {size} numbers hold nothing")
         length = slots * _stride(size)
         check_sealed(descriptor, length)
         # A private mapping shows what the owner writes; a write here, which would be a fault, stays here. (Linux; POSIX
@@ -110,9 +117,9 @@ class Segment:
 
     def close(self) -> None:
         """Hand it over to nobody any more. The memory goes with its last array."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._close is not None:
+            self._close()
+        self._descriptor = None
 
 
 def check_sealed(descriptor: int, length: int) -> None:
@@ -123,9 +130,22 @@ def check_sealed(descriptor: int, length: int) -> None:
         seals = 0
     if not seals & fcntl.F_SEAL_SHRINK:
         raise PeerError("bad-segment", "the memory that was handed over could be cut off while it is read")
-    if os.fstat(descriptor).st_size < length:
-        has = os.fstat(descriptor).st_size
+    has = os.fstat(descriptor).st_size
+    if has < length:
         raise PeerError("bad-segment", f"the memory that was handed over has {has} bytes, not {length}")
+    # Of hugetlbfs there may be no page left when it is read for the first time, which would end the reader.
+    page = os.fstatvfs(descriptor).f_bsize
+    if page != mmap.PAGESIZE:
+        raise PeerError("bad-segment", f"the memory that was handed over has pages of {page} bytes")
+
+
+def _seal(descriptor: int) -> None:
+    """Nobody can cut it off any more, nor, where the kernel knows how, write to it but through what is mapped now."""
+    size = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, size | _F_SEAL_FUTURE_WRITE)
+    except OSError:
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, size)
 
 
 def _stride(size: int) -> int:

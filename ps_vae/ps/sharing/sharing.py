@@ -7,6 +7,7 @@ takes fewer threads and wake-ups than ZeroMQ does. The stream also says when the
 borrowed is returned then.
 """
 
+import contextlib
 import functools
 import socket
 import weakref
@@ -57,6 +58,7 @@ class Sharing:
         self._ledger = ledger
         self._lent = [0] * MAX_SLOTS
         self._is_over = False
+        self._has_ended = False
 
     def fileno(self) -> int:
         """Of the stream, to be polled."""
@@ -64,7 +66,9 @@ class Sharing:
 
     def lend(self, array: Array) -> Reference | None:
         """What to send instead of `array`; None where the array itself has to be sent."""
-        place = self._mine.place(array) if self._mine is not None and not self._is_over else None
+        if self._mine is None or self._is_over or self._has_ended:
+            return None
+        place = self._mine.place(array)
         if place is None:
             return None
         slot, start = place
@@ -94,6 +98,8 @@ class Sharing:
 
         Where it is there and does not read, the message is lost, as it would be on a connection that breaks.
         """
+        if self._has_ended:
+            return False
         try:
             self._stream.send(frame)
         except BlockingIOError:
@@ -113,6 +119,13 @@ class Sharing:
             frame = b""
         self._is_over = not frame
         return frame
+
+    def end(self) -> None:
+        """Nothing more is said or lent, and the other side is told; what it has borrowed it may use to the end."""
+        self._has_ended = True
+        with contextlib.suppress(OSError):
+            # Our own reading goes on: the end of the stream is the end of what was lent.
+            self._stream.shutdown(socket.SHUT_WR)
 
     @property
     def is_over(self) -> bool:
