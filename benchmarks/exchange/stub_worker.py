@@ -27,6 +27,7 @@ from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.client import work
+from ps_vae.ps.codecs.codec import Codec
 from ps_vae.ps.messages import Welcome
 
 __all__ = ["Stub"]
@@ -60,6 +61,9 @@ class Stub:
         self._done = 0
         self._bytes = (0, 0, 0)
         self._order: dict[str, Any] = {}
+
+    def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
+        return [], 0
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         self._gradients = gradients

@@ -105,6 +105,10 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "bsp: workers in step, the same bits whatever their number; ssp:N: at most N steps apart; asp: no bound.",
     ),
     RunOption(
+        "push_codec", str, "CODEC", CLUSTER, "none",
+        "How gradients are sent: none (the same bits whatever the number of workers), fp16, bf16, int8, onebit.",
+    ),
+    RunOption(
         "checkpoint_every", int, "STEPS", OUTPUT, "an epoch, or 1/20 of a longer run",
         "Steps between checkpoints, each with a validation.",
     ),

@@ -25,6 +25,7 @@ from ps_vae.errors import UsageError
 from ps_vae.jit import exact_kernel
 from ps_vae.nn.arrays import Array, Floats, Rows
 from ps_vae.nn.elementary import log, sin_cos_pi
+from ps_vae.philox import philox
 
 __all__ = ["Stream", "bernoulli", "philox4x32", "standard_normal", "uniform"]
 
@@ -68,7 +69,7 @@ def standard_normal(out: Floats, *, seed: int, stream: Stream, step: int, rows: 
 
 def philox4x32(counter: Array, key: Array) -> Array:
     """Philox4x32-10 of one counter (4,) under one key (2,), all uint32: four words (4,) uint32."""
-    words = _philox(*(np.uint64(word) for word in (*counter, *key)))
+    words = philox(*(np.uint64(word) for word in (*counter, *key)))
     return np.array(words, dtype=np.uint32)
 
 
@@ -86,8 +87,6 @@ def _one_name_a_row(rows: Rows, out: Floats) -> Rows:
     return rows
 
 
-_MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _WORD, _HALF_WORD, _BYTE = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(8)
 _TO_UNIT = np.float32(2.0**-24)
 _TO_HALF_TURNS = np.float32(2.0**-31)
@@ -96,27 +95,11 @@ _MINUS_TWO = np.float32(-2)
 
 
 @exact_kernel
-def _philox(
-    c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, k0: np.uint64, k1: np.uint64
-) -> tuple[np.uint64, ...]:
-    for _ in range(10):
-        product_0 = _MULTIPLIER_0 * c0
-        product_1 = _MULTIPLIER_1 * c2
-        c0 = (product_1 >> _HALF_WORD) ^ c1 ^ k0
-        c1 = product_1 & _WORD
-        c2 = (product_0 >> _HALF_WORD) ^ c3 ^ k1
-        c3 = product_0 & _WORD
-        k0 = (k0 + _WEYL_0) & _WORD
-        k1 = (k1 + _WEYL_1) & _WORD
-    return c0, c1, c2, c3
-
-
-@exact_kernel
 def _row_words(words: Array, seed: np.uint64, stream: np.uint64, step: np.uint64, row: np.int64) -> None:
     name = np.uint64(row)
     low, high = name & _WORD, stream | ((name >> _HALF_WORD) << _BYTE)
     for block in range(words.shape[0]):
-        c0, c1, c2, c3 = _philox(np.uint64(block), low, step, high, seed & _WORD, seed >> _HALF_WORD)
+        c0, c1, c2, c3 = philox(np.uint64(block), low, step, high, seed & _WORD, seed >> _HALF_WORD)
         words[block, 0] = c0
         words[block, 1] = c1
         words[block, 2] = c2

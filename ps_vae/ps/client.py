@@ -12,10 +12,13 @@ from ps_vae.errors import DataError
 from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Stopped, Store
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.links import Links
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.outbox import Send
+from ps_vae.ps.partition import Slice
 from ps_vae.ps.record import record
 from ps_vae.ps.transport import open_segment
 from ps_vae.ps.worker import Worker
@@ -30,6 +33,9 @@ _GRADIENTS = 8
 
 class WorkerProgram(Protocol):
     """What a worker does between the messages."""
+
+    def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
+        """How gradients are pushed to each shard, and the run's seed; no codecs: as they are."""
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         """Prepare model and data. Gradients are to be written into arrays taken from `gradients`."""
@@ -105,7 +111,9 @@ class _Work:
         self._transport = transport
         self._weights: Vector = np.zeros(0, np.float32)
         self._own_weights = self._weights
-        self._buffers = Buffers(0)
+        self._size = 0
+        self._encoder: Encoder | None = None
+        self._gradients = self._travelling = Buffers(0)
         self._said = ""
 
     def take_messages(self) -> None:
@@ -137,18 +145,23 @@ class _Work:
                     self.outcome = Outcome(action.failed, action.reason)
 
     def _join(self, welcome: Welcome) -> None:
-        size = welcome.shards[-1][2]
+        self._size = welcome.shards[-1][2]
+        codecs, seed = self._program.codecs(welcome)
+        size = room_for(codecs) if codecs else self._size
         segment = open_segment(_GRADIENTS, size, self._transport)
-        self._buffers = Buffers(size, segment.slots_first() if segment is not None else None)
+        self._travelling = Buffers(size, segment.slots_first() if segment is not None else None)
+        slices = [Slice(start, stop) for _, start, stop in welcome.shards]
+        self._encoder = Encoder(codecs, slices, seed, self._travelling) if codecs else None
         self._weights = self._own_weights = np.zeros(0, np.float32)
         self._links.open_shards([address for address, _, _ in welcome.shards])
         if self._transport != "tcp":
             self._links.share(segment, insists=self._transport == "shm")
-        self._program.join(welcome, self._buffers)
+        self._gradients = Buffers(self._size) if codecs else self._travelling
+        self._program.join(welcome, self._gradients)
 
     def _store(self, store: Store) -> None:
         """Weights are computed on where they lie, in shared memory or in what came, if they are all of them."""
-        if store.weights.size == self._buffers.size and store.weights.flags.behaved:
+        if store.weights.size == self._size and store.weights.flags.behaved:
             self._weights = store.weights
             return
         self._weights = self._own()
@@ -166,7 +179,7 @@ class _Work:
 
     def _own(self) -> Vector:
         if self._own_weights.size == 0:
-            self._own_weights = np.zeros(self._buffers.size, np.float32)
+            self._own_weights = np.zeros(self._size, np.float32)
         return self._own_weights
 
     def _compute(self, work: Compute) -> None:
@@ -177,13 +190,23 @@ class _Work:
             self._program.say(str(error))
             self.perform(self._session.failed(str(error), time.monotonic()))
             return
+        arrays = [self._encoded(work.step, result) for result in results]
+        parts = None if self._encoder is None else [self._encoder.parts(array) for array in arrays]
         nanoseconds = time.perf_counter_ns() - started
-        actions = self._session.computed(results, nanoseconds, time.monotonic())
+        actions = self._session.computed(results, nanoseconds, time.monotonic(), parts)
         readers = self._links.send([action for action in actions if isinstance(action, Send)])
-        for result in results:
+        for array in arrays:
             if readers:
-                self._buffers.hold(result.gradient, lambda: all(is_done() for is_done in readers))
-            self._buffers.give(result.gradient)
+                self._travelling.hold(array, lambda: all(is_done() for is_done in readers))
+            self._travelling.give(array)
+
+    def _encoded(self, step: int, result: Result) -> Vector:
+        """The array that travels: the gradient, or its words, and then the gradient is done with."""
+        if self._encoder is None:
+            return result.gradient
+        words = self._encoder.encode(step, result)
+        self._gradients.give(result.gradient)
+        return words
 
 
 def evaluate(

@@ -58,13 +58,17 @@ class StepSum:
         """Microbatches that have not come."""
         return self.microbatches - sum(len(block) for block in self._nodes)
 
-    def add(self, block: Block, gradient: Array, metrics: Metrics) -> bool:
-        """Count `block`; False where all of it had been counted before."""
+    def add(self, block: Block, gradient: Array, metrics: Metrics, *, pooled: bool = False) -> bool:
+        """Count `block`; False where all of it had been counted before.
+
+        pooled  the gradient is in an array of our buffers, and is ours from now on
+        """
+        node = _Node(gradient, metrics, pooled)
         if self._covers(block):
+            self._release(node)
             return False
         for inner in [node for node in self._nodes if node in block]:
             self._release(self._nodes.pop(inner))
-        node = _Node(gradient, metrics, pooled=False)
         while block != self._root and parent(block, self.microbatches) != self._root:
             other = self._nodes.pop(sibling(block, self.microbatches), None)
             if other is None:

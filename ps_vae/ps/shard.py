@@ -22,6 +22,7 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.arrivals import Arrivals
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.codecs.codec import Codec
 from ps_vae.ps.consistency import Versions
 from ps_vae.ps.lag import Lag
 from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot, Weights
@@ -68,6 +69,7 @@ class Shard:
     buffers     the pool for the weights that are published, of this slice's size
     is_finite   whether an array has neither NaN nor infinity in it
     look_ahead  what workers of an asynchronous run compute on instead of the weights, if anything
+    codec       how the gradients of pushes are written; None: as they are
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Shard:
         buffers: Buffers,
         is_finite: Callable[[Array], bool] = lambda array: bool(np.isfinite(array).all()),
         look_ahead: LookAhead | None = None,
+        codec: Codec | None = None,
     ) -> None:
         self.number = number
         self.rules = rules
@@ -90,6 +93,7 @@ class Shard:
         self._update = update
         self._partial_sums = Buffers(buffers.size)
         self._is_finite = is_finite
+        self._codec = codec
         self._look_ahead = None if rules.consistency.is_synchronous else look_ahead
         self._updates = state.version
         self._lag = Lag()
@@ -143,8 +147,7 @@ class Shard:
         if push.step < self.before or push.step in self.beyond:
             self.duplicates += 1
         else:
-            self._check_numbers(push)
-            outputs = self._count(sender, push, block, now)
+            outputs = self._count(sender, push, block, self._gradient(push), now)
         if push.then is not None:
             outputs += self._answer(sender, Versions(*push.then)) or []
         return outputs
@@ -166,33 +169,56 @@ class Shard:
         usable = self.rules.consistency.usable(push.step)
         if push.version not in usable or push.version > self.version:
             raise PeerError("stale", f"step {push.step} was computed on version {push.version}, allowed are {usable}")
-        if len(push.payload) != 1 or push.payload[0].size != self.buffers.size:
+        expected = self.buffers.size if self._codec is None else self._codec.words
+        if len(push.payload) != 1 or push.payload[0].size != expected:
             sizes = [vector.size for vector in push.payload]
-            raise PeerError("bad-size", f"a push of {sizes} numbers, this shard owns {self.buffers.size}")
+            how = "" if self._codec is None else f", in {self._codec.name} {expected} words"
+            raise PeerError("bad-size", f"a push of {sizes} numbers, this shard owns {self.buffers.size}{how}")
         return block
 
-    def _check_numbers(self, push: Push) -> None:
+    def _gradient(self, push: Push) -> Array:
+        """What was pushed: where it came, or decoded into an array of ours. PeerError where it cannot be counted."""
         if len(push.metrics) != self.rules.metrics:
             raise PeerError("bad-size", f"a push with {len(push.metrics)} metrics, this run has {self.rules.metrics}")
-        if not self._is_finite(push.payload[0]):
-            at = int(np.flatnonzero(~np.isfinite(push.payload[0]))[0])
-            text = f"step {push.step}: the gradient is {push.payload[0][at]} at element {at} of shard {self.number + 1}"
+        if self._codec is None:
+            self._check_numbers(push, push.payload[0])
+            return push.payload[0]
+        gradient = self._partial_sums.take()
+        try:
+            self._codec.decode(push.payload[0].view(np.uint32), gradient)
+            self._check_numbers(push, gradient)
+        except PeerError:
+            self._partial_sums.give(gradient)
+            raise
+        return gradient
+
+    def _check_numbers(self, push: Push, gradient: Array) -> None:
+        if not self._is_finite(gradient):
+            at = int(np.flatnonzero(~np.isfinite(gradient))[0])
+            text = f"step {push.step}: the gradient is {gradient[at]} at element {at} of shard {self.number + 1}"
             raise PeerError("not-finite", text)
 
-    def _count(self, sender: Sender, push: Push, block: Block, now: float) -> list[Output]:
+    def _done_with(self, gradient: Array) -> None:
+        if self._codec is not None:
+            self._partial_sums.give(gradient)
+
+    def _count(self, sender: Sender, push: Push, block: Block, gradient: Array, now: float) -> list[Output]:
         if self.rules.consistency.is_synchronous:
             if push.step not in self._sums:
                 self._sums[push.step] = StepSum(self.rules.microbatches, self._partial_sums)
             total = self._sums[push.step]
-            if not total.add(block, push.payload[0], push.metrics):
+            if not total.add(block, gradient, push.metrics, pooled=self._codec is not None):
                 self.duplicates += 1
             return self._apply_sum(push.step, total, now) if total.is_complete else []
         step = self._arrivals.setdefault(push.step, Arrivals(self.rules.microbatches))
         if not step.accepts(block):
             self.duplicates += 1
+            self._done_with(gradient)
             return []
         step.add(block, push.metrics, max(0, self.version - push.version))
-        return self._apply_block(sender, push, block, step, now)
+        outputs = self._apply_block(sender, push, block, gradient, step, now)
+        self._done_with(gradient)
+        return outputs
 
     def _apply_sum(self, step: int, total: StepSum, now: float) -> list[Output]:
         parts, self._metrics = total.parts()
@@ -203,11 +229,13 @@ class Shard:
         self._published.add(self.version, out, is_pinned=self.rules.is_milestone(self.version))
         return [StepApplied(step, self.version, 0, self._metrics), *self._news(now)]
 
-    def _apply_block(self, sender: Sender, push: Push, block: Block, step: Arrivals, now: float) -> list[Output]:
+    def _apply_block(
+        self, sender: Sender, push: Push, block: Block, gradient: Array, step: Arrivals, now: float
+    ) -> list[Output]:
         before, version = self.weights, self.version
         share = len(block) / self.rules.microbatches
         trust = self._lag.trust_in_push(sender, self._updates)
-        out = self._updated(push.payload, Moment(version, self._updates, share, trust))
+        out = self._updated((gradient,), Moment(version, self._updates, share, trust))
         ahead = self._expected(before, out)
         if not step.is_complete:
             self._published.add(version, out, is_pinned=False, ahead=ahead)

@@ -15,6 +15,9 @@ ready also while fetching.
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from ps_vae.errors import RefusedError
 from ps_vae.ps.actions import RETRY_SECONDS, Action, Compute, Joined, Result, Stopped, Store
 from ps_vae.ps.blocks import Block
@@ -37,6 +40,8 @@ from ps_vae.ps.messages import (
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
 
 __all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Result", "Stopped", "Store", "Worker"]
+
+Vector = npt.NDArray[np.float32]
 
 # Answers to messages that were overtaken by others' work; nothing is wrong.
 _OVERTAKEN = ("gone", "stale", "not-shared")
@@ -97,16 +102,19 @@ class Worker:
                 return self._refused(message, now)
         return []
 
-    def computed(self, results: Sequence[Result], nanoseconds: int, now: float) -> list[Action]:
+    def computed(
+        self, results: Sequence[Result], nanoseconds: int, now: float, parts: Sequence[Sequence[Vector]] | None = None
+    ) -> list[Action]:
         """Push what was computed: to each shard its slice of each block, the last push asking for the next weights.
 
         nanoseconds  that the computation took
+        parts        of each result what goes to each shard, where that is not the slice itself
         """
         welcome, work = self._entered(), self._working()
         then = self._consistency.usable(work.step + 1)
         actions: list[Action] = []
         for shard, (_, start, stop) in enumerate(welcome.shards):
-            for result in results:
+            for number, result in enumerate(results):
                 is_last = result is results[-1]
                 push = Push(
                     run=welcome.run,
@@ -116,7 +124,7 @@ class Worker:
                     version=self._held[shard] or 0,
                     metrics=result.metrics,
                     then=(then.low, then.high) if is_last else None,
-                    payload=(result.gradient[start:stop],),
+                    payload=(result.gradient[start:stop] if parts is None else parts[number][shard],),
                 )
                 actions.append(Send(ShardAddress(shard), push))
             self._asked[shard] = then

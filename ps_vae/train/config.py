@@ -9,6 +9,7 @@ from typing import Any
 from ps_vae.errors import PeerError, UsageError
 from ps_vae.optim.schedules import Schedule, beta_at, schedule
 from ps_vae.optim.table import optimizer
+from ps_vae.ps.codecs.table import NO_CODEC, codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.vae.config import ModelConfig
 
@@ -39,6 +40,7 @@ class RunConfig:
     steps             of the whole run
     milestone         steps between checkpoints (and evaluations)
     report_every      steps between lines of metrics.jsonl
+    push_codec        how gradients are written on their way to the server
 
     Raises UsageError for what cannot be.
     """
@@ -62,6 +64,7 @@ class RunConfig:
     report_every: int
     consistency: str
     seed: int
+    push_codec: str = NO_CODEC
 
     def __post_init__(self) -> None:
         if self.binarize not in BINARIZATIONS:
@@ -90,6 +93,7 @@ class RunConfig:
         optimizer(self.optimizer)
         self.rates()
         parse_consistency(self.consistency)
+        codec_for(self.push_codec)
 
     @property
     def microbatches(self) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from ps_vae.data import Dataset, Split, gather
 from ps_vae.errors import UsageError
 from ps_vae.nn.likelihoods import likelihood
+from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.train.config import RunConfig, default_microbatch, steps_of
 from ps_vae.vae.config import ModelConfig
 
@@ -21,7 +22,7 @@ _CHECKPOINTS = 20
 
 _MODEL = ("hidden", "latent", "activation", "likelihood", "sigma")
 # What a resumed run may change: when it ends, what it writes, and how far it steps.
-_FREE = ("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule")
+_FREE = ("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule", "push_codec")
 
 _CHUNK = 4096
 
@@ -51,6 +52,7 @@ class Wishes:
     checkpoint_every: int | None = None
     report_every: int | None = None
     consistency: str | None = None
+    push_codec: str | None = None
     seed: int | None = None
 
     def said(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ DEFAULTS = Wishes(
     batch_size=128,
     epochs=50.0,
     consistency="bsp",
+    push_codec=NO_CODEC,
     seed=0,
 )
 
@@ -110,6 +113,7 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         milestone=said.get("checkpoint_every", max(epoch, -(-steps // _CHECKPOINTS))),
         report_every=said.get("report_every", max(1, steps // _REPORTS)),
         consistency=said["consistency"],
+        push_codec=said["push_codec"],
         seed=said["seed"],
     )
 
@@ -135,6 +139,7 @@ def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
         ("report_every", wishes.report_every),
         ("learning_rate", wishes.learning_rate),
         ("schedule", wishes.schedule),
+        ("push_codec", wishes.push_codec),
     ):
         if wish is not None:
             changes[name] = wish

@@ -9,6 +9,7 @@ from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import Consistency
 from ps_vae.ps.messages import Admit
 from ps_vae.ps.outbox import Event, Refused, RunEnded
+from ps_vae.ps.partition import Slice
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.server import Endpoint, Server, join
 from ps_vae.ps.shard import Shard
@@ -16,6 +17,7 @@ from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
 from ps_vae.train.config import RunConfig
+from ps_vae.train.encoding import push_codecs
 from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.processes import StopSignal, allow_many_files
 from ps_vae.train.update import look_ahead_rule, shard_rule
@@ -115,7 +117,9 @@ def _shard(admit: Admit, segment: Segment | None) -> Shard:
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
     warm_up_shard(config)
     published = Buffers(size, segment.slots_first() if segment is not None else None)
-    return Shard(admit.shard, rules, state, shard_rule(config), published, is_finite, look_ahead_rule(config))
+    codec = next(iter(push_codecs(config, [Slice(admit.start, admit.stop)])), None)
+    rule, ahead = shard_rule(config), look_ahead_rule(config)
+    return Shard(admit.shard, rules, state, rule, published, is_finite, ahead, codec)
 
 
 def _beside(coordinator: str) -> str:

@@ -10,8 +10,11 @@ from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.client import Outcome, work
+from ps_vae.ps.codecs.codec import Codec
 from ps_vae.ps.messages import Welcome
+from ps_vae.ps.partition import Slice
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
+from ps_vae.train.encoding import push_codecs
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.member import configuration, own_name, same_data
 from ps_vae.train.processes import StopSignal, let_others_first
@@ -55,6 +58,10 @@ class _Program:
         self.say = say
         self._data = data
         self._gradient: BlockGradient | None = None
+
+    def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
+        config = configuration(welcome)
+        return push_codecs(config, [Slice(start, stop) for _, start, stop in welcome.shards]), config.seed
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         config = configuration(welcome)

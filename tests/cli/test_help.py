@@ -10,6 +10,7 @@ import typer
 from ps_vae import __version__
 from ps_vae.cli.main import app, run
 from ps_vae.cli.run_options import RUN_OPTIONS
+from ps_vae.ps.codecs.table import CODECS
 
 GROUP = typer.main.get_command(app)
 COMMANDS = sorted(GROUP.commands)  # type: ignore[attr-defined]
@@ -41,6 +42,13 @@ def test_the_help_lists_every_run_option_with_its_default(help_of, command: str)
     for option in RUN_OPTIONS:
         (line,) = [line for line in lines if re.match(rf"│ {re.escape(option.name.split('/')[0])}\s", line)]
         assert f"[default: {option.default}]" in line
+
+
+def test_the_help_names_every_codec(help_of) -> None:
+    text = " ".join(line.strip("│ ") for line in help_of("train").splitlines())
+
+    for name in ("none", *CODECS):
+        assert re.search(rf"How gradients are sent:[^\]]*\b{name}\b", text), name
 
 
 @pytest.mark.parametrize("command", PROMISED)

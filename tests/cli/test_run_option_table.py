@@ -41,6 +41,7 @@ EVERYTHING = Wishes(
     checkpoint_every=4,
     report_every=3,
     consistency="ssp:3",
+    push_codec="int8",
     seed=11,
 )
 

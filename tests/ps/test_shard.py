@@ -9,6 +9,7 @@ import pytest
 
 from ps_vae.errors import PeerError
 from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.codecs.table import codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot, Weights
 from ps_vae.ps.outbox import COORDINATOR, Send, StepApplied
@@ -25,10 +26,10 @@ def add_up(weights, parts, state, moment, out):
     np.add(weights, functools.reduce(np.add, parts), out=out)
 
 
-def shard(consistency="bsp", *, microbatches=2, steps=50, milestone=10, version=0, look_ahead=None):
+def shard(consistency="bsp", *, microbatches=2, steps=50, milestone=10, version=0, look_ahead=None, codec=None):
     rules = RunRules(RUN, microbatches, steps, parse_consistency(consistency), milestone, metrics=1)
     state = ShardState(version, np.zeros(SIZE, np.float32), {"count": np.zeros(SIZE, np.float32)})
-    return Shard(1, rules, state, add_up, Buffers(SIZE), look_ahead=look_ahead)
+    return Shard(1, rules, state, add_up, Buffers(SIZE), look_ahead=look_ahead, codec=codec)
 
 
 def push(step, start=0, stop=2, *, version=None, value=1.0, then=None, metrics=(1.0,), run=RUN, payload=None):
@@ -281,3 +282,46 @@ def test_a_shard_says_where_it_is_once_a_second():
     assert len(machine.tick(0.0)) == 1
     assert machine.tick(0.9) == []
     assert machine.tick(1.0) == [Send(COORDINATOR, Applied(RUN, 1, 0, (), 0, 0, 0))]
+
+
+def encoded(codec, value):
+    words = np.zeros(codec.words, np.uint32)
+    codec.encode(np.full(SIZE, value, np.float32), codec.initial_state(), (0, 0, 0), words)
+    return (words.view(np.float32),)
+
+
+@pytest.mark.parametrize("consistency", ["bsp", "asp"])
+def test_encoded_pushes_are_counted_once_and_their_arrays_are_used_again(consistency):
+    codec = codec_for("bf16")(SIZE, ())
+    machine = shard(consistency, microbatches=4, codec=codec)
+    for step in range(3):
+        for start in (0, 1, 1, 2, 3):
+            machine.handle("w", push(step, start, start + 1, version=step, payload=encoded(codec, 1.5)), 0.0)
+
+    assert machine.duplicates == 3
+    np.testing.assert_array_equal(machine.weights, np.full(SIZE, 3 * 4 * 1.5))
+    assert machine._partial_sums.made <= 4
+    free = machine._partial_sums._free
+    assert len(free) == len({id(array) for array in free}) == machine._partial_sums.made
+
+
+def test_a_payload_that_is_no_encoding_is_refused_and_changes_nothing():
+    codec = codec_for("onebit")(SIZE, ())
+    machine = shard(codec=codec)
+    before = contents(machine)
+    nan = np.full(codec.words, 0x7FC00000, np.uint32).view(np.float32)
+    for payload, code in (
+        ((nan,), "bad-payload"),
+        ((nan[:-1],), "bad-size"),
+        ((np.ones(SIZE, np.float32),), "bad-size"),
+    ):
+        with pytest.raises(PeerError) as refusal:
+            machine.handle("w", push(0, payload=payload), 0.0)
+        assert refusal.value.code == code
+
+    after = contents(machine)
+    pools = [[field for field in fields if field[0] == "_partial_sums"] for fields in (before, after)]
+    assert [field for field in after if field not in pools[1]] == [field for field in before if field not in pools[0]]
+    assert (machine._partial_sums.made, len(machine._partial_sums._free)) == (1, 1)
+    machine.handle("w", push(0, payload=encoded(codec, 2.0)), 0.0)
+    np.testing.assert_array_equal(machine.weights, np.full(SIZE, 2.0))

@@ -262,3 +262,23 @@ def test_asynchronous_runs_end_with_every_step_and_record_their_staleness(tmp_pa
     staleness = [line["staleness"] for line in lines if line["kind"] == "training"]
     assert len(staleness) == 300
     assert max(staleness) <= 2 or consistency == "asp"
+
+
+def test_runs_with_a_codec_push_so_much_less_and_train(tmp_path):
+    # A step is one microbatch, and so one push a shard, whoever has it.
+    arguments = [*SMALL, "--hidden", 200, "--microbatch", 64, "--steps", 60, "--report-every", 10, "--shards", 2]
+    pushed = {}
+    for codec in ("none", "int8", "onebit"):
+        done = run(
+            "train", *arguments, "--no-pictures", "--json", "--push-codec", codec, "--run-dir", codec, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        end = json.loads(done.stdout)
+        assert end["version"] == 60
+        pushed[codec] = end["bytes_pushed"]
+        lines = [json.loads(line) for line in (tmp_path / codec / "metrics.jsonl").read_text().splitlines()]
+        elbos = [line["elbo"] for line in lines if line["kind"] == "training"]
+        assert elbos[-1] > elbos[0]
+
+    assert pushed["int8"] < 0.28 * pushed["none"]
+    assert pushed["onebit"] < 0.06 * pushed["none"]

@@ -22,7 +22,7 @@ FIELDS = [field.name for field in dataclasses.fields(Wishes)]
 # Wishes that are in the configuration under another name, or not as they were said.
 TRANSLATED = {"epochs", "checkpoint_every"}
 # What a resumed run may change.
-FREE = {"epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"}
+FREE = {"epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule", "push_codec"}
 
 
 @st.composite
@@ -57,6 +57,7 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         report_every=draw(st.integers(1, 1 << 40)),
         consistency=draw(st.sampled_from(["bsp", "asp", "ssp:0", "ssp:17"])),
         seed=draw(st.integers(0, (1 << 63) - 1)),
+        push_codec=draw(st.sampled_from(["none", "int8", "onebit"])),
     )
 
 
@@ -174,6 +175,7 @@ OTHER: dict[str, Any] = {
     "checkpoint_every": 3,
     "report_every": 2,
     "consistency": "ssp:2",
+    "push_codec": "int8",
     "seed": 7,
 }
 

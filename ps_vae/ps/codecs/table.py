@@ -1,0 +1,68 @@
+"""The codecs, by the words that users say: `bf16`, `topk:0.01`, `powersgd:2`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ps_vae.errors import UsageError
+from ps_vae.ps.codecs.bf16 import bf16
+from ps_vae.ps.codecs.codec import Codec, Matrix
+from ps_vae.ps.codecs.fp16 import fp16
+from ps_vae.ps.codecs.int8 import int8
+from ps_vae.ps.codecs.onebit import onebit
+from ps_vae.ps.record import record
+
+__all__ = ["CODECS", "NO_CODEC", "Entry", "codec_for"]
+
+NO_CODEC = "none"
+
+
+@record
+class Entry:
+    """A row of the table.
+
+    make        make(words, *parameters, numbers, matrices) -> Codec
+    parameters  of each its name, its type and what is taken where the user says nothing; no default: it has to be said
+    says        what it is, for the help
+    """
+
+    make: Callable[..., Codec]
+    parameters: tuple[tuple[str, Callable[[str], Any], Any], ...]
+    says: str
+
+
+CODECS = {
+    "fp16": Entry(fp16, (), "half the bytes, IEEE half precision"),
+    "bf16": Entry(bf16, (), "half the bytes, the upper half of each float32"),
+    "int8": Entry(int8, (), "a quarter of the bytes, rounded at random so that the mean is right"),
+    "onebit": Entry(onebit, (), "a thirtieth: signs and a scale a block, with error feedback"),
+}
+
+
+def codec_for(words: str) -> Callable[[int, tuple[Matrix, ...]], Codec] | None:
+    """What makes the codec that the user means for so many numbers, among them these matrices; None for `none`.
+
+    Raises UsageError where there is no such codec.
+    """
+    name, *said = words.split(":")
+    if words == NO_CODEC:
+        return None
+    entry = CODECS.get(name)
+    if entry is None:
+        raise UsageError(f"there is no codec {words!r}; there are {', '.join([NO_CODEC, *map(_pattern, CODECS)])}")
+    if len(said) > len(entry.parameters):
+        raise UsageError(f"codec {words!r} has too many parts; write {_pattern(name)}")
+    values = [default for _, _, default in entry.parameters]
+    for place, (text, (parameter, parse, _)) in enumerate(zip(said, entry.parameters, strict=False)):
+        try:
+            values[place] = parse(text)
+        except ValueError:
+            raise UsageError(f"codec {words!r}: {text!r} is no {parameter}; write {_pattern(name)}") from None
+    if any(value is None for value in values):
+        raise UsageError(f"codec {words!r} lacks a number; write {_pattern(name)}")
+    # What the numbers may be the codec says itself, whatever it is made for.
+    entry.make(words, *values, numbers=0, matrices=())
+    return lambda numbers, matrices: entry.make(words, *values, numbers=numbers, matrices=matrices)
+
+
+def _pattern(name: str) -> str:
+    return ":".join([name, *(parameter.upper() for parameter, _, _ in CODECS[name].parameters)])

@@ -1,0 +1,75 @@
+"""What a worker sends in place of its gradients, where the run has a codec for pushes.
+
+A result is encoded once for each shard, with the state that this worker keeps for it. A piece of work that is given to
+it again, because its push was lost on the way, is answered with the words of the first time: encoded anew, what they
+carried of the residual would be lost. Where others do it instead, that much is: the gradients of the lost work are
+counted, what earlier gradients had left over for its payload is not.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.ps.actions import Result
+from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.partition import ALIGNMENT, Slice
+
+__all__ = ["Encoder", "room_for"]
+
+Array = npt.NDArray[np.float32]
+
+# The number that tells payloads of a step apart: the first microbatch, then the shard.
+_SHARD_BITS = 12
+
+
+def room_for(codecs: Sequence[Codec]) -> int:
+    """Elements of an array that takes the words for every shard."""
+    return sum(map(_room, codecs))
+
+
+class Encoder:
+    """The sender's side of a codec.
+
+    codecs   one a shard
+    slices   of the gradient, of the shards
+    seed     of the run
+    buffers  arrays of `room_for(codecs)` elements; those that `encode` returns are to be given back
+    """
+
+    def __init__(self, codecs: Sequence[Codec], slices: Sequence[Slice], seed: int, buffers: Buffers) -> None:
+        self._codecs, self._slices, self._seed = tuple(codecs), tuple(slices), seed
+        self._buffers = buffers
+        self._states = [codec.initial_state() for codec in codecs]
+        self._step = -1
+        self._done: dict[tuple[int, int], Array] = {}
+
+    def encode(self, step: int, result: Result) -> Array:
+        """The words for all shards; `parts` finds each one's."""
+        if step != self._step:
+            self._step = step
+            self._done.clear()
+        out = self._buffers.take()
+        place = (result.block.start, result.block.stop)
+        if (before := self._done.get(place)) is not None:
+            np.copyto(out, before)
+            return out
+        for shard, (codec, part) in enumerate(zip(self._codecs, self.parts(out), strict=True)):
+            piece = self._slices[shard]
+            key = (self._seed, step & 0xFFFFFFFF, result.block.start << _SHARD_BITS | shard)
+            codec.encode(result.gradient[piece.start : piece.stop], self._states[shard], key, part.view(np.uint32))
+        self._done[place] = out.copy()
+        return out
+
+    def parts(self, words: Array) -> list[Array]:
+        """What goes to each shard."""
+        parts, start = [], 0
+        for codec in self._codecs:
+            parts.append(words[start : start + codec.words])
+            start += _room(codec)
+        return parts
+
+
+def _room(codec: Codec) -> int:
+    return -(-codec.words // ALIGNMENT) * ALIGNMENT

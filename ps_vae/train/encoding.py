@@ -1,0 +1,34 @@
+"""Which codec a run's pushes have, and what a shard's slice looks like to it."""
+
+from collections.abc import Sequence
+
+from ps_vae.ps.codecs.codec import Codec, Matrix
+from ps_vae.ps.codecs.table import codec_for
+from ps_vae.ps.partition import Slice
+from ps_vae.train.config import RunConfig
+from ps_vae.vae.layout import ParameterLayout
+
+__all__ = ["matrices_in", "push_codecs"]
+
+
+def push_codecs(config: RunConfig, slices: Sequence[Slice]) -> list[Codec]:
+    """One for each slice; none at all where gradients are pushed as they are."""
+    make = codec_for(config.push_codec)
+    if make is None:
+        return []
+    layout = ParameterLayout(config.model)
+    return [make(piece.size, matrices_in(layout, piece)) for piece in slices]
+
+
+def matrices_in(layout: ParameterLayout, piece: Slice) -> tuple[Matrix, ...]:
+    """The weights of layers that lie in a slice, or as many whole rows of them as do."""
+    found = []
+    for tensor in layout:
+        if len(tensor.shape) != 2:
+            continue
+        rows, columns = tensor.shape
+        first = max(0, -(-(piece.start - tensor.offset) // columns))
+        last = min(rows, (piece.stop - tensor.offset) // columns)
+        if first < last:
+            found.append(Matrix(tensor.offset + first * columns - piece.start, last - first, columns))
+    return tuple(found)
