@@ -42,6 +42,7 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "checkpoint_every": integers,
     "report_every": integers,
     "consistency": texts,
+    "push_codec": texts,
     "seed": integers,
 }
 
