@@ -59,8 +59,6 @@ _SIGN, _INFINITE = np.uint32(0x80000000), np.uint32(0x7F800000)
 _LAST = np.uint32(_BITS - 1)
 _PART = np.float32(1 / _BLOCK)
 _ZERO = np.float32(0)
-# What Numba is told of an intrinsic is not what a kernel calls it with: hence no signature.
-_instruction: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
 
 @exact_kernel
@@ -96,20 +94,6 @@ def _mean_magnitude(p, sums, count):  # type: ignore[no-untyped-def]
     return sums[0] if count == _BLOCK else sums[0] * (np.float32(_BLOCK) / np.float32(count))
 
 
-@_instruction
-def _sign_bits(typing: Any, bits: Any, first: Any) -> Any:
-    """The uppermost bits of 32 words from `first` on, as one word: a few instructions where a loop has a hundred."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        words = ir.VectorType(ir.IntType(32), _BITS)
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        pointer = builder.bitcast(builder.gep(array.data, [arguments[1]]), words.as_pointer())
-        negative = builder.icmp_signed("<", builder.load(pointer, align=4), ir.Constant(words, None))
-        return builder.bitcast(negative, ir.IntType(_BITS))
-
-    return types.uint32(bits, types.intp), emit
-
-
 @exact_kernel
 def _decode(scales, signs, bits):  # type: ignore[no-untyped-def]
     for block in range(scales.size):
@@ -119,9 +103,54 @@ def _decode(scales, signs, bits):  # type: ignore[no-untyped-def]
             return block
         start = block * _BLOCK
         numbers = bits[start : start + _BLOCK]
-        for w in range((numbers.size + _BITS - 1) // _BITS):
-            word = signs[start // _BITS + w]
-            part = numbers[w * _BITS : (w + 1) * _BITS]
-            for bit in range(part.size):
-                part[bit] = scale | (np.uint32(word << np.uint32(_LAST - np.uint32(bit))) & _SIGN)
+        whole = numbers.size // _BITS
+        for w in range(whole):
+            _write_signed(numbers, w * _BITS, signs[start // _BITS + w], scale)
+        for bit in range(numbers.size - whole * _BITS):
+            word = signs[start // _BITS + whole]
+            numbers[whole * _BITS + bit] = scale | (np.uint32(word << np.uint32(_LAST - np.uint32(bit))) & _SIGN)
     return -1
+
+
+# What Numba is told of an intrinsic is not what a kernel calls it with: hence no signature.
+_instruction: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
+_INT32, _FLAGS, _WORDS = ir.IntType(32), ir.VectorType(ir.IntType(1), _BITS), ir.VectorType(ir.IntType(32), _BITS)
+
+
+@_instruction
+def _sign_bits(typing: Any, bits: Any, first: Any) -> Any:
+    """The uppermost bits of 32 words from `first` on, as one word: a few instructions where a loop has a hundred."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        words = builder.load(_words_from(context, builder, signature, arguments), align=4)
+        return builder.bitcast(builder.icmp_signed("<", words, ir.Constant(_WORDS, None)), _INT32)
+
+    return types.uint32(bits, types.intp), emit
+
+
+@_instruction
+def _write_signed(typing: Any, bits: Any, first: Any, signs: Any, magnitude: Any) -> Any:
+    """Write 32 times the same magnitude, from `first` on, under the signs that are the bits of one word."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        *_, signs, magnitude = arguments
+        negative = builder.or_(magnitude, _INT32(0x80000000))
+        chosen = builder.select(
+            builder.bitcast(signs, _FLAGS), _everywhere(builder, negative), _everywhere(builder, magnitude)
+        )
+        builder.store(chosen, _words_from(context, builder, signature, arguments), align=4)
+        return context.get_dummy_value()
+
+    return types.void(bits, types.intp, types.uint32, types.uint32), emit
+
+
+def _words_from(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Pointer to 32 words of the array that is the first argument, from the second on."""
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.bitcast(builder.gep(array.data, [arguments[1]]), _WORDS.as_pointer())
+
+
+def _everywhere(builder: Any, word: Any) -> Any:
+    nothing = ir.Constant(_WORDS, ir.Undefined)
+    first = builder.insert_element(nothing, word, _INT32(0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(_WORDS, [0] * _BITS))
