@@ -93,7 +93,10 @@ class RunConfig:
         optimizer(self.optimizer)
         self.rates()
         parse_consistency(self.consistency)
-        codec_for(self.push_codec)
+        try:
+            codec_for(self.push_codec)
+        except UsageError as error:
+            raise UsageError(f"--push-codec {self.push_codec}: {error}") from None
 
     @property
     def microbatches(self) -> int:

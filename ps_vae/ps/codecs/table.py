@@ -48,17 +48,17 @@ def codec_for(words: str) -> Callable[[int, tuple[Matrix, ...]], Codec] | None:
         return None
     entry = CODECS.get(name)
     if entry is None:
-        raise UsageError(f"there is no codec {words!r}; there are {', '.join([NO_CODEC, *map(_pattern, CODECS)])}")
+        raise UsageError(f"there is no such codec; there are {', '.join([NO_CODEC, *map(_pattern, CODECS)])}")
     if len(said) > len(entry.parameters):
-        raise UsageError(f"codec {words!r} has too many parts; write {_pattern(name)}")
+        raise UsageError(f"too many parts; write {_pattern(name)}")
     values = [default for _, _, default in entry.parameters]
     for place, (text, (parameter, parse, _)) in enumerate(zip(said, entry.parameters, strict=False)):
         try:
             values[place] = parse(text)
         except ValueError:
-            raise UsageError(f"codec {words!r}: {text!r} is no {parameter}; write {_pattern(name)}") from None
+            raise UsageError(f"{text!r} is no {parameter}; write {_pattern(name)}") from None
     if any(value is None for value in values):
-        raise UsageError(f"codec {words!r} lacks a number; write {_pattern(name)}")
+        raise UsageError(f"a number is missing; write {_pattern(name)}")
     # What the numbers may be the codec says itself, whatever it is made for.
     entry.make(words, *values, numbers=0, matrices=())
     return lambda numbers, matrices: entry.make(words, *values, numbers=numbers, matrices=matrices)
