@@ -44,7 +44,7 @@ def test_one_shard_sees_every_layer_as_it_is() -> None:
 
 @pytest.mark.parametrize("words", ["", "fp17", "fp16:2", "none:1", "onebit:"])
 def test_words_that_name_no_codec_are_the_users_mistake(words: str) -> None:
-    with pytest.raises(UsageError, match="there are none, fp16|write fp16$|write onebit$"):
+    with pytest.raises(UsageError, match=r"there are none, fp16|write fp16$|write onebit$"):
         codec_for(words)
 
 
