@@ -9,6 +9,8 @@ from ps_vae.ps.codecs.codec import Codec, Matrix
 from ps_vae.ps.codecs.fp16 import fp16
 from ps_vae.ps.codecs.int8 import int8
 from ps_vae.ps.codecs.onebit import onebit
+from ps_vae.ps.codecs.powersgd import powersgd
+from ps_vae.ps.codecs.topk import topk
 from ps_vae.ps.record import record
 
 __all__ = ["CODECS", "NO_CODEC", "Entry", "codec_for"]
@@ -35,6 +37,12 @@ CODECS = {
     "bf16": Entry(bf16, (), "half the bytes, the upper half of each float32"),
     "int8": Entry(int8, (), "a quarter of the bytes, rounded at random so that the mean is right"),
     "onebit": Entry(onebit, (), "a thirtieth: signs and a scale a block, with error feedback"),
+    "topk": Entry(
+        topk,
+        (("ratio", float, None), ("momentum", float, 0.0)),
+        "the largest numbers alone, a ratio of them, with error feedback; momentum: the workers', not the server's",
+    ),
+    "powersgd": Entry(powersgd, (("rank", int, None),), "each matrix at a low rank, with error feedback"),
 }
 
 

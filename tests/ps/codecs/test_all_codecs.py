@@ -10,10 +10,12 @@ from round_trip import KEY, decoded, encoded, sizes, vectors
 
 from ps_vae.errors import PeerError
 from ps_vae.ps.codecs.bf16 import bf16
-from ps_vae.ps.codecs.codec import Codec, State, Vector, Words
+from ps_vae.ps.codecs.codec import Codec, Matrix, State, Vector, Words
 from ps_vae.ps.codecs.fp16 import fp16
 from ps_vae.ps.codecs.int8 import int8
 from ps_vae.ps.codecs.onebit import onebit
+from ps_vae.ps.codecs.powersgd import powersgd
+from ps_vae.ps.codecs.topk import topk
 
 # name -> the codec for so many numbers, and the formula of its words
 CODECS: dict[str, tuple[Callable[[int], Codec], Callable[[int], int]]] = {
@@ -21,6 +23,8 @@ CODECS: dict[str, tuple[Callable[[int], Codec], Callable[[int], int]]] = {
     "fp16": (lambda n: fp16("fp16", n, ()), lambda n: up(n, 2)),
     "int8": (lambda n: int8("int8", n, ()), lambda n: up(n, 512) + up(n, 4)),
     "onebit": (lambda n: onebit("onebit", n, ()), lambda n: up(n, 512) + up(n, 32)),
+    "topk": (lambda n: topk("topk", 0.1, 0.0, n, ()), lambda n: words_of_topk(n, max(1, round(0.1 * n)))),
+    "powersgd": (lambda n: powersgd("powersgd", 1, n, eight_rows(n)), lambda n: words_of_powersgd(n)),
 }
 
 every_codec = pytest.mark.parametrize("name", list(CODECS))
@@ -32,6 +36,23 @@ words_of_a_stranger = st.sampled_from(TELLING) | st.integers(0, 2**32 - 1)
 
 def up(numbers: int, a_word: int) -> int:
     return (numbers + a_word - 1) // a_word
+
+
+def words_of_topk(numbers: int, k: int) -> int:
+    if numbers == 0:
+        return 0
+    bits = min(range(32), key=lambda bits: k * bits + ((numbers - 1) >> bits))
+    return 1 + up(k, 4) + up(k * bits, 32) + up(k + ((numbers - 1) >> bits), 32)
+
+
+def eight_rows(numbers: int) -> tuple[Matrix, ...]:
+    return (Matrix(0, 8, numbers // 8),) if numbers >= 8 else ()
+
+
+def words_of_powersgd(numbers: int) -> int:
+    """Of a matrix of eight rows, and what is left over."""
+    columns = numbers // 8
+    return min(8 + columns, 8 * columns) + numbers % 8
 
 
 def codec_of(name: str, numbers: int) -> Codec:
