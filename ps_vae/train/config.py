@@ -93,10 +93,18 @@ class RunConfig:
         optimizer(self.optimizer)
         self.rates()
         parse_consistency(self.consistency)
+        self._check_codec()
+
+    def _check_codec(self) -> None:
         try:
-            codec_for(self.push_codec)
+            make = codec_for(self.push_codec)
         except UsageError as error:
             raise UsageError(f"--push-codec {self.push_codec}: {error}") from None
+        if make is not None and "velocity" in make(0, ()).state and self.optimizer != "sgd":
+            raise UsageError(
+                f"--push-codec {self.push_codec} has a momentum in the place of the server's, and --optimizer "
+                f"{self.optimizer} has one of its own; use --optimizer sgd, or leave the codec's momentum out"
+            )
 
     @property
     def microbatches(self) -> int:

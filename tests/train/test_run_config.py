@@ -153,6 +153,13 @@ def test_a_short_run_is_checkpointed_every_epoch_and_reported_every_step() -> No
 
 
 # Every wish that a user can have, as another than SMALL's or the default.
+def test_a_codec_with_momentum_takes_an_optimizer_without() -> None:
+    small_config(push_codec="topk:0.1:0.9", optimizer="sgd")
+    small_config(push_codec="topk:0.1", optimizer="adam")
+    with pytest.raises(UsageError, match="use --optimizer sgd"):
+        small_config(push_codec="topk:0.1:0.9", optimizer="adam")
+
+
 OTHER: dict[str, Any] = {
     "data": "mnist",
     "split": "0.5,0.3,0.2",
