@@ -151,7 +151,8 @@ class _Work:
         segment = open_segment(_GRADIENTS, size, self._transport)
         self._travelling = Buffers(size, segment.slots_first() if segment is not None else None)
         slices = [Slice(start, stop) for _, start, stop in welcome.shards]
-        self._encoder = Encoder(codecs, slices, seed, self._travelling) if codecs else None
+        repeats = welcome.bound == 0
+        self._encoder = Encoder(codecs, slices, seed, self._travelling, repeats=repeats) if codecs else None
         self._weights = self._own_weights = np.zeros(0, np.float32)
         self._links.open_shards([address for address, _, _ in welcome.shards])
         if self._transport != "tcp":

@@ -1,9 +1,10 @@
 """What a worker sends in place of its gradients, where the run has a codec for pushes.
 
-A result is encoded once for each shard, with the state that this worker keeps for it. A piece of work that is given to
-it again, because its push was lost on the way, is answered with the words of the first time: encoded anew, what they
-carried of the residual would be lost. Where others do it instead, that much is: the gradients of the lost work are
-counted, what earlier gradients had left over for its payload is not.
+A result is encoded once for each shard, with the state that this worker keeps for it. In a synchronous run a piece of
+work that is given to it again, because its push was lost on the way, has the same gradient, and is answered with the
+words of the first time: encoded anew, what they carried of the residual would be lost. Where others do it instead, or
+on newer weights in an asynchronous run, that much is: the gradients of the lost work are counted, what earlier gradients
+had left over for its payload is not.
 """
 
 from collections.abc import Sequence
@@ -36,11 +37,15 @@ class Encoder:
     slices   of the gradient, of the shards
     seed     of the run
     buffers  arrays of `room_for(codecs)` elements; those that `encode` returns are to be given back
+    repeats  whether the same work has the same gradient when it is given out again
     """
 
-    def __init__(self, codecs: Sequence[Codec], slices: Sequence[Slice], seed: int, buffers: Buffers) -> None:
+    def __init__(
+        self, codecs: Sequence[Codec], slices: Sequence[Slice], seed: int, buffers: Buffers, *, repeats: bool
+    ) -> None:
         self._codecs, self._slices, self._seed = tuple(codecs), tuple(slices), seed
         self._buffers = buffers
+        self._repeats = repeats
         self._states = [codec.initial_state() for codec in codecs]
         self._step = -1
         self._done: dict[tuple[int, int], Array] = {}
@@ -59,7 +64,8 @@ class Encoder:
             piece = self._slices[shard]
             key = (self._seed, step & 0xFFFFFFFF, result.block.start << _SHARD_BITS | shard)
             codec.encode(result.gradient[piece.start : piece.stop], self._states[shard], key, part.view(np.uint32))
-        self._done[place] = out.copy()
+        if self._repeats:
+            self._done[place] = out.copy()
         return out
 
     def parts(self, words: Array) -> list[Array]:

@@ -4,8 +4,8 @@ message         when                                         effect
 push            none of it has been counted, or bsp          bsp: counted, in its place in the step's tree, and applied
                 and not all of it                            when the step is whole; ssp and asp: applied
                 it has                                       dropped: a resent or re-issued push is a no-op
-                run, step, block, version, size or a number  refused (PeerError): nothing changes
-                in it is wrong
+                run, step, block, version, size, encoding    refused (PeerError): nothing changes
+                or a number in it is wrong
 pull, push.then a published version is wanted                answered
                 a later one                                  answered when it is published
                 only versions that are gone                  a pull is refused: `gone`; push.then is forgotten

@@ -13,9 +13,9 @@ from ps_vae.ps.partition import Slice
 SIZE, SLICES = 1600, (Slice(0, 528), Slice(528, 1600))
 
 
-def encoder(words):
+def encoder(words, *, repeats=True):
     codecs = [codec_for(words)(piece.size, ()) for piece in SLICES]
-    return Encoder(codecs, SLICES, 7, Buffers(room_for(codecs))), codecs
+    return Encoder(codecs, SLICES, 7, Buffers(room_for(codecs)), repeats=repeats), codecs
 
 
 def result(seed, start=0, stop=1):
@@ -72,6 +72,15 @@ def test_work_that_is_given_out_again_is_answered_with_the_same_words(words):
         assert before.keys() == after.keys()
         for name in before:
             np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_work_that_is_done_again_on_newer_weights_is_encoded_anew():
+    machine, codecs = encoder("bf16", repeats=False)
+    machine.encode(1, result(2))
+
+    again = machine.encode(1, result(3))
+
+    np.testing.assert_allclose(decoded(machine, codecs, again), result(3).gradient, rtol=2**-8)
 
 
 def test_pieces_of_a_step_and_shards_have_random_numbers_of_their_own():
