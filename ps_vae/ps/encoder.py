@@ -3,7 +3,7 @@
 A result is encoded once for each shard, with the state that this worker keeps for it. In a synchronous run a piece of
 work that is given to it again, because its push was lost on the way, has the same gradient, and is answered with the
 words of the first time: encoded anew, what they carried of the residual would be lost. Where others do it instead, or
-on newer weights in an asynchronous run, that much is: the gradients of the lost work are counted, what earlier gradients
+on newer weights in an asynchronous run, that much is: the gradients of the lost work are counted, what earlier ones
 had left over for its payload is not.
 """
 
