@@ -191,7 +191,7 @@ def _further(listen: str, coordinator: str, task: Task) -> _Run:
     endpoint = Endpoint(listen, 4 * task.size)
     address = reachable_from(endpoint.address, coordinator)
     link, admit = join(coordinator, address, timeout=_JOIN_SECONDS, should_stop=lambda: False)
-    consistency = Consistency(admit.bound)
+    consistency = Consistency(admit.bound, admit.delay, admit.version)
     rules = RunRules(admit.run, admit.microbatches, admit.steps, consistency, admit.milestone, len(METRICS))
     weights, *arrays = (array.copy() for array in admit.payload)
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))

@@ -126,6 +126,10 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "With --local-steps: the server's Nesterov momentum; 0: none.",
     ),
     RunOption(
+        "delay", int, "0|1", CLUSTER, "0",
+        "1: compute each step on the weights of the step before, while the exchange is under way; bsp.",
+    ),
+    RunOption(
         "checkpoint_every", int, "STEPS", OUTPUT, "an epoch, or 1/20 of a longer run",
         "Steps between checkpoints, each with a validation.",
     ),

@@ -8,7 +8,18 @@ from ps_vae.ps.messages import Welcome
 from ps_vae.ps.outbox import Send
 from ps_vae.ps.record import record
 
-__all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Measure", "Result", "Stopped", "Store", "StoreWords"]
+__all__ = [
+    "RETRY_SECONDS",
+    "Action",
+    "Compute",
+    "Joined",
+    "Measure",
+    "Result",
+    "Spent",
+    "Stopped",
+    "Store",
+    "StoreWords",
+]
 
 # A client repeats what was not answered this often, and says that it is there.
 RETRY_SECONDS = 1.0
@@ -62,6 +73,20 @@ class Measure:
 
 
 Action = Send | Joined | Store | StoreWords | Compute | Measure | Stopped
+
+
+@record
+class Spent:
+    """Nanoseconds of a piece of work.
+
+    computing  until it was ready to be sent; 0 where it was dropped
+    encoding   of these, for its pushes
+    waiting    from the end of the work before to its beginning
+    """
+
+    computing: int = 0
+    encoding: int = 0
+    waiting: int = 0
 
 
 @record

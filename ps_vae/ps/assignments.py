@@ -38,6 +38,7 @@ class Assignments:
         if ready.ticket == worker.ticket and not worker.idle:
             if ready.nanoseconds:
                 worker.measured(ready.nanoseconds / 1e9)
+                worker.spent(ready.nanoseconds, ready.encoding, ready.waiting)
             self._backlog.delivered(worker, now)
         elif worker.lease is not None and ready.ticket < worker.ticket:
             if (found := self._backlog.lease_of(worker)) is not None:

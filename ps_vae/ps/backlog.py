@@ -168,8 +168,8 @@ class Backlog:
         return found is not None and found[1].deadline is None
 
     def _window_end(self) -> int:
-        bound = self.rules.consistency.bound
-        return min(self.limit, self.lowest + (ASYNCHRONOUS_WINDOW if bound is None else bound + 2))
+        bound, delay = self.rules.consistency.bound, self.rules.consistency.delay
+        return min(self.limit, self.lowest + (ASYNCHRONOUS_WINDOW if bound is None else bound + delay + 2))
 
     def _is_computable(self, step: int) -> bool:
         return self.rules.consistency.usable(step).low <= self.lowest

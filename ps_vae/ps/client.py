@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import DataError, PeerError, RefusedError
-from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Stopped, Store, StoreWords
+from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import Codec
@@ -120,6 +120,7 @@ class _Work:
         self._reader: ReplicaReader | None = None
         self._gradients = self._travelling = Buffers(0)
         self._said = ""
+        self._ended = 0
 
     def take_messages(self) -> None:
         messages = self._links.messages()
@@ -206,16 +207,19 @@ class _Work:
 
     def _compute(self, work: Compute) -> None:
         started = time.perf_counter_ns()
+        waiting = started - self._ended if self._ended else 0
         try:
             results = self._program.compute(self._weights, work.step, work.blocks)
         except (ArithmeticError, DataError) as error:
             self._program.say(str(error))
             self.perform(self._session.failed(str(error), time.monotonic()))
             return
+        computed = time.perf_counter_ns()
         arrays = [self._encoded(work.step, result) for result in results]
         parts = None if self._encoder is None else [self._encoder.parts(array) for array in arrays]
-        nanoseconds = time.perf_counter_ns() - started
-        actions = self._session.computed(results, nanoseconds, time.monotonic(), parts)
+        self._ended = time.perf_counter_ns()
+        spent = Spent(self._ended - started, self._ended - computed, waiting)
+        actions = self._session.computed(results, spent, time.monotonic(), parts)
         readers = self._links.send([action for action in actions if isinstance(action, Send)])
         for array in arrays:
             if readers:

@@ -1,7 +1,8 @@
 """How far workers may be apart: `bsp`, `ssp:N` and `asp`.
 
     bsp     step s is computed on version s exactly, and applied once, when all of it is there: the run is the
-            sequential one, whoever computes it
+            sequential one, whoever computes it. With a delay of 1 it is computed on version s - 1, while version s is
+            still under way: the sequential run with gradients one step old, whoever computes it
     ssp:N   step s is computed on a version >= s - N: no gradient is more than N versions old when it is applied (Ho et
             al. 2013; the bounded delay of Li et al. 2014). `ssp:0` is bsp
     asp     step s is computed on the newest weights that a worker can get
@@ -34,9 +35,16 @@ class Versions:
 
 @record
 class Consistency:
-    """bound = how many versions old a gradient may be when it is applied; None: no bound (asp)."""
+    """What workers may compute on.
+
+    bound  how many versions old a gradient may be when it is applied; None: no bound (asp)
+    delay  with a bound of 0: how many versions old it is
+    first  the version that the servers began at: there is no older one
+    """
 
     bound: int | None
+    delay: int = 0
+    first: int = 0
 
     @property
     def is_synchronous(self) -> bool:
@@ -47,7 +55,15 @@ class Consistency:
         """The versions on which `step` may be computed."""
         if self.bound is None:
             return Versions(0, None)
-        return Versions(max(0, step - self.bound), None if self.bound else step)
+        if self.bound:
+            return Versions(max(0, step - self.bound), None)
+        version = max(self.first, step - self.delay)
+        return Versions(version, version)
+
+    @property
+    def next_wanted(self) -> int:
+        """How many steps after one that was pushed are those whose weights are to be asked for."""
+        return 1 + self.delay
 
     def __str__(self) -> str:
         return "asp" if self.bound is None else f"ssp:{self.bound}" if self.bound else "bsp"

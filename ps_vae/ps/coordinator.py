@@ -202,6 +202,8 @@ class Coordinator:
             "bytes_pushed": sum(shard.pushed for shard in self.shards),
             "bytes_pulled": sum(shard.pulled for shard in self.shards),
             "bytes_shared": sum(shard.shared for shard in self.shards),
+            "bytes_dense": sum(shard.dense for shard in self.shards),
+            "time": standing.of_time(workers),
             "worker_count": len(workers),
             "workers": [standing.of_client(worker) for worker in workers],
             "shards": standing.of_fleet(self._fleet),
@@ -248,6 +250,8 @@ class Coordinator:
             microbatches=self.rules.microbatches,
             steps=self.rules.steps,
             bound=self.rules.consistency.bound,
+            delay=self.rules.consistency.delay,
+            first=self.rules.consistency.first,
             version=self.backlog.lowest,
         )
 

@@ -74,6 +74,7 @@ class Fleet:
             microbatches=self._rules.microbatches,
             steps=self._rules.steps,
             bound=self._rules.consistency.bound,
+            delay=self._rules.consistency.delay,
             milestone=self._rules.milestone,
             version=state.version,
             names=tuple(state.optimizer),
@@ -91,7 +92,8 @@ class Fleet:
         shard.heard = now
         if applied.before + len(applied.beyond) >= shard.version:
             shard.before, shard.beyond = applied.before, frozenset(applied.beyond)
-            shard.pushed, shard.pulled, shard.shared = applied.pushed, applied.pulled, applied.shared
+            shard.pushed, shard.pulled = applied.pushed, applied.pulled
+            shard.shared, shard.dense = applied.shared, applied.dense
         if self.is_complete:
             self._initial = None
         return outputs

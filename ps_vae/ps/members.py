@@ -26,6 +26,7 @@ class Client:
     lease     that ticket while the work is neither delivered nor lost
     idle      it said that it waits for work
     pace      seconds a microbatch, measured; None before its first
+    seconds   computing, encoding and waiting, in all
     tickets   pieces of work that were measured
     blocks    of the newest work: it gets the same of the next step where it can, so that what it keeps from one to the
               next (a residual, an inner optimizer's state) goes on with the same part
@@ -44,6 +45,7 @@ class Client:
     lease: int | None = None
     idle: bool = False
     pace: float | None = None
+    seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
     tickets: int = 0
     reported: int = -1
 
@@ -58,6 +60,12 @@ class Client:
         # The first piece often waits for a page, a file or a cache.
         self.pace = pace if self.tickets < 2 or self.pace is None else (1 - _NEWEST) * self.pace + _NEWEST * pace
         self.tickets += 1
+
+    def spent(self, computing: int, encoding: int, waiting: int) -> None:
+        """Where the time went, in nanoseconds; `computing` includes `encoding`."""
+        spans = (max(0, computing - encoding) / 1e9, encoding / 1e9, waiting / 1e9)
+        before = self.seconds
+        self.seconds = (before[0] + spans[0], before[1] + spans[1], before[2] + spans[2])
 
     def had_no_share(self) -> None:
         """Let a worker that is thought slow come back."""
@@ -74,6 +82,7 @@ class ShardMember:
     before, beyond  it has applied the steps below `before` and those in `beyond`
     pushed, pulled  bytes to and from it
     shared          how many of both were not sent, but read in shared memory
+    dense           how many it had been if none were encoded
     """
 
     number: int
@@ -86,6 +95,7 @@ class ShardMember:
     pushed: int = 0
     pulled: int = 0
     shared: int = 0
+    dense: int = 0
 
     @property
     def version(self) -> int:

@@ -84,6 +84,8 @@ class Welcome:
     microbatches: int = header_field("m", _MICROBATCH)
     steps: int = header_field("n", _COUNT)
     bound: int | None = header_field("b", Nullable(_COUNT))
+    delay: int = header_field("d", _SMALL)
+    first: int = header_field("f", _COUNT)
     version: int = header_field("v", _COUNT)
 
 
@@ -95,12 +97,16 @@ class Ready:
 
     ticket       the last piece of work that was finished and pushed; 0 for none
     nanoseconds  that its computation took; 0 where it was dropped, its weights being gone
+    encoding     nanoseconds of these that its pushes were encoded for
+    waiting      nanoseconds between the end of the work before and its beginning
     """
 
     KIND: ClassVar[str] = "ready"
     session: bytes = header_field("s", _ID)
     ticket: int = header_field("k", _COUNT)
     nanoseconds: int = header_field("ns", _COUNT)
+    encoding: int = header_field("en", _COUNT)
+    waiting: int = header_field("wt", _COUNT)
 
 
 @record
@@ -278,6 +284,7 @@ class Admit:
     microbatches: int = header_field("m", _MICROBATCH)
     steps: int = header_field("n", _COUNT)
     bound: int | None = header_field("b", Nullable(_COUNT))
+    delay: int = header_field("d", _SMALL)
     milestone: int = header_field("ms", _COUNT)
     version: int = header_field("v", _COUNT)
     names: tuple[str, ...] = header_field("o", _NAMES)
@@ -290,6 +297,7 @@ class Applied:
 
     pushed, pulled  bytes so far, to and from the shard
     shared          how many of both were not sent, but read in shared memory
+    dense           how many it had been if nothing were encoded
 
     Sent after every step and once a second; the latest says all.
     """
@@ -302,6 +310,7 @@ class Applied:
     pushed: int = header_field("in", _COUNT)
     pulled: int = header_field("out", _COUNT)
     shared: int = header_field("sh", _COUNT)
+    dense: int = header_field("de", _COUNT)
 
 
 @record

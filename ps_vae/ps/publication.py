@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.pull import PullCodec
-from ps_vae.ps.consistency import Versions
+from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.messages import Weights
 from ps_vae.ps.published import Published
 from ps_vae.ps.record import record
@@ -51,21 +51,23 @@ class Publication:
         weights: Array,
         buffers: Buffers,
         *,
-        keeps_the_one_before: bool,
+        consistency: Consistency,
         pull: PullCodec | None,
         number: int,
         is_finite: Callable[[Array], bool],
     ) -> None:
         self._buffers = buffers
-        self._exact = Published(version, weights, buffers, keeps_the_one_before=keeps_the_one_before)
+        self._delay = consistency.delay
+        before = _kept(consistency)
+        self._exact = Published(version, weights, buffers, before=before)
         self._copies = self._exact
         self._replica: Replica | None = None
-        self._words: tuple[Array, Array] | None = None
+        self._words: dict[int, tuple[Array, Array]] = {}
         if pull is not None:
             first = buffers.take()
             np.copyto(first, weights)
             self._replica = Replica(pull, first, number, buffers, is_finite)
-            self._copies = Published(version, first, buffers, keeps_the_one_before=keeps_the_one_before)
+            self._copies = Published(version, first, buffers, before=before)
 
     @property
     def weights(self) -> Array:
@@ -78,7 +80,9 @@ class Publication:
             self._exact.add(version, weights, is_pinned=is_pinned, ahead=ahead)
             return
         copy, words = self._replica.follow(weights if ahead is None else ahead, version)
-        self._words = None if words is None else (copy, words.view(np.float32))
+        self._words = {known: kept for known, kept in self._words.items() if known >= version - self._delay}
+        if words is not None:
+            self._words[version] = (copy, words.view(np.float32))
         self._copies.add(version, copy, is_pinned=is_pinned)
         self._exact.add(version, weights, is_pinned=is_pinned)
         if ahead is not None:
@@ -94,10 +98,20 @@ class Publication:
         if found is None:
             return None
         version, array = found
-        if self._replica is not None and self._words is not None and want.held is not None:
-            copy, words = self._words
-            if not self._replica.is_change and array is copy:
+        copy, words = self._words.get(version, (None, array))
+        if self._replica is not None and want.held is not None and array is copy:
+            if not self._replica.is_change:
                 return Weights(version, True, None, (words,))
-            if array is copy and want.held == version - 1:
-                return Weights(version, True, want.held, (words,))
+            # With a delay it will have taken what lies between by then: that was asked for, and goes out, before this.
+            if version - 1 - self._delay <= want.held < version:
+                return Weights(version, True, version - 1, (words,))
         return Weights(version, False, None, (array,))
+
+
+def _kept(consistency: Consistency) -> int:
+    """Versions before the newest.
+
+    In a synchronous run work of the lowest step may be repeated, on the version that it is computed on, while another
+    shard has that step and as many more as may be open.
+    """
+    return 1 + 2 * consistency.delay if consistency.is_synchronous else 0

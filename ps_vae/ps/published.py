@@ -12,19 +12,19 @@ Array = npt.NDArray[np.float32]
 
 
 class Published:
-    """The newest version of a slice, the one before it, the pinned one, and what stale work starts from.
+    """The newest version of a slice, the ones `before` it, the pinned one, and what stale work starts from.
 
-    The one before, in a synchronous run: work of that step may have reached this shard and not another; whoever repeats
-    it needs the weights.
+    The ones before, in a synchronous run: work of their steps may have reached this shard and not another; whoever
+    repeats it needs the weights.
     The pinned one: the last milestone, which evaluators read while the training goes on.
     Ahead: where the weights will be when a gradient computed now arrives, for those who take any newer version.
 
     Invariant: an array is not written to while it is here; afterwards it goes to `buffers`, who wait for its readers.
     """
 
-    def __init__(self, version: int, weights: Array, buffers: Buffers, *, keeps_the_one_before: bool) -> None:
+    def __init__(self, version: int, weights: Array, buffers: Buffers, *, before: int) -> None:
         self.newest = version
-        self._oldest = 1 if keeps_the_one_before else 0
+        self._before = before
         self._arrays = {version: weights}
         self._pinned = (version, weights)
         self._ahead: Array | None = None
@@ -40,7 +40,7 @@ class Published:
         held = self.arrays()
         self.newest, self._ahead = version, ahead
         self._arrays[version] = weights
-        self._arrays = {known: array for known, array in self._arrays.items() if known >= version - self._oldest}
+        self._arrays = {known: array for known, array in self._arrays.items() if known >= version - self._before}
         if is_pinned:
             self._pinned = (version, weights)
         for array in (held[key] for key in held.keys() - self.arrays().keys()):

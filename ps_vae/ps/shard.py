@@ -51,11 +51,13 @@ class Traffic:
 
     pushed, pulled  to and from the shard, headers and tensors
     shared          how many of both were not sent, but read in shared memory
+    dense           how many it had been, of tensors alone, if none were encoded
     """
 
     pushed: int = 0
     pulled: int = 0
     shared: int = 0
+    dense: int = 0
 
 
 class Shard:
@@ -110,12 +112,12 @@ class Shard:
             state.version,
             first,
             buffers,
-            keeps_the_one_before=rules.consistency.is_synchronous,
+            consistency=rules.consistency,
             pull=pull,
             number=number,
             is_finite=is_finite,
         )
-        self._waiting: dict[Sender, Want] = {}
+        self._waiting: dict[Sender, list[Want]] = {}
         self._snapshots: set[int] = set()
         self._told_at = float("-inf")
 
@@ -172,7 +174,8 @@ class Shard:
             text = f"[{push.start}, {push.stop}) is no block of {self.rules.microbatches} microbatches"
             raise PeerError("bad-block", text)
         bound = self.rules.consistency.bound
-        last = min(self.rules.steps, self.before + (ASYNCHRONOUS_WINDOW if bound is None else 1 + bound))
+        delay = self.rules.consistency.delay
+        last = min(self.rules.steps, self.before + (ASYNCHRONOUS_WINDOW if bound is None else 1 + bound + delay))
         if push.step >= last:
             raise PeerError("bad-step", f"step {push.step} is not open; steps below {last} are")
         usable = self.rules.consistency.usable(push.step)
@@ -218,7 +221,7 @@ class Shard:
             total = self._sums[push.step]
             if not total.add(block, gradient, push.metrics, pooled=self._codec is not None):
                 self.duplicates += 1
-            return self._apply_sum(push.step, total, now) if total.is_complete else []
+            return self._apply_sums(now)
         step = self._arrivals.setdefault(push.step, Arrivals(self.rules.microbatches))
         if not step.accepts(block):
             self.duplicates += 1
@@ -227,6 +230,13 @@ class Shard:
         step.add(block, push.metrics, max(0, self.version - push.version))
         outputs = self._apply_block(sender, push, block, gradient, step, now)
         self._done_with(gradient)
+        return outputs
+
+    def _apply_sums(self, now: float) -> list[Output]:
+        """The steps that are whole, in order."""
+        outputs: list[Output] = []
+        while (total := self._sums.get(self.before)) is not None and total.is_complete:
+            outputs += self._apply_sum(self.before, total, now)
         return outputs
 
     def _apply_sum(self, step: int, total: StepSum, now: float) -> list[Output]:
@@ -283,7 +293,8 @@ class Shard:
     def _tell(self, now: float) -> Send:
         self._told_at = now
         beyond = tuple(sorted(self.beyond))
-        counted = (self.traffic.pushed, self.traffic.pulled, self.traffic.shared)
+        traffic = self.traffic
+        counted = (traffic.pushed, traffic.pulled, traffic.shared, traffic.dense)
         return Send(COORDINATOR, Applied(self.rules.run, self.number, self.before, beyond, *counted))
 
     def _pull(self, sender: Sender, pull: Pull) -> list[Output]:
@@ -295,17 +306,32 @@ class Shard:
 
     def _answer(self, sender: Sender, want: Want) -> list[Output] | None:
         """The newest published version wanted; nothing yet where it is to come; None where it is gone."""
+        others = self._others(sender, want)
         if (found := self._published.find(want)) is not None:
-            self._waiting.pop(sender, None)
+            self._wait(sender, others)
             self._lag.weights_sent(sender, self._updates)
             return [Send(sender, found)]
         if want.versions.high is not None and want.versions.high <= self.version:
             return None
-        self._waiting[sender] = want
+        self._wait(sender, [*others, want])
         return []
 
+    def _others(self, sender: Sender, want: Want) -> list[Want]:
+        """What the sender waits for besides: with a delay the version before."""
+        if self.rules.consistency.delay == 0:
+            return []
+        others = [other for other in self._waiting.get(sender, ()) if other.versions != want.versions]
+        return others[-self.rules.consistency.delay :]
+
+    def _wait(self, sender: Sender, wants: list[Want]) -> None:
+        if wants:
+            self._waiting[sender] = wants
+        else:
+            self._waiting.pop(sender, None)
+
     def _answers(self) -> list[Output]:
-        return [output for sender, want in list(self._waiting.items()) for output in self._answer(sender, want) or []]
+        waiting = [(sender, want) for sender, wants in self._waiting.items() for want in wants]
+        return [output for sender, want in waiting for output in self._answer(sender, want) or []]
 
     def _take_snapshot(self, version: int) -> list[Output]:
         if version < self.version:

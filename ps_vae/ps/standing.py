@@ -2,12 +2,13 @@
 
 import json
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from ps_vae.ps.fleet import Fleet
 from ps_vae.ps.members import Client
 
-__all__ = ["Speed", "as_json", "of_client", "of_fleet"]
+__all__ = ["Speed", "as_json", "of_client", "of_fleet", "of_time"]
 
 _SPEED_SECONDS = 10.0
 # A `state` message carries 60 KiB.
@@ -39,6 +40,16 @@ def of_client(client: Client) -> dict[str, Any]:
         "microbatches_per_second": None if client.pace is None else round(1 / client.pace, 1),
         "state": "idle" if client.idle else "working" if client.lease else "late or starting",
     }
+
+
+def of_time(workers: Sequence[Client]) -> dict[str, float]:
+    """Where the workers' time went, as parts of 1: waiting is for weights and for work."""
+    spans = [sum(column) for column in zip(*(worker.seconds for worker in workers), strict=True)]
+    total = sum(spans)
+    if total == 0.0:
+        return {}
+    names = ("computing", "encoding", "waiting")
+    return {name: round(span / total, 4) for name, span in zip(names, spans, strict=True)}
 
 
 def of_fleet(fleet: Fleet) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import RefusedError
-from ps_vae.ps.actions import RETRY_SECONDS, Action, Compute, Joined, Result, Stopped, Store, StoreWords
+from ps_vae.ps.actions import RETRY_SECONDS, Action, Compute, Joined, Result, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.messages import (
@@ -63,9 +63,10 @@ class Worker:
         self._welcome: Welcome | None = None
         self._consistency = Consistency(0)
         self._held: list[int | None] = []
-        self._asked: list[Versions | None] = []
+        self._asked: list[list[Versions]] = []
+        self._early: list[list[Weights]] = []
         self._ticket = 0
-        self._nanoseconds = 0
+        self._spent = Spent()
         self._work: Work | None = None
         self._sent_at = float("-inf")
 
@@ -103,15 +104,15 @@ class Worker:
         return []
 
     def computed(
-        self, results: Sequence[Result], nanoseconds: int, now: float, parts: Sequence[Sequence[Vector]] | None = None
+        self, results: Sequence[Result], spent: Spent, now: float, parts: Sequence[Sequence[Vector]] | None = None
     ) -> list[Action]:
         """Push what was computed: to each shard its slice of each block, the last push asking for the next weights.
 
-        nanoseconds  that the computation took
-        parts        of each result what goes to each shard, where that is not the slice itself
+        spent  time on this work
+        parts  of each result what goes to each shard, where that is not the slice itself
         """
         welcome, work = self._entered(), self._working()
-        then = self._consistency.usable(work.step + 1)
+        then = self._consistency.usable(work.step + self._consistency.next_wanted)
         actions: list[Action] = []
         for shard, (_, start, stop) in enumerate(welcome.shards):
             for number, result in enumerate(results):
@@ -127,8 +128,8 @@ class Worker:
                     payload=(result.gradient[start:stop] if parts is None else parts[number][shard],),
                 )
                 actions.append(Send(ShardAddress(shard), push))
-            self._asked[shard] = then
-        self._ticket, self._nanoseconds = work.ticket, nanoseconds
+            self._ask(shard, then)
+        self._ticket, self._spent = work.ticket, spent
         self._work, self.state = None, "idle"
         # First the small message: it says what the answer to the push, which may take long, is to be joined by.
         return self._say_ready(now) + actions
@@ -154,24 +155,27 @@ class Worker:
         if self.state == "idle":
             return self._say_ready(now)
         if self.state == "fetching":
-            self._asked = [None] * len(self._asked)
+            self._asked = [[] for _ in self._asked]
             # The weights may never come: our work may be somebody else's by now, and we may have missed the next.
             return [*self._say_ready(now), *self._fetch()]
         return []
 
     def _enter(self, welcome: Welcome) -> list[Action]:
         self._welcome = welcome
-        self._consistency = Consistency(welcome.bound)
+        self._consistency = Consistency(welcome.bound, welcome.delay, welcome.first)
         self._held = [None] * len(welcome.shards)
-        self._asked = [None] * len(welcome.shards)
-        self._ticket = self._nanoseconds = 0
+        self._asked = [[] for _ in welcome.shards]
+        self._early = [[] for _ in welcome.shards]
+        self._ticket, self._spent = 0, Spent()
         self._work = None
         self.state = "warming"
         return [Joined(welcome)]
 
     def _say_ready(self, now: float) -> list[Action]:
         self._sent_at = now
-        return [Send(COORDINATOR, Ready(self._session, self._ticket, self._nanoseconds))]
+        spent = self._spent
+        ready = Ready(self._session, self._ticket, spent.computing, spent.encoding, spent.waiting)
+        return [Send(COORDINATOR, ready)]
 
     def _take_work(self, work: Work, now: float) -> list[Action]:
         if work.ticket <= (self._work.ticket if self._work is not None else self._ticket):
@@ -185,42 +189,66 @@ class Worker:
         usable = self._consistency.usable(work.step)
         actions: list[Action] = []
         is_waiting = False
-        for shard, version in enumerate(self._held):
-            asked = self._asked[shard]
-            if asked is not None and asked.overlaps(usable) and asked.low <= work.step:
+        for shard in range(len(self._held)):
+            actions += self._take_early(shard, usable)
+            version = self._held[shard]
+            if any(asked.overlaps(usable) and asked.low <= work.step for asked in self._asked[shard]):
                 # Usable weights are on their way, perhaps newer ones than we hold, and do not wait for this very work.
                 is_waiting = True
             elif version is None or version not in usable:
                 is_waiting = True
-                self._asked[shard] = usable
+                self._ask(shard, usable)
                 actions.append(Send(ShardAddress(shard), Pull(welcome.run, (usable.low, usable.high), False)))
         if is_waiting:
             return actions
         self.state = "computing"
-        return [Compute(work.step, tuple(Block(*block) for block in work.blocks))]
+        return [*actions, Compute(work.step, tuple(Block(*block) for block in work.blocks))]
 
     def _take_weights(self, shard: int, weights: Weights) -> list[Action]:
         welcome = self._entered()
         _, start, stop = welcome.shards[shard]
-        asked = self._asked[shard]
-        if asked is None or weights.version not in asked:
+        if not any(weights.version in asked for asked in self._asked[shard]):
             return []
         if len(weights.payload) != 1 or not (weights.encoded or weights.payload[0].size == stop - start):
             sizes = [vector.size for vector in weights.payload]
             raise RefusedError("bad-size", f"shard {shard + 1} sent {sizes} numbers, its slice has {stop - start}")
-        self._asked[shard] = None
+        self._asked[shard] = [asked for asked in self._asked[shard] if weights.version not in asked]
         actions: list[Action] = []
-        if weights.base is not None and weights.base != self._held[shard]:
-            # A change of weights that are not here: they are asked for as they are.
-            return self._fetch() if self.state == "fetching" else []
-        # Where pushes are applied on arrival, the weights of one version change with each.
-        if weights.version != self._held[shard] or not self._consistency.is_synchronous:
-            self._held[shard] = weights.version
-            if weights.encoded:
-                actions.append(StoreWords(shard, weights.payload[0], weights.base is not None))
-            else:
-                actions.append(Store(start, weights.payload[0]))
+        if self._consistency.delay:
+            # Perhaps for the work after the next one, which these weights must not replace.
+            self._early[shard].append(weights)
+        else:
+            actions += self._store(shard, weights)
         return [*actions, *(self._fetch() if self.state == "fetching" else [])]
+
+    def _take_early(self, shard: int, usable: Versions) -> list[Action]:
+        """Of the weights that came, those that are usable now, and changes that lead there."""
+        early, self._early[shard] = sorted(self._early[shard], key=lambda weights: weights.version), []
+        actions: list[Action] = []
+        for weights in early:
+            if usable.high is not None and weights.version > usable.high:
+                self._early[shard].append(weights)
+            elif weights.version in usable or weights.base is not None:
+                actions += self._store(shard, weights)
+        return actions
+
+    def _store(self, shard: int, weights: Weights) -> list[Action]:
+        """Nothing where they are a change of weights that are not here: they will be asked for as they are."""
+        held = self._held[shard]
+        # Where pushes are applied on arrival, the weights of one version change with each.
+        is_known = weights.version == held and self._consistency.is_synchronous
+        if is_known or weights.base not in (None, held):
+            return []
+        self._held[shard] = weights.version
+        if weights.encoded:
+            return [StoreWords(shard, weights.payload[0], weights.base is not None)]
+        return [Store(self._entered().shards[shard][1], weights.payload[0])]
+
+    def _ask(self, shard: int, versions: Versions) -> None:
+        """Note what was asked for. A shard answers the newest question, and with a delay the one before it too."""
+        delay = self._consistency.delay
+        before = [asked for asked in self._asked[shard] if asked != versions][-delay:] if delay else []
+        self._asked[shard] = [*before, versions]
 
     def _refused(self, error: Error, now: float) -> list[Action]:
         if error.code == "starting":
@@ -230,9 +258,9 @@ class Worker:
             return self.start(now) if self.state not in ("greeting", "warming") else []
         if error.code == "gone" and self._work is not None and self.state == "fetching":
             # The weights are gone because every shard has the step: somebody else was faster.
-            self._ticket, self._nanoseconds = self._work.ticket, 0
+            self._ticket, self._spent = self._work.ticket, Spent()
             self._work, self.state = None, "idle"
-            self._asked = [None] * len(self._asked)
+            self._asked = [[] for _ in self._asked]
             return self._say_ready(now)
         if error.code in _OVERTAKEN:
             return []

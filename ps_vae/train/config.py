@@ -46,6 +46,7 @@ class RunConfig:
     local_steps       inner steps of a worker in each step of the run; 0: none, gradients are pushed
     outer_rate, outer_momentum
                       of the server's optimizer where there are local steps
+    delay             steps that the weights are old on which a step is computed, in bsp
 
     Raises UsageError for what cannot be.
     """
@@ -74,6 +75,7 @@ class RunConfig:
     local_steps: int = 0
     outer_rate: float = 1.0
     outer_momentum: float = 0.0
+    delay: int = 0
 
     def __post_init__(self) -> None:
         if self.binarize not in BINARIZATIONS:
@@ -107,6 +109,10 @@ class RunConfig:
         self.rates()
         parse_consistency(self.consistency)
         self._check_codec()
+        if self.delay not in (0, 1):
+            raise UsageError(f"--delay {self.delay}: give 0, or 1 to compute while the exchange is under way")
+        if self.delay and not parse_consistency(self.consistency).is_synchronous:
+            raise UsageError(f"--delay {self.delay} is for --consistency bsp; {self.consistency} does not wait anyway")
 
     def _check_codec(self) -> None:
         try:

@@ -24,7 +24,7 @@ _MODEL = ("hidden", "latent", "activation", "likelihood", "sigma")
 # What a resumed run may change: when it ends, what it writes, and how far it steps.
 _FREE = (
     *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
-    *("push_codec", "pull_codec", "outer_rate", "outer_momentum"),
+    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay"),
 )
 
 # Local steps from which the outer optimizer has the rate and momentum of DiLoCo by default. They move the weights seven
@@ -65,6 +65,7 @@ class Wishes:
     local_steps: int | None = None
     outer_rate: float | None = None
     outer_momentum: float | None = None
+    delay: int | None = None
     seed: int | None = None
 
     def said(self) -> dict[str, Any]:
@@ -93,6 +94,7 @@ DEFAULTS = Wishes(
     push_codec=NO_CODEC,
     pull_codec=NO_CODEC,
     local_steps=0,
+    delay=0,
     seed=0,
 )
 
@@ -134,6 +136,7 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         local_steps=said["local_steps"],
         outer_rate=said.get("outer_rate", 0.7 if is_long else 1.0),
         outer_momentum=said.get("outer_momentum", 0.9 if is_long else 0.0),
+        delay=said["delay"],
         seed=said["seed"],
     )
 
@@ -163,6 +166,7 @@ def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
         ("pull_codec", wishes.pull_codec),
         ("outer_rate", wishes.outer_rate),
         ("outer_momentum", wishes.outer_momentum),
+        ("delay", wishes.delay),
     ):
         if wish is not None:
             changes[name] = wish

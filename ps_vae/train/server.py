@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ class _Run:
             run=random_id(),
             microbatches=config.microbatches,
             steps=config.steps,
-            consistency=parse_consistency(config.consistency),
+            consistency=replace(parse_consistency(config.consistency), delay=config.delay, first=state.version),
             milestone=config.milestone,
             metrics=len(METRICS),
         )

@@ -110,9 +110,8 @@ def _shard(admit: Admit, segment: Segment | None) -> Shard:
         raise PeerError(
             "bad-size", f"the coordinator sent {[array.size for array in admit.payload]} numbers for {size}"
         )
-    rules = RunRules(
-        admit.run, admit.microbatches, admit.steps, Consistency(admit.bound), admit.milestone, len(METRICS)
-    )
+    consistency = Consistency(admit.bound, admit.delay, admit.version)
+    rules = RunRules(admit.run, admit.microbatches, admit.steps, consistency, admit.milestone, len(METRICS))
     weights, *arrays = (array.copy() for array in admit.payload)
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
     warm_up_shard(config)

@@ -46,6 +46,7 @@ EVERYTHING = Wishes(
     local_steps=8,
     outer_rate=0.5,
     outer_momentum=0.25,
+    delay=1,
     seed=11,
 )
 

@@ -55,7 +55,9 @@ def started(**options):
 
 
 def apply(machine, version, now=0.0):
-    return [o for s in machine.shards for o in machine.handle("s", Applied(RUN, s.number, version, (), 0, 0, 0), now)]
+    return [
+        o for s in machine.shards for o in machine.handle("s", Applied(RUN, s.number, version, (), 0, 0, 0, 0), now)
+    ]
 
 
 def snapshot(machine, version, now=0.0):
@@ -73,8 +75,8 @@ def hello(name, *, role="worker", fingerprint="same", protocol=PROTOCOL):
     return Hello(protocol, session(name), role, name, fingerprint)
 
 
-def ready(name, ticket=0, nanoseconds=0):
-    return Ready(session(name), ticket, nanoseconds)
+def ready(name, ticket=0, nanoseconds=0, encoding=0, waiting=0):
+    return Ready(session(name), ticket, nanoseconds, encoding, waiting)
 
 
 def enter(machine, name, now=0.0, **words):
@@ -129,9 +131,9 @@ def plain(value, seen=()):
         (Bye(session("w")), "unknown-session"),
         (Join(PROTOCOL + 1, SERVER, "a"), "protocol"),
         (Join(PROTOCOL, b"another server!!", "a"), "full"),
-        (Applied(b"x" * 16, 0, 1, (), 0, 0, 0), "wrong-run"),
-        (Applied(RUN, 7, 1, (), 0, 0, 0), "bad-shard"),
-        (Applied(RUN, 0, 11, (), 0, 0, 0), "bad-step"),
+        (Applied(b"x" * 16, 0, 1, (), 0, 0, 0, 0), "wrong-run"),
+        (Applied(RUN, 7, 1, (), 0, 0, 0, 0), "bad-shard"),
+        (Applied(RUN, 0, 11, (), 0, 0, 0, 0), "bad-step"),
         (Snapshot(b"x" * 16, 0, 5, (), (), ()), "wrong-run"),
         (Snapshot(RUN, 7, 5, (), (), ()), "bad-shard"),
         (Snapshot(RUN, 0, 5, (), (), ()), "bad-size"),
@@ -151,7 +153,7 @@ def test_a_message_that_does_not_fit_is_refused_and_changes_nothing(message, cod
 
 def test_while_a_shard_is_missing_clients_are_told_to_wait_for_it():
     machine = new_coordinator(shards=2)
-    machine.handle("s", Applied(RUN, 0, 0, (), 0, 0, 0), 0.0)
+    machine.handle("s", Applied(RUN, 0, 0, (), 0, 0, 0, 0), 0.0)
 
     (error,) = sent(enter(machine, "w"), Error)
 
@@ -187,7 +189,7 @@ def test_clients_that_came_early_hear_of_an_early_end():
 def test_a_shard_that_was_not_admitted_is_not_listened_to():
     machine = new_coordinator(shards=2)
 
-    assert refused(machine, Applied(RUN, 1, 0, (), 0, 0, 0)) == "bad-shard"
+    assert refused(machine, Applied(RUN, 1, 0, (), 0, 0, 0, 0)) == "bad-shard"
 
 
 def test_a_joining_server_gets_its_slice_and_the_same_one_when_it_asks_again():
@@ -477,12 +479,12 @@ def test_a_stopping_run_does_not_wait_for_a_worker_that_died():
 def test_a_stopping_run_whose_shards_stay_apart_fails_and_says_what_to_do():
     machine = started(shards=2, consistency="asp")
     work_for(machine, "dead")
-    machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0), 0.0)
+    machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0, 0), 0.0)
     machine.stop(0.0)
     now = 0.0
     while machine.ended is None and now < 100:
         now += 0.1
-        machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0), now)
+        machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0, 0), now)
         machine.tick(now)
 
     assert machine.ended.failed

@@ -10,7 +10,7 @@ from ps_vae.ps.messages import Bye, Error, Hello, Milestone, Pull, Report, Stop,
 from ps_vae.ps.outbox import Send
 
 SESSION, RUN = b"s" * 16, b"r" * 16
-WELCOME = Welcome(SESSION, RUN, b"{}", (("a", 0, 16), ("b", 16, 48)), 4, 100, 0, 0)
+WELCOME = Welcome(SESSION, RUN, b"{}", (("a", 0, 16), ("b", 16, 48)), 4, 100, 0, 0, 0, 0)
 
 
 def weights(shard, version):

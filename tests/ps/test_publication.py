@@ -6,7 +6,7 @@ import pytest
 from ps_vae.errors import PeerError
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.pull import pull_codec_for
-from ps_vae.ps.consistency import Versions
+from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.publication import Publication, Want
 from ps_vae.ps.replica import ReplicaReader
@@ -25,7 +25,7 @@ def publication(words, version=0):
     first = buffers.take()
     first[:] = FIRST
     pull = None if words == "none" else pull_codec_for(words)(SIZE, (), 3)
-    made = Publication(version, first, buffers, keeps_the_one_before=True, pull=pull, number=0, is_finite=is_finite)
+    made = Publication(version, first, buffers, consistency=Consistency(0), pull=pull, number=0, is_finite=is_finite)
     return made, buffers
 
 

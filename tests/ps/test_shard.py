@@ -73,7 +73,7 @@ def test_a_step_is_applied_when_all_its_microbatches_are_there():
     outputs = machine.handle("b", push(0, 0, 1), 0.0)
 
     assert outputs[0] == StepApplied(0, 1, 0, (2.0,))
-    assert outputs[1] == Send(COORDINATOR, Applied(RUN, 1, 1, (), 0, 0, 0))
+    assert outputs[1] == Send(COORDINATOR, Applied(RUN, 1, 1, (), 0, 0, 0, 0))
     assert machine.weights.tolist() == [2.0] * SIZE
 
 
@@ -281,7 +281,7 @@ def test_a_shard_says_where_it_is_once_a_second():
 
     assert len(machine.tick(0.0)) == 1
     assert machine.tick(0.9) == []
-    assert machine.tick(1.0) == [Send(COORDINATOR, Applied(RUN, 1, 0, (), 0, 0, 0))]
+    assert machine.tick(1.0) == [Send(COORDINATOR, Applied(RUN, 1, 0, (), 0, 0, 0, 0))]
 
 
 def encoded(codec, value):

@@ -249,7 +249,12 @@ def test_a_second_server_joins_and_holds_its_part(listen, tmp_path):
         endpoint = Endpoint(listen.replace("/s", "/t") if listen.startswith("ipc") else listen, 1 << 20)
         link, admit = join(server.address, endpoint.address, timeout=PATIENCE, should_stop=lambda: False)
         rules = RunRules(
-            admit.run, admit.microbatches, admit.steps, Consistency(admit.bound), admit.milestone, metrics=1
+            admit.run,
+            admit.microbatches,
+            admit.steps,
+            Consistency(admit.bound, admit.delay, admit.version),
+            admit.milestone,
+            metrics=1,
         )
         state = ShardState(admit.version, admit.payload[0].copy(), {})
         shard = Shard(admit.shard, rules, state, add_up, Buffers(admit.stop - admit.start))
@@ -305,11 +310,11 @@ NONSENSE = {
     "malformed: a claim": [b"\xdd\xff\xff\xff\xff"],
     "malformed: a long header": [bytes(1 << 17)],
     "wrong-run": encode(Pull(b"x" * 16, (0, None), False)),
-    "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0)),
+    "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0, 0)),
     "bad-block": encode(Push(RUN, 0, 1, 3, 0, (4.0,), None, (VALUE,))),
     "bad-size": encode(Push(RUN, 0, 0, 4, 0, (4.0,), None, (VALUE[:-1],))),
     "bad-step": encode(Push(RUN, 9999, 0, 4, 0, (4.0,), None, (VALUE,))),
-    "bad-shard": encode(Applied(RUN, 1, 5, (), 0, 0, 0)),
+    "bad-shard": encode(Applied(RUN, 1, 5, (), 0, 0, 0, 0)),
     "full": encode(Join(PROTOCOL, b"j" * 16, "tcp://x:1")),
     "protocol": encode(Join(PROTOCOL + 1, b"j" * 16, "tcp://x:1")),
     "unknown-message: a server's word": encode(TakeSnapshot(0)),

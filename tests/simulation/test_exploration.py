@@ -25,6 +25,7 @@ class Misfortunes:
         self.microbatches = draw.randint(1, 9)
         self.steps = draw.randint(1, 25)
         bsp = self.consistency == "bsp"
+        self.delay = draw.choice([0, 0, 1]) if bsp else 0
         low, high = draw.choice([(0.0001, 0.002), (0.0001, 0.05), (0.01, 0.5)])
         self.world = World(
             size=64,
@@ -36,6 +37,7 @@ class Misfortunes:
             microbatches=self.microbatches,
             steps=self.steps,
             consistency=self.consistency,
+            delay=self.delay,
             milestone=draw.choice([1, 3, 7, 100]),
             network=Network(draw.choice([0.0, 0.02, 0.1, 0.2]), draw.choice([0.0, 0.1]), (low, high)),
             gradient=chaotic_gradient if bsp else unit_gradient,
@@ -89,7 +91,7 @@ class Misfortunes:
             assert sorted(steps) == sorted([*range(shard.before), *shard.beyond])
         for version, weights in world.snapshots.items():
             if self.consistency == "bsp":
-                expected = sequential(version, self.microbatches, world.size)
+                expected = sequential(version, self.microbatches, world.size, delay=self.delay)
             else:
                 expected = np.full(world.size, version * self.microbatches, np.float32)
             np.testing.assert_array_equal(weights, expected, err_msg=f"snapshot of version {version}")

@@ -21,8 +21,11 @@ def small_step(weights, parts, state, moment, out):
     np.subtract(weights, np.float32(0.1) * functools.reduce(np.add, parts), out=out)
 
 
-def sequential(steps, microbatches, size=96):
-    """The run in one loop, each step summed by the recursion of the definition."""
+def sequential(steps, microbatches, size=96, *, delay=0, first=0, start=None):
+    """The run in one loop, each step summed by the recursion of the definition.
+
+    delay  versions that the weights are old on which a step is computed, where there are older ones than the `first`
+    """
 
     def tree(weights, step, start, stop):
         if stop - start == 1:
@@ -30,10 +33,11 @@ def sequential(steps, microbatches, size=96):
         middle = start + (1 << (stop - start - 1).bit_length() - 1)
         return tree(weights, step, start, middle) + tree(weights, step, middle, stop)
 
-    weights = np.zeros(size, np.float32)
-    for step in range(steps):
-        weights = weights - np.float32(0.1) * tree(weights, step, 0, microbatches)
-    return weights
+    versions = {first: np.zeros(size, np.float32) if start is None else start}
+    for step in range(first, steps):
+        total = tree(versions[max(first, step - delay)], step, 0, microbatches)
+        versions[step + 1] = versions[step] - np.float32(0.1) * total
+    return versions[steps]
 
 
 @pytest.mark.parametrize("seed", range(20))

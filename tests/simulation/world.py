@@ -4,6 +4,7 @@ Messages are really encoded and decoded; the network drops, doubles and delays t
 killed, paused, slowed and added. After every event the invariants of the machines are checked.
 """
 
+import dataclasses
 import functools
 import heapq
 import itertools
@@ -15,12 +16,12 @@ from functools import partial
 import numpy as np
 
 from ps_vae.errors import PeerError
-from ps_vae.ps.actions import Compute, Joined, Measure, Result, Stopped, Store, StoreWords
+from ps_vae.ps.actions import Compute, Joined, Measure, Result, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block, root
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.pull import pull_codec_for
 from ps_vae.ps.codecs.table import codec_for
-from ps_vae.ps.consistency import Versions, parse_consistency
+from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.evaluator import Evaluator
@@ -48,11 +49,28 @@ def add_up(weights, parts, state, moment, out):
 
 @dataclass
 class Network:
-    """What happens to messages, in fractions and seconds."""
+    """What happens to messages, in fractions and seconds.
+
+    heavy  what tensors take besides
+    """
 
     drop: float = 0.0
     double: float = 0.0
     delay: tuple[float, float] = (0.0001, 0.002)
+    heavy: float = 0.0
+
+
+class WatchedBuffers(Buffers):
+    """Knows how often an array was taken: between two events it may have been given back and published anew."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.turns = {}
+
+    def take(self):
+        array = super().take()
+        self.turns[id(array)] = self.turns.get(id(array), 0) + 1
+        return array
 
 
 @dataclass
@@ -105,14 +123,14 @@ class World:
         push="none",
         pull="none",
         awaited=1,
+        delay=0,
     ):
         self.random = random.Random(seed)
         self.network = network or Network()
         self.now = 0.0
         self.gradient = gradient
-        self.rules = RunRules(
-            b"run-of-the-tests", microbatches, steps, parse_consistency(consistency), milestone, metrics=2
-        )
+        rule = dataclasses.replace(parse_consistency(consistency), delay=delay, first=version)
+        self.rules = RunRules(b"run-of-the-tests", microbatches, steps, rule, milestone, metrics=2)
         self.seconds = seconds
         self.size = size
         self.checked = checked
@@ -129,7 +147,7 @@ class World:
             self.coordinator.shards[number].session = b"%16d" % number
             codecs = [made[number] if made else None for made in (self.push_codecs, self.pull_codecs)]
             self.shards.append(
-                Shard(number, self.rules, state, update, Buffers(piece.size), codec=codecs[0], pull=codecs[1])
+                Shard(number, self.rules, state, update, WatchedBuffers(piece.size), codec=codecs[0], pull=codecs[1])
             )
         self.clients = {}
         self.events = []
@@ -224,8 +242,9 @@ class World:
             assert shard.version == shard.before
             assert all(step > shard.before for step in shard.beyond)
             arrays = shard._published.arrays()
-            for address, (array, copy) in published.items():
-                if address in arrays:
+            arrays = {(at, shard.buffers.turns.get(at)): array for at, array in arrays.items()}
+            for place, (array, copy) in published.items():
+                if place in arrays:
                     assert np.array_equal(array, copy), "published weights were modified"
             copies = {at: published[at] if at in published else (a, a.copy()) for at, a in arrays.items()}
             self.seen[shard.number] = (shard.version, copies)
@@ -264,7 +283,7 @@ class World:
         frames = [bytes(frame) for frame in encode(message)]
         for _ in range(1 + (self.random.random() < self.network.double)):
             if self.random.random() >= self.network.drop:
-                delay = self.random.uniform(*self.network.delay)
+                delay = self.random.uniform(*self.network.delay) + (self.network.heavy if len(frames) > 1 else 0.0)
                 self.at(self.now + delay, lambda: arrive(decode(frames, kinds)))
 
     def deliver(self, outputs, source=None):
@@ -362,7 +381,9 @@ class World:
         self._when_awake(
             client,
             self.now + seconds,
-            lambda: self.perform(client, client.machine.computed(results, round(seconds * 1e9), self.now, parts)),
+            lambda: self.perform(
+                client, client.machine.computed(results, Spent(round(seconds * 1e9)), self.now, parts)
+            ),
         )
 
     def _check_replica(self, client, step):
@@ -370,7 +391,7 @@ class World:
         if not self.rules.consistency.is_synchronous:
             return
         for shard, piece in zip(self.shards, self.slices, strict=True):
-            found = shard._published.find(Want(Versions(step, step)))
+            found = shard._published.find(Want(self.rules.consistency.usable(step)))
             if found is not None:
                 held = client.weights[piece.start : piece.stop]
                 assert np.array_equal(held, found.payload[0]), f"{client.name} computes step {step} on other weights"

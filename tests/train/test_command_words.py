@@ -47,6 +47,7 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "local_steps": integers,
     "outer_rate": numbers,
     "outer_momentum": numbers,
+    "delay": integers,
     "seed": integers,
 }
 

@@ -24,7 +24,7 @@ TRANSLATED = {"epochs", "checkpoint_every"}
 # What a resumed run may change.
 FREE = {
     *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
-    *("push_codec", "pull_codec", "outer_rate", "outer_momentum"),
+    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay"),
 }
 
 
@@ -65,6 +65,7 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         local_steps=draw(st.integers(0, 2)),
         outer_rate=draw(positive),
         outer_momentum=draw(st.floats(0, 0.999)),
+        delay=0,
     )
 
 
@@ -194,6 +195,7 @@ OTHER: dict[str, Any] = {
     "local_steps": 4,
     "outer_rate": 1.0,
     "outer_momentum": 0.5,
+    "delay": 1,
     "seed": 7,
 }
 
@@ -239,6 +241,7 @@ def test_a_resumed_run_of_which_nothing_is_said_stays_as_it_was() -> None:
         (Wishes(push_codec="onebit"), {"push_codec": "onebit"}),
         (Wishes(pull_codec="fp16"), {"pull_codec": "fp16"}),
         (Wishes(outer_rate=1.0), {"outer_rate": 1.0}),
+        (Wishes(delay=1), {"delay": 1}),
         (Wishes(outer_momentum=0.5), {"outer_momentum": 0.5}),
     ],
 )
@@ -285,6 +288,8 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"local_steps": 1 << 31, "steps": 4}, ["--steps", "2147483648"]),
     ({"outer_rate": 0.0}, ["--outer-rate 0.0"]),
     ({"outer_momentum": 1.0}, ["--outer-momentum 1.0"]),
+    ({"delay": 2}, ["--delay 2"]),
+    ({"delay": 1, "consistency": "asp"}, ["--delay 1", "bsp", "asp"]),
     ({"push_codec": "zip"}, ["--push-codec zip", "powersgd"]),
     ({"pull_codec": "zip"}, ["--pull-codec zip", "powersgd"]),
     ({"pull_codec": "onebit"}, ["--pull-codec onebit", "update:onebit"]),
