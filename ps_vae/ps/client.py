@@ -12,7 +12,7 @@ from ps_vae.errors import DataError
 from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Stopped, Store
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.codecs.codec import BlockCodec
 from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.links import Links
@@ -34,7 +34,7 @@ _GRADIENTS = 8
 class WorkerProgram(Protocol):
     """What a worker does between the messages."""
 
-    def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
+    def codecs(self, welcome: Welcome) -> tuple[list[BlockCodec], int]:
         """How gradients are pushed to each shard, and the run's seed; no codecs: as they are."""
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
@@ -147,7 +147,7 @@ class _Work:
     def _join(self, welcome: Welcome) -> None:
         self._size = welcome.shards[-1][2]
         codecs, seed = self._program.codecs(welcome)
-        size = room_for(codecs) if codecs else self._size
+        size = room_for(codecs, welcome.microbatches) if codecs else self._size
         segment = open_segment(_GRADIENTS, size, self._transport)
         self._travelling = Buffers(size, segment.slots_first() if segment is not None else None)
         slices = [Slice(start, stop) for _, start, stop in welcome.shards]
@@ -192,7 +192,10 @@ class _Work:
             self.perform(self._session.failed(str(error), time.monotonic()))
             return
         arrays = [self._encoded(work.step, result) for result in results]
-        parts = None if self._encoder is None else [self._encoder.parts(array) for array in arrays]
+        parts = None
+        if self._encoder is not None:
+            sent = zip(arrays, results, strict=True)
+            parts = [self._encoder.parts(array, len(result.block)) for array, result in sent]
         nanoseconds = time.perf_counter_ns() - started
         actions = self._session.computed(results, nanoseconds, time.monotonic(), parts)
         readers = self._links.send([action for action in actions if isinstance(action, Send)])

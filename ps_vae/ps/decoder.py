@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ps_vae.errors import PeerError
 from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.codecs.codec import BlockCodec
 from ps_vae.ps.messages import Push
 
 __all__ = ["Decoder"]
@@ -29,7 +29,7 @@ class Decoder:
     """
 
     def __init__(
-        self, codec: Codec | None, buffers: Buffers, is_finite: Callable[[Array], bool], *, shard: int
+        self, codec: BlockCodec | None, buffers: Buffers, is_finite: Callable[[Array], bool], *, shard: int
     ) -> None:
         self._codec = codec
         self._buffers = buffers
@@ -42,11 +42,12 @@ class Decoder:
         return self._codec is not None
 
     def check_size(self, push: Push) -> None:
-        """PeerError unless the payload is as long as that of its block has to be."""
-        expected = self._buffers.size if self._codec is None else self._codec.words
+        """PeerError unless the payload is as long as that of its block, which there is, has to be."""
+        codec = None if self._codec is None else self._codec(push.stop - push.start)
+        expected = self._buffers.size if codec is None else codec.words
         if len(push.payload) != 1 or push.payload[0].size != expected:
             sizes = [vector.size for vector in push.payload]
-            how = "" if self._codec is None else f", in {self._codec.name} {expected} words"
+            how = "" if codec is None else f", in {codec.name} {expected} words"
             raise PeerError("bad-size", f"a push of {sizes} numbers, this shard owns {self._buffers.size}{how}")
 
     def gradient(self, push: Push) -> Array:
@@ -56,7 +57,7 @@ class Decoder:
             return push.payload[0]
         gradient = self._buffers.take()
         try:
-            self._codec.decode(push.payload[0].view(np.uint32), gradient)
+            self._codec(push.stop - push.start).decode(push.payload[0].view(np.uint32), gradient)
             self._check_numbers(push, gradient)
         except PeerError:
             self._buffers.give(gradient)

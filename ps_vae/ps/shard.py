@@ -22,7 +22,7 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.arrivals import Arrivals
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.codecs.codec import BlockCodec
 from ps_vae.ps.consistency import Versions
 from ps_vae.ps.decoder import Decoder
 from ps_vae.ps.lag import Lag
@@ -82,7 +82,7 @@ class Shard:
         buffers: Buffers,
         is_finite: Callable[[Array], bool] = lambda array: bool(np.isfinite(array).all()),
         look_ahead: LookAhead | None = None,
-        codec: Codec | None = None,
+        codec: BlockCodec | None = None,
     ) -> None:
         self.number = number
         self.rules = rules

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ps_vae.errors import PeerError, UsageError
+from ps_vae.nn.dense import weight_gradient
 from ps_vae.optim.schedules import Schedule, beta_at, schedule
 from ps_vae.optim.table import optimizer
-from ps_vae.ps.codecs.table import NO_CODEC, codec_for
+from ps_vae.ps.codecs.factors import Products
+from ps_vae.ps.codecs.table import NO_CODEC, push_codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.vae.config import ModelConfig
 
@@ -97,10 +99,11 @@ class RunConfig:
 
     def _check_codec(self) -> None:
         try:
-            make = codec_for(self.push_codec)
+            make = push_codec_for(self.push_codec)
         except UsageError as error:
             raise UsageError(f"--push-codec {self.push_codec}: {error}") from None
-        if make is not None and "velocity" in make(0, ()).state and self.optimizer != "sgd":
+        products = Products(self.microbatch, weight_gradient)
+        if make is not None and "velocity" in make(0, (), products)(1).state and self.optimizer != "sgd":
             raise UsageError(
                 f"--push-codec {self.push_codec} has a momentum in the place of the server's, and --optimizer "
                 f"{self.optimizer} has one of its own; use --optimizer sgd, or leave the codec's momentum out"

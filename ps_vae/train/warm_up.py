@@ -5,6 +5,8 @@ A worker does the same with a block of its run (train.worker).
 
 import numpy as np
 
+from ps_vae.nn.dense import weight_gradient
+from ps_vae.ps.codecs.table import FACTORS
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.update import Moment
 from ps_vae.train.config import RunConfig
@@ -28,6 +30,10 @@ def warm_up_shard(config: RunConfig) -> None:
     look_ahead = look_ahead_rule(config)
     if look_ahead is not None and not parse_consistency(config.consistency).is_synchronous:
         look_ahead(weights, weights, 1.0, out)
+    if config.push_codec == FACTORS:
+        # Of layers that are narrower than a vector register, and of others.
+        for columns in (1, 16):
+            weight_gradient(*np.zeros((2, 1, columns), np.float32), np.zeros((columns, columns), np.float32))
 
 
 def warm_up_elbo(parameters: Parameters) -> None:

@@ -10,11 +10,13 @@ from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.client import Outcome, work
-from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.codecs.codec import BlockCodec
+from ps_vae.ps.codecs.table import FACTORS
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.partition import Slice
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
 from ps_vae.train.encoding import push_codecs
+from ps_vae.train.form import factored_form
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.member import configuration, own_name, same_data
 from ps_vae.train.processes import StopSignal, let_others_first
@@ -59,14 +61,15 @@ class _Program:
         self._data = data
         self._gradient: BlockGradient | None = None
 
-    def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
+    def codecs(self, welcome: Welcome) -> tuple[list[BlockCodec], int]:
         config = configuration(welcome)
-        return push_codecs(config, [Slice(start, stop) for _, start, stop in welcome.shards]), config.seed
+        return push_codecs(config, _slices(welcome)), config.seed
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         config = configuration(welcome)
         data = same_data(config, self._data)
-        self._gradient = BlockGradient(config, data.train, gradients)
+        form = factored_form(config, _slices(welcome)) if config.push_codec == FACTORS else None
+        self._gradient = BlockGradient(config, data.train, gradients, form)
         self.say(f"joined run {welcome.run.hex()[:8]}: {data.description}")
         self._warm_up(self._gradient)
 
@@ -79,3 +82,7 @@ class _Program:
         """Compile, or load, every kernel before the first lease runs."""
         for result in gradient(gradient.layout.zeros(), 0, [Block(0, 1)]):
             gradient.buffers.give(result.gradient)
+
+
+def _slices(welcome: Welcome) -> list[Slice]:
+    return [Slice(start, stop) for _, start, stop in welcome.shards]
