@@ -79,8 +79,11 @@ class BlockGradient:
         metrics = self._sum(piece, start, cut, into)
         right = self._partial_sums.take()
         right_metrics = self._sum(piece, cut, stop, right)
-        for part in piece.form.sums:
-            np.add(into[part], right[part], out=into[part])
+        if not piece.form.factors:
+            np.add(into, right, out=into)
+        else:
+            for part in piece.form.sums:
+                np.add(into[part], right[part], out=into[part])
         self._partial_sums.give(right)
         return add_metrics(metrics, right_metrics)
 

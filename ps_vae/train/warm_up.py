@@ -33,7 +33,8 @@ def warm_up_shard(config: RunConfig) -> None:
     if config.push_codec == FACTORS:
         # Of layers that are narrower than a vector register, and of others.
         for columns in (1, 16):
-            weight_gradient(*np.zeros((2, 1, columns), np.float32), np.zeros((columns, columns), np.float32))
+            row = np.zeros((1, columns), np.float32)
+            weight_gradient(row, row, np.zeros((columns, columns), np.float32))
 
 
 def warm_up_elbo(parameters: Parameters) -> None:

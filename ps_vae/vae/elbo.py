@@ -76,7 +76,7 @@ def elbo_gradient(
         outputs, parameters.decoder[-1].bias, batch, w.log_likelihood, gradient.decoder[-1].bias
     )
 
-    above = [layer - len(parameters.encoder) for layer in without]
+    above = [layer - len(parameters.encoder) for layer in without] if without else ()
     run_backward(w.z, parameters.decoder, w.decoder, gradient.decoder, w.d_decoder, w.activation, w.d_z, above)
     d_posterior = w.d_encoder[-1]
     reparameterise_backward(w.d_z, posterior, noise, d_posterior)
