@@ -45,8 +45,9 @@ class Encoder:
     ) -> None:
         self._codecs, self._slices, self._seed = tuple(codecs), tuple(slices), seed
         self._buffers = buffers
-        self._repeats = repeats
         self._states = [codec(1).initial_state() for codec in codecs]
+        # Without a state the same gradient is encoded to the same words again.
+        self._keeps_words = repeats and any(self._states)
         self._step = -1
         self._done: dict[tuple[int, int], Array] = {}
 
@@ -66,7 +67,7 @@ class Encoder:
             key = (self._seed, step & 0xFFFFFFFF, result.block.start << _SHARD_BITS | shard)
             gradient, words = result.gradient[piece.start : piece.stop], part.view(np.uint32)
             codec(microbatches).encode(gradient, self._states[shard], key, words)
-        if self._repeats:
+        if self._keeps_words:
             self._done[place] = out.copy()
         return out
 
