@@ -107,7 +107,7 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     RunOption(
         "push_codec", str, "CODEC", CLUSTER, "none",
         "How gradients are sent: none (the same bits whatever the number of workers), fp16, bf16, int8, onebit, "
-        "topk:RATIO, powersgd:RANK.",
+        "topk:RATIO, powersgd:RANK, or the same bits in fewer bytes: factors.",
     ),
     RunOption(
         "pull_codec", str, "CODEC", CLUSTER, "none",

@@ -7,7 +7,7 @@ disjoint or nested, and a step has one tree, whoever computes what: the order of
 
 from ps_vae.ps.record import record
 
-__all__ = ["Block", "cover", "is_block", "parent", "root", "sibling"]
+__all__ = ["Block", "cover", "is_block", "middle", "parent", "root", "sibling"]
 
 
 @record
@@ -45,6 +45,11 @@ def parent(block: Block, count: int) -> Block:
         above = Block(start, min(start + span, count))
         if above != block:
             return above
+
+
+def middle(start: int, stop: int) -> int:
+    """Where the two children of the node [start, stop), of more than one leaf, meet."""
+    return start + (1 << (stop - start - 1).bit_length() - 1)
 
 
 def sibling(block: Block, count: int) -> Block:

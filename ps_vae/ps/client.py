@@ -12,7 +12,7 @@ from ps_vae.errors import DataError, PeerError, RefusedError
 from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.codecs.codec import BlockCodec, Codec
 from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.links import Links
@@ -35,7 +35,7 @@ _GRADIENTS = 8
 class WorkerProgram(Protocol):
     """What a worker does between the messages."""
 
-    def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
+    def codecs(self, welcome: Welcome) -> tuple[list[BlockCodec], int]:
         """How gradients are pushed to each shard, and the run's seed; no codecs: as they are."""
 
     def pull_codecs(self, welcome: Welcome) -> list[Codec]:
@@ -155,7 +155,7 @@ class _Work:
     def _join(self, welcome: Welcome) -> None:
         self._size = welcome.shards[-1][2]
         codecs, seed = self._program.codecs(welcome)
-        size = room_for(codecs) if codecs else self._size
+        size = room_for(codecs, welcome.microbatches) if codecs else self._size
         segment = open_segment(_GRADIENTS, size, self._transport)
         self._travelling = Buffers(size, segment.slots_first() if segment is not None else None)
         slices = [Slice(start, stop) for _, start, stop in welcome.shards]
@@ -216,7 +216,10 @@ class _Work:
             return
         computed = time.perf_counter_ns()
         arrays = [self._encoded(work.step, result) for result in results]
-        parts = None if self._encoder is None else [self._encoder.parts(array) for array in arrays]
+        parts = None
+        if self._encoder is not None:
+            sent = zip(arrays, results, strict=True)
+            parts = [self._encoder.parts(array, len(result.block)) for array, result in sent]
         self._ended = time.perf_counter_ns()
         spent = Spent(self._ended - started, self._ended - computed, waiting)
         actions = self._session.computed(results, spent, time.monotonic(), parts)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ps_vae.ps.actions import Result
 from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.codecs.codec import BlockCodec, Codec
 from ps_vae.ps.partition import ALIGNMENT, Slice
 
 __all__ = ["Encoder", "room_for"]
@@ -25,9 +25,9 @@ Array = npt.NDArray[np.float32]
 _SHARD_BITS = 12
 
 
-def room_for(codecs: Sequence[Codec]) -> int:
-    """Elements of an array that takes the words for every shard."""
-    return sum(map(_room, codecs))
+def room_for(codecs: Sequence[BlockCodec], microbatches: int) -> int:
+    """Elements of an array that takes the words for every shard, of any block of a step of so many microbatches."""
+    return sum(_room(codec(microbatches)) for codec in codecs)
 
 
 class Encoder:
@@ -36,22 +36,24 @@ class Encoder:
     codecs   one a shard
     slices   of the gradient, of the shards
     seed     of the run
-    buffers  arrays of `room_for(codecs)` elements; those that `encode` returns are to be given back
+    buffers  arrays of `room_for(codecs, …)` elements; those that `encode` returns are to be given back
     repeats  whether the same work has the same gradient when it is given out again
     """
 
     def __init__(
-        self, codecs: Sequence[Codec], slices: Sequence[Slice], seed: int, buffers: Buffers, *, repeats: bool
+        self, codecs: Sequence[BlockCodec], slices: Sequence[Slice], seed: int, buffers: Buffers, *, repeats: bool
     ) -> None:
         self._codecs, self._slices, self._seed = tuple(codecs), tuple(slices), seed
         self._buffers = buffers
-        self._repeats = repeats
-        self._states = [codec.initial_state() for codec in codecs]
+        self._states = [codec(1).initial_state() for codec in codecs]
+        # Without a state the same gradient is encoded to the same words again.
+        self._keeps_words = repeats and any(self._states)
         self._step = -1
         self._done: dict[tuple[int, int], Array] = {}
 
     def encode(self, step: int, result: Result) -> Array:
         """The words for all shards; `parts` finds each one's."""
+        microbatches = len(result.block)
         if step != self._step:
             self._step = step
             self._done.clear()
@@ -60,18 +62,20 @@ class Encoder:
         if (before := self._done.get(place)) is not None:
             np.copyto(out, before)
             return out
-        for shard, (codec, part) in enumerate(zip(self._codecs, self.parts(out), strict=True)):
+        for shard, (codec, part) in enumerate(zip(self._codecs, self.parts(out, microbatches), strict=True)):
             piece = self._slices[shard]
             key = (self._seed, step & 0xFFFFFFFF, result.block.start << _SHARD_BITS | shard)
-            codec.encode(result.gradient[piece.start : piece.stop], self._states[shard], key, part.view(np.uint32))
-        if self._repeats:
+            gradient, words = result.gradient[piece.start : piece.stop], part.view(np.uint32)
+            codec(microbatches).encode(gradient, self._states[shard], key, words)
+        if self._keeps_words:
             self._done[place] = out.copy()
         return out
 
-    def parts(self, words: Array) -> list[Array]:
-        """What goes to each shard."""
+    def parts(self, words: Array, microbatches: int) -> list[Array]:
+        """What goes to each shard, of a block of so many."""
         parts, start = [], 0
-        for codec in self._codecs:
+        for of_blocks in self._codecs:
+            codec = of_blocks(microbatches)
             parts.append(words[start : start + codec.words])
             start += _room(codec)
         return parts

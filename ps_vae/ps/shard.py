@@ -22,9 +22,10 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.arrivals import Arrivals
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.codecs.codec import BlockCodec
 from ps_vae.ps.codecs.pull import PullCodec
 from ps_vae.ps.consistency import Versions
+from ps_vae.ps.decoder import Decoder
 from ps_vae.ps.lag import Lag
 from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
@@ -85,7 +86,7 @@ class Shard:
         buffers: Buffers,
         is_finite: Callable[[Array], bool] = lambda array: bool(np.isfinite(array).all()),
         look_ahead: LookAhead | None = None,
-        codec: Codec | None = None,
+        codec: BlockCodec | None = None,
         pull: PullCodec | None = None,
     ) -> None:
         self.number = number
@@ -97,8 +98,7 @@ class Shard:
         self.buffers = buffers
         self._update = update
         self._partial_sums = Buffers(buffers.size)
-        self._is_finite = is_finite
-        self._codec = codec
+        self._decoder = Decoder(codec, self._partial_sums, is_finite, shard=number)
         self._look_ahead = None if rules.consistency.is_synchronous else look_ahead
         self._updates = state.version
         self._lag = Lag()
@@ -181,55 +181,30 @@ class Shard:
         usable = self.rules.consistency.usable(push.step)
         if push.version not in usable or push.version > self.version:
             raise PeerError("stale", f"step {push.step} was computed on version {push.version}, allowed are {usable}")
-        expected = self.buffers.size if self._codec is None else self._codec.words
-        if len(push.payload) != 1 or push.payload[0].size != expected:
-            sizes = [vector.size for vector in push.payload]
-            how = "" if self._codec is None else f", in {self._codec.name} {expected} words"
-            raise PeerError("bad-size", f"a push of {sizes} numbers, this shard owns {self.buffers.size}{how}")
+        self._decoder.check_size(push)
         return block
 
     def _gradient(self, push: Push) -> Array:
-        """What was pushed: where it came, or decoded into an array of ours. PeerError where it cannot be counted."""
         if len(push.metrics) != self.rules.metrics:
             raise PeerError("bad-size", f"a push with {len(push.metrics)} metrics, this run has {self.rules.metrics}")
-        if self._codec is None:
-            self._check_numbers(push, push.payload[0])
-            return push.payload[0]
-        gradient = self._partial_sums.take()
-        try:
-            self._codec.decode(push.payload[0].view(np.uint32), gradient)
-            self._check_numbers(push, gradient)
-        except PeerError:
-            self._partial_sums.give(gradient)
-            raise
-        return gradient
-
-    def _check_numbers(self, push: Push, gradient: Array) -> None:
-        if not self._is_finite(gradient):
-            at = int(np.flatnonzero(~np.isfinite(gradient))[0])
-            text = f"step {push.step}: the gradient is {gradient[at]} at element {at} of shard {self.number + 1}"
-            raise PeerError("not-finite", text)
-
-    def _done_with(self, gradient: Array) -> None:
-        if self._codec is not None:
-            self._partial_sums.give(gradient)
+        return self._decoder.gradient(push)
 
     def _count(self, sender: Sender, push: Push, block: Block, gradient: Array, now: float) -> list[Output]:
         if self.rules.consistency.is_synchronous:
             if push.step not in self._sums:
                 self._sums[push.step] = StepSum(self.rules.microbatches, self._partial_sums)
             total = self._sums[push.step]
-            if not total.add(block, gradient, push.metrics, pooled=self._codec is not None):
+            if not total.add(block, gradient, push.metrics, pooled=self._decoder.is_pooled):
                 self.duplicates += 1
             return self._apply_sums(now)
         step = self._arrivals.setdefault(push.step, Arrivals(self.rules.microbatches))
         if not step.accepts(block):
             self.duplicates += 1
-            self._done_with(gradient)
+            self._decoder.done_with(gradient)
             return []
         step.add(block, push.metrics, max(0, self.version - push.version))
         outputs = self._apply_block(sender, push, block, gradient, step, now)
-        self._done_with(gradient)
+        self._decoder.done_with(gradient)
         return outputs
 
     def _apply_sums(self, now: float) -> list[Output]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ps_vae.errors import PeerError, UsageError
+from ps_vae.nn.dense import weight_gradient
 from ps_vae.optim.schedules import Schedule, beta_at, schedule
 from ps_vae.optim.table import optimizer
+from ps_vae.ps.codecs.factors import Products
 from ps_vae.ps.codecs.pull import pull_codec_for
-from ps_vae.ps.codecs.table import NO_CODEC, codec_for
+from ps_vae.ps.codecs.table import FACTORS, NO_CODEC, push_codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.vae.config import ModelConfig
 
@@ -116,10 +118,16 @@ class RunConfig:
 
     def _check_codec(self) -> None:
         try:
-            make = codec_for(self.push_codec)
+            make = push_codec_for(self.push_codec)
         except UsageError as error:
             raise UsageError(f"--push-codec {self.push_codec}: {error}") from None
-        if make is not None and "velocity" in make(0, ()).state and (self.optimizer != "sgd" or self.local_steps):
+        if self.push_codec == FACTORS and self.local_steps:
+            raise UsageError(
+                f"--push-codec {FACTORS} sends what gradients are products of, and --local-steps {self.local_steps} "
+                "sends no gradients; use another codec, or no local steps"
+            )
+        state = set() if make is None else set(make(0, (), Products(self.microbatch, weight_gradient))(1).state)
+        if "velocity" in state and (self.optimizer != "sgd" or self.local_steps):
             has = f"--optimizer {self.optimizer}" if self.optimizer != "sgd" else f"--local-steps {self.local_steps}"
             raise UsageError(
                 f"--push-codec {self.push_codec} has a momentum in the place of the server's, and {has} has one of "

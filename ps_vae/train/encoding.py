@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from ps_vae.ps.codecs.codec import Codec, Matrix
+from ps_vae.nn.dense import weight_gradient
+from ps_vae.ps.codecs.codec import BlockCodec, Matrix
+from ps_vae.ps.codecs.factors import Products
 from ps_vae.ps.codecs.pull import PullCodec, pull_codec_for
-from ps_vae.ps.codecs.table import codec_for
+from ps_vae.ps.codecs.table import push_codec_for
 from ps_vae.ps.partition import Slice
 from ps_vae.train.config import RunConfig
 from ps_vae.vae.layout import ParameterLayout
@@ -12,13 +14,13 @@ from ps_vae.vae.layout import ParameterLayout
 __all__ = ["matrices_in", "pull_codecs", "push_codecs"]
 
 
-def push_codecs(config: RunConfig, slices: Sequence[Slice]) -> list[Codec]:
+def push_codecs(config: RunConfig, slices: Sequence[Slice]) -> list[BlockCodec]:
     """One for each slice; none at all where gradients are pushed as they are."""
-    make = codec_for(config.push_codec)
+    make = push_codec_for(config.push_codec)
     if make is None:
         return []
-    layout = ParameterLayout(config.model)
-    return [make(piece.size, matrices_in(layout, piece)) for piece in slices]
+    layout, products = ParameterLayout(config.model), Products(config.microbatch, weight_gradient)
+    return [make(piece.size, matrices_in(layout, piece), products) for piece in slices]
 
 
 def pull_codecs(config: RunConfig, slices: Sequence[Slice]) -> list[PullCodec]:

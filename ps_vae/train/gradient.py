@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -9,15 +10,17 @@ import numpy.typing as npt
 from ps_vae.data import Split
 from ps_vae.errors import NumericalError
 from ps_vae.jit import kernel
+from ps_vae.nn.dense import weight_gradient
 from ps_vae.ps.actions import Result
-from ps_vae.ps.blocks import Block
+from ps_vae.ps.blocks import Block, middle
 from ps_vae.ps.buffers import Buffers, address
 from ps_vae.ps.reduction import Metrics, add_metrics
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import Batches
+from ps_vae.train.form import FormOf, GradientForm, whole_form
 from ps_vae.vae.elbo import elbo_gradient
 from ps_vae.vae.layout import ParameterLayout, Parameters
-from ps_vae.vae.network import Workspace
+from ps_vae.vae.network import Workspace, factors_of_layers
 
 __all__ = ["METRICS", "BlockGradient", "is_finite"]
 
@@ -33,11 +36,15 @@ class BlockGradient:
     """gradient(weights, step, block): a pure function of its arguments and the run's seed.
 
     buffers  gradients are written into arrays taken from here; whoever gets a result gives its array back
+    form     what is written into them, if not the gradient itself
     """
 
-    def __init__(self, config: RunConfig, split: Split, buffers: Buffers | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, split: Split, buffers: Buffers | None = None, form: FormOf | None = None
+    ) -> None:
         self.layout = ParameterLayout(config.model)
         self.buffers = buffers if buffers is not None else Buffers(self.layout.size)
+        self._form = form if form is not None else whole_form(self.layout)
         self._partial_sums = Buffers(self.layout.size)
         self._config = config
         self._batches = Batches(config, split)
@@ -55,12 +62,13 @@ class BlockGradient:
         # What is not finite is an error below; NumPy's warnings would only repeat it in the log.
         with np.errstate(invalid="ignore", over="ignore"):
             for block in blocks:
-                gradient, metrics = self._sum(parameters, step, block.start, block.stop, self.buffers)
-                results.append(Result(block, gradient, metrics))
-                if not (is_finite(gradient) and all(map(math.isfinite, metrics))):
+                piece = _Piece(parameters, step, block.start, self._form(len(block)), self.buffers.take())
+                metrics = self._sum(piece, block.start, block.stop, piece.out)
+                results.append(Result(block, piece.out, metrics))
+                if not (self._bad_element(piece) is None and all(map(math.isfinite, metrics))):
                     for result in results:
                         self.buffers.give(result.gradient)
-                    raise NumericalError(self._complaint(step, gradient))
+                    raise NumericalError(self._complaint(piece))
         return results
 
     def warm_up(self) -> None:
@@ -68,29 +76,51 @@ class BlockGradient:
         for result in self(self.layout.zeros(), 0, (Block(0, 1),)):
             self.buffers.give(result.gradient)
 
-    def _sum(self, parameters: Parameters, step: int, start: int, stop: int, pool: Buffers) -> tuple[Vector, Metrics]:
+    def _sum(self, piece: "_Piece", start: int, stop: int, into: Vector) -> Metrics:
         """Of the node [start, stop): its children's sums added, depth first, so few vectors are alive."""
         if stop - start == 1:
-            return self._microbatch(parameters, step, start, pool.take())
-        middle = start + (1 << (stop - start - 1).bit_length() - 1)
-        left, left_metrics = self._sum(parameters, step, start, middle, pool)
-        right, right_metrics = self._sum(parameters, step, middle, stop, self._partial_sums)
-        np.add(left, right, out=left)
+            return self._microbatch(piece, start, into)
+        cut = middle(start, stop)
+        metrics = self._sum(piece, start, cut, into)
+        right = self._partial_sums.take()
+        right_metrics = self._sum(piece, cut, stop, right)
+        if not piece.form.factors:
+            np.add(into, right, out=into)
+        else:
+            for part in piece.form.sums:
+                np.add(into[part], right[part], out=into[part])
         self._partial_sums.give(right)
-        return left, add_metrics(left_metrics, right_metrics)
+        return add_metrics(metrics, right_metrics)
 
-    def _microbatch(self, parameters: Parameters, step: int, index: int, gradient: Vector) -> tuple[Vector, Metrics]:
-        workspace = self._workspace
-        self._batches.fill(step, index, workspace.batch, workspace.noise)
+    def _microbatch(self, piece: "_Piece", index: int, gradient: Vector) -> Metrics:
+        workspace, form = self._workspace, piece.form
+        self._batches.fill(piece.step, index, workspace.batch, workspace.noise)
         sums = elbo_gradient(
-            parameters,
+            piece.parameters,
             workspace.batch,
             workspace.noise,
-            beta=self._config.beta_at(step),
+            beta=self._config.beta_at(piece.step),
             workspace=workspace,
             gradient=self._bind(gradient),
+            without=form.without,
         )
-        return gradient, (sums.log_likelihood, sums.kl)
+        if form.factors:
+            self._write_factors(piece, index, gradient)
+        return sums.log_likelihood, sums.kl
+
+    def _write_factors(self, piece: "_Piece", index: int, gradient: Vector) -> None:
+        """What the layers without a product have instead: the factors, and some rows."""
+        layers = factors_of_layers(self._workspace)
+        for each in piece.form.factors:
+            inputs, d_outputs = layers[each.layer]
+            a, d = each.factors.pair(piece.out, index - piece.first)
+            np.copyto(a, inputs[:, each.first : each.first + a.shape[1]])
+            np.copyto(d, d_outputs)
+        for rows in piece.form.rows:
+            inputs, d_outputs = layers[rows.layer]
+            count = rows.stop - rows.first
+            place = gradient[rows.start : rows.start + count * rows.columns].reshape(count, rows.columns)
+            weight_gradient(inputs[:, rows.first : rows.stop], d_outputs, place)
 
     def _bind(self, vector: Vector) -> Parameters:
         """The few vectors that gradients rotate through are bound once."""
@@ -102,11 +132,33 @@ class BlockGradient:
             known = self._bound[place] = self.layout.bind(vector)
         return known
 
-    def _complaint(self, step: int, gradient: Vector) -> str:
-        bad = np.flatnonzero(~np.isfinite(gradient))
-        where = f"{gradient[bad[0]]} in {self.layout.tensor_at(int(bad[0]))}" if bad.size else "not finite in the ELBO"
+    def _bad_element(self, piece: "_Piece") -> int | None:
+        """The first that is not finite."""
+        for part in piece.form.written:
+            if not is_finite(piece.out[part]):
+                return part.start + int(np.argmin(np.isfinite(piece.out[part])))
+        return None
+
+    def _complaint(self, piece: "_Piece") -> str:
+        bad = self._bad_element(piece)
+        where = "not finite in the ELBO" if bad is None else f"{piece.out[bad]} in {self.layout.tensor_at(bad)}"
         rate = self._config.learning_rate
-        return f"step {step}: the gradient is {where}; --resume with a lower --learning-rate than {rate:g}"
+        return f"step {piece.step}: the gradient is {where}; --resume with a lower --learning-rate than {rate:g}"
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A block that is being computed.
+
+    first  its first microbatch
+    out    its result
+    """
+
+    parameters: Parameters
+    step: int
+    first: int
+    form: GradientForm
+    out: Vector
 
 
 def is_finite(vector: Vector) -> bool:

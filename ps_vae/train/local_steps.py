@@ -30,6 +30,7 @@ from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.reduction import Metrics, add_metrics, sum_in_order
 from ps_vae.train.config import RunConfig
+from ps_vae.train.form import FormOf
 from ps_vae.train.gradient import BlockGradient
 
 __all__ = ["LocalSteps", "contribution"]
@@ -37,10 +38,12 @@ __all__ = ["LocalSteps", "contribution"]
 Vector = npt.NDArray[np.float32]
 
 
-def contribution(config: RunConfig, split: Split, buffers: Buffers) -> "BlockGradient | LocalSteps":
-    """What a worker of the run computes and pushes; results are in arrays of `buffers`."""
+def contribution(
+    config: RunConfig, split: Split, buffers: Buffers, form: FormOf | None = None
+) -> "BlockGradient | LocalSteps":
+    """What a worker of the run computes and pushes; results are in arrays of `buffers`, gradients in a form."""
     if not config.local_steps:
-        return BlockGradient(config, split, buffers)
+        return BlockGradient(config, split, buffers, form)
     return LocalSteps(config, BlockGradient(config, split), buffers)
 
 

@@ -5,9 +5,11 @@ A worker does the same with a block of its run (train.worker).
 
 import numpy as np
 
+from ps_vae.nn.dense import weight_gradient
 from ps_vae.ps.codecs.codec import Matrix
+from ps_vae.ps.codecs.factors import Products
 from ps_vae.ps.codecs.pull import pull_codec_for
-from ps_vae.ps.codecs.table import codec_for
+from ps_vae.ps.codecs.table import push_codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.update import Moment
 from ps_vae.train.config import RunConfig
@@ -36,9 +38,10 @@ def warm_up_shard(config: RunConfig) -> None:
 
 def warm_up_codecs(config: RunConfig) -> None:
     """What encodes and decodes pushes and pulls."""
-    numbers, matrices = 64, (Matrix(0, 4, 8),)
-    push, pull = codec_for(config.push_codec), pull_codec_for(config.pull_codec)
-    codecs = [] if push is None else [push(numbers, matrices)]
+    # Of products, one narrower than a vector register and one that is not.
+    numbers, matrices, products = 64, (Matrix(0, 8, 4), Matrix(32, 2, 16)), Products(1, weight_gradient)
+    push, pull = push_codec_for(config.push_codec), pull_codec_for(config.pull_codec)
+    codecs = [] if push is None else [push(numbers, matrices, products)(1)]
     codecs += [] if pull is None else [pull(numbers, matrices, 0).codec]
     for codec in codecs:
         values, words = np.zeros(numbers, np.float32), np.zeros(codec.words, np.uint32)

@@ -10,11 +10,13 @@ from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.client import Outcome, work
-from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.codecs.codec import BlockCodec, Codec
+from ps_vae.ps.codecs.table import FACTORS
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.partition import Slice
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
 from ps_vae.train.encoding import pull_codecs, push_codecs
+from ps_vae.train.form import factored_form
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.local_steps import LocalSteps, contribution
 from ps_vae.train.member import configuration, own_name, same_data
@@ -61,18 +63,18 @@ class _Program:
         self._data = data
         self._gradient: BlockGradient | LocalSteps | None = None
 
-    def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
+    def codecs(self, welcome: Welcome) -> tuple[list[BlockCodec], int]:
         config = configuration(welcome)
-        return push_codecs(config, [Slice(start, stop) for _, start, stop in welcome.shards]), config.seed
+        return push_codecs(config, _slices(welcome)), config.seed
 
     def pull_codecs(self, welcome: Welcome) -> list[Codec]:
-        slices = [Slice(start, stop) for _, start, stop in welcome.shards]
-        return [pull.codec for pull in pull_codecs(configuration(welcome), slices)]
+        return [pull.codec for pull in pull_codecs(configuration(welcome), _slices(welcome))]
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         config = configuration(welcome)
         data = same_data(config, self._data)
-        self._gradient = contribution(config, data.train, gradients)
+        form = factored_form(config, _slices(welcome)) if config.push_codec == FACTORS else None
+        self._gradient = contribution(config, data.train, gradients, form)
         self.say(f"joined run {welcome.run.hex()[:8]}: {data.description}")
         # Before the first lease runs.
         self._gradient.warm_up()
@@ -82,3 +84,7 @@ class _Program:
         if self._gradient is None:
             raise RuntimeError("there is no run yet")
         return self._gradient(weights, step, blocks)
+
+
+def _slices(welcome: Welcome) -> list[Slice]:
+    return [Slice(start, stop) for _, start, stop in welcome.shards]

@@ -16,6 +16,7 @@ A pure function of its arguments: the same values in the same shapes give the sa
 any process. No array is allocated.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from ps_vae.errors import UsageError
@@ -41,7 +42,14 @@ class ElboSums(NamedTuple):
 
 
 def elbo_gradient(
-    parameters: Parameters, batch: Floats, noise: Floats, *, beta: float, workspace: Workspace, gradient: Parameters
+    parameters: Parameters,
+    batch: Floats,
+    noise: Floats,
+    *,
+    beta: float,
+    workspace: Workspace,
+    gradient: Parameters,
+    without: Collection[int] = (),
 ) -> ElboSums:
     """Overwrite `gradient` with that of -sum over rows of ELBO(x).
 
@@ -51,6 +59,8 @@ def elbo_gradient(
     beta        weight of the divergence; the sums that are returned do not contain it
     workspace   of as many rows and of the same dtype; afterwards holds log_likelihood and kl of each row
     gradient    another vector bound by the same layout; its padding is not touched
+    without     layers, counted from the encoder's first to the likelihood's, whose weights' gradient is not computed;
+                its place is not touched either
 
     Raises UsageError when the shapes or dtypes do not agree.
     """
@@ -66,12 +76,13 @@ def elbo_gradient(
         outputs, parameters.decoder[-1].bias, batch, w.log_likelihood, gradient.decoder[-1].bias
     )
 
-    run_backward(w.z, parameters.decoder, w.decoder, gradient.decoder, w.d_decoder, w.activation, w.d_z)
+    above = [layer - len(parameters.encoder) for layer in without] if without else ()
+    run_backward(w.z, parameters.decoder, w.decoder, gradient.decoder, w.d_decoder, w.activation, w.d_z, above)
     d_posterior = w.d_encoder[-1]
     reparameterise_backward(w.d_z, posterior, noise, d_posterior)
     add_kl_gradient(posterior, beta, d_posterior)
     bound_posterior_backward(d_posterior, w.slope, gradient.encoder[-1].bias)
-    run_backward(batch, parameters.encoder, w.encoder, gradient.encoder, w.d_encoder, w.activation, None)
+    run_backward(batch, parameters.encoder, w.encoder, gradient.encoder, w.d_encoder, w.activation, None, without)
     return ElboSums(log_likelihood, kl)
 
 

@@ -1,5 +1,6 @@
 """The two networks of the model, run forward and backward on arrays that were made beforehand."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ from ps_vae.nn.likelihoods import Likelihood, likelihood
 from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.layout import Layer, Parameters
 
-__all__ = ["Workspace", "run_backward", "run_decoder", "run_encoder"]
+__all__ = ["Workspace", "factors_of_layers", "run_backward", "run_decoder", "run_encoder"]
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,29 @@ def run_backward(
     d_outputs: tuple[Array, ...],
     activation: Activation,
     d_inputs: Array | None,
+    without: Container[int] = (),
 ) -> None:
     """Backward through one network, whose `d_outputs[-1]` is known; the bias of the last layer is not touched.
 
-    Overwrites the other d_outputs, all weights and other biases of `gradients`, and `d_inputs` unless it is None.
+    Overwrites the other d_outputs, all weights and other biases of `gradients`, and `d_inputs` unless it is None. The
+    weights of the layers whose numbers are in `without` are left alone.
     """
     for k in reversed(range(len(layers))):
         below, d_below = (outputs[k - 1], d_outputs[k - 1]) if k else (inputs, d_inputs)
-        dense_backward(below, layers[k].weight, d_outputs[k], d_weight=gradients[k].weight, d_inputs=d_below)
+        d_weight = None if k in without else gradients[k].weight
+        dense_backward(below, layers[k].weight, d_outputs[k], d_weight=d_weight, d_inputs=d_below)
         if k:
             activation.backward(d_below, below, gradients[k - 1].bias)
+
+
+def factors_of_layers(workspace: Workspace) -> list[tuple[Array, Array]]:
+    """After a pass over the workspace's own batch: of each layer its inputs (rows, in) and d_outputs (rows, out).
+
+    The gradient of its weights is the product of the two. From the encoder's first layer to the likelihood's.
+    """
+    w = workspace
+    inputs = (w.batch, *w.encoder[:-1], w.z, *w.decoder[:-1])
+    return list(zip(inputs, (*w.d_encoder, *w.d_decoder), strict=True))
 
 
 def _run(inputs: Array, layers: tuple[Layer, ...], outputs: tuple[Array, ...], activation: Activation) -> None:

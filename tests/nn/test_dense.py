@@ -1,6 +1,7 @@
 """The dense layer against sums written out."""
 
 import numpy as np
+import pytest
 
 from ps_vae.nn.dense import dense, dense_backward
 
@@ -44,7 +45,11 @@ def test_inputs_in_another_order_give_the_same_bits() -> None:
         np.testing.assert_array_equal(d_w, expected_gradient)
 
 
-def test_the_gradient_of_the_inputs_may_be_left_out() -> None:
-    x, w, d, d_w = np.ones((3, 4)), np.ones((4, 5)), np.ones((3, 5)), np.empty((4, 5))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_either_gradient_may_be_left_out(dtype: type) -> None:
+    x, w, d = np.ones((3, 4), dtype), np.ones((4, 5), dtype), np.ones((3, 5), dtype)
+    d_w, d_x = np.empty_like(w), np.empty_like(x)
     dense_backward(x, w, d, d_weight=d_w, d_inputs=None)
     np.testing.assert_array_equal(d_w, np.full((4, 5), 3.0))
+    dense_backward(x, w, d, d_weight=None, d_inputs=d_x)
+    np.testing.assert_array_equal(d_x, np.full((3, 4), 5.0))

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from ps_vae.nn.dense import weight_gradient
 from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.codecs.codec import Matrix
+from ps_vae.ps.codecs.factors import Products, factors
 from ps_vae.ps.codecs.table import codec_for
 from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.partition import Slice
@@ -15,7 +18,8 @@ SIZE, SLICES = 1600, (Slice(0, 528), Slice(528, 1600))
 
 def encoder(words, *, repeats=True):
     codecs = [codec_for(words)(piece.size, ()) for piece in SLICES]
-    return Encoder(codecs, SLICES, 7, Buffers(room_for(codecs)), repeats=repeats), codecs
+    of_blocks = [lambda microbatches, codec=codec: codec for codec in codecs]
+    return Encoder(of_blocks, SLICES, 7, Buffers(room_for(of_blocks, 4)), repeats=repeats), codecs
 
 
 def result(seed, start=0, stop=1):
@@ -25,7 +29,7 @@ def result(seed, start=0, stop=1):
 
 def decoded(machine, codecs, array):
     whole = np.empty(SIZE, np.float32)
-    for codec, piece, part in zip(codecs, SLICES, machine.parts(array), strict=True):
+    for codec, piece, part in zip(codecs, SLICES, machine.parts(array, 1), strict=True):
         codec.decode(part.view(np.uint32), whole[piece.start : piece.stop])
     return whole
 
@@ -34,7 +38,7 @@ def test_each_shard_gets_the_words_of_its_own_slice():
     machine, codecs = encoder("bf16")
     gradient = result(0)
 
-    parts = machine.parts(machine.encode(0, gradient))
+    parts = machine.parts(machine.encode(0, gradient), 1)
 
     assert [part.size for part in parts] == [264, 536]
     for codec, piece, part in zip(codecs, SLICES, parts, strict=True):
@@ -90,5 +94,21 @@ def test_pieces_of_a_step_and_shards_have_random_numbers_of_their_own():
     pushed = [machine.encode(0, Result(Block(start, start + 1), gradient, (1.0,))).copy() for start in (0, 1)]
 
     assert not np.array_equal(pushed[0].view(np.uint32), pushed[1].view(np.uint32))
-    first, second = (part.view(np.int8)[4 * 4 : 4 * 4 + 500] for part in machine.parts(pushed[0]))
+    first, second = (part.view(np.int8)[4 * 4 : 4 * 4 + 500] for part in machine.parts(pushed[0], 1))
     assert not np.array_equal(first, second)
+
+
+def test_blocks_of_different_lengths_take_different_words_in_arrays_that_have_room_for_the_largest():
+    matrices = (Matrix(0, 16, 32),)
+    of_blocks = [factors("factors", piece.size, matrices, Products(2, weight_gradient)) for piece in SLICES]
+    machine = Encoder(of_blocks, SLICES, 7, Buffers(room_for(of_blocks, 8)), repeats=True)
+
+    for start, stop, words in ((0, 1, 96), (2, 4, 192), (4, 8, 384), (0, 8, 512)):
+        pushed = result(stop, start, stop)
+        array = machine.encode(0, pushed)
+        parts = machine.parts(array, stop - start)
+        assert [part.size for part in parts] == [words + 16, words + 560]
+        for codec, piece, part in zip(of_blocks, SLICES, parts, strict=True):
+            alone = np.zeros(part.size, np.uint32)
+            codec(stop - start).encode(pushed.gradient[piece.start : piece.stop], {}, (0, 0, 0), alone)
+            np.testing.assert_array_equal(part.view(np.uint32), alone)

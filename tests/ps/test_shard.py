@@ -9,6 +9,8 @@ import pytest
 
 from ps_vae.errors import PeerError
 from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.codecs.codec import Matrix
+from ps_vae.ps.codecs.factors import Products, factors
 from ps_vae.ps.codecs.table import codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot, Weights
@@ -293,7 +295,7 @@ def encoded(codec, value):
 @pytest.mark.parametrize("consistency", ["bsp", "asp"])
 def test_encoded_pushes_are_counted_once_and_their_arrays_are_used_again(consistency):
     codec = codec_for("bf16")(SIZE, ())
-    machine = shard(consistency, microbatches=4, codec=codec)
+    machine = shard(consistency, microbatches=4, codec=lambda microbatches: codec)
     for step in range(3):
         for start in (0, 1, 1, 2, 3):
             machine.handle("w", push(step, start, start + 1, version=step, payload=encoded(codec, 1.5)), 0.0)
@@ -307,7 +309,7 @@ def test_encoded_pushes_are_counted_once_and_their_arrays_are_used_again(consist
 
 def test_a_payload_that_is_no_encoding_is_refused_and_changes_nothing():
     codec = codec_for("onebit")(SIZE, ())
-    machine = shard(codec=codec)
+    machine = shard(codec=lambda microbatches: codec)
     before = contents(machine)
     nan = np.full(codec.words, 0x7FC00000, np.uint32).view(np.float32)
     for payload, code in (
@@ -320,8 +322,56 @@ def test_a_payload_that_is_no_encoding_is_refused_and_changes_nothing():
         assert refusal.value.code == code
 
     after = contents(machine)
-    pools = [[field for field in fields if field[0] == "_partial_sums"] for fields in (before, after)]
-    assert [field for field in after if field not in pools[1]] == [field for field in before if field not in pools[0]]
+    # But for a pool of arrays, which the decoder takes from.
+    assert [field for field in after if field[0] not in ("_partial_sums", "_decoder")] == [
+        field for field in before if field[0] not in ("_partial_sums", "_decoder")
+    ]
     assert (machine._partial_sums.made, len(machine._partial_sums._free)) == (1, 1)
     machine.handle("w", push(0, payload=encoded(codec, 2.0)), 0.0)
     np.testing.assert_array_equal(machine.weights, np.full(SIZE, 2.0))
+
+
+def of_products(microbatches):
+    """A matrix of 3 rows and 5 columns from element 1 on: factors of a microbatch of one row take 8 numbers."""
+    return factors("factors", SIZE, (Matrix(1, 3, 5),), Products(1, outer_product))(microbatches)
+
+
+def outer_product(a, d, out):
+    np.multiply(a.T, d, out=out)
+
+
+def factored(row, column, alone=0.0):
+    return (np.array([alone, *[row] * 3, *[column] * 5], np.float32),)
+
+
+@pytest.mark.parametrize("consistency", ["bsp", "asp"])
+def test_pushes_of_factors_are_multiplied_and_those_of_long_blocks_come_as_they_are(consistency):
+    machine = shard(consistency, microbatches=3, codec=of_products)
+
+    machine.handle("a", push(0, 2, 3, payload=factored(2.0, 3.0, 7.0)), 0.0)
+    machine.handle("b", push(0, 0, 2), 0.0)
+
+    assert machine.weights.tolist() == [8.0] + [7.0] * 15
+    assert machine._partial_sums.made == len(machine._partial_sums._free) <= 2
+
+
+@pytest.mark.parametrize(
+    ("code", "block", "payload"),
+    [
+        ("bad-size", (0, 1), (np.ones(SIZE, np.float32),)),
+        ("bad-size", (0, 2), factored(1.0, 1.0)),
+        ("bad-payload", (0, 1), factored(np.nan, 1.0)),
+        ("bad-payload", (0, 1), factored(1.0, -np.inf)),
+        ("not-finite", (0, 1), factored(1e30, 1e30)),
+    ],
+)
+def test_factors_that_do_not_fit_the_block_or_are_too_large_are_refused(code, block, payload):
+    machine = shard(codec=of_products)
+    before = [field for field in contents(machine) if field[0] not in ("_partial_sums", "_decoder")]
+
+    with np.errstate(over="ignore"), pytest.raises(PeerError) as refusal:
+        machine.handle("w", push(0, *block, payload=payload), 0.0)
+
+    assert refusal.value.code == code
+    assert [field for field in contents(machine) if field[0] not in ("_partial_sums", "_decoder")] == before
+    assert machine._partial_sums.made == len(machine._partial_sums._free)

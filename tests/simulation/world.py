@@ -16,11 +16,13 @@ from functools import partial
 import numpy as np
 
 from ps_vae.errors import PeerError
+from ps_vae.nn.dense import weight_gradient
 from ps_vae.ps.actions import Compute, Joined, Measure, Result, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block, root
 from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.codecs.factors import Products
 from ps_vae.ps.codecs.pull import pull_codec_for
-from ps_vae.ps.codecs.table import codec_for
+from ps_vae.ps.codecs.table import push_codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.encoder import Encoder, room_for
@@ -136,9 +138,10 @@ class World:
         self.checked = checked
         slices = partition(size, shards)
         whole = ShardState(version, np.zeros(size, np.float32) if initial is None else initial, {})
-        make_push, make_pull = codec_for(push), pull_codec_for(pull)
+        make_push, make_pull = push_codec_for(push), pull_codec_for(pull)
+        products = Products(1, weight_gradient)
         self.slices = slices
-        self.push_codecs = [make_push(piece.size, ()) for piece in slices] if make_push else []
+        self.push_codecs = [make_push(piece.size, (), products) for piece in slices] if make_push else []
         self.pull_codecs = [make_pull(piece.size, (), seed) for piece in slices] if make_pull else []
         self.coordinator = Coordinator(self.rules, slices, "shard-0", b"{}", whole, awaited=awaited)
         self.shards = []
@@ -172,7 +175,10 @@ class World:
         if self.pull_codecs:
             client.reader = ReplicaReader([pull.codec for pull in self.pull_codecs], self.slices)
         if self.push_codecs:
-            buffers, repeats = Buffers(room_for(self.push_codecs)), self.rules.consistency.is_synchronous
+            buffers, repeats = (
+                Buffers(room_for(self.push_codecs, self.rules.microbatches)),
+                self.rules.consistency.is_synchronous,
+            )
             client.encoder = Encoder(self.push_codecs, self.slices, 0, buffers, repeats=repeats)
         return client
 
@@ -374,7 +380,9 @@ class World:
         results = [self._block(client, work.step, block) for block in work.blocks]
         parts = None
         if client.encoder is not None:
-            parts = [client.encoder.parts(client.encoder.encode(work.step, result)) for result in results]
+            parts = [
+                client.encoder.parts(client.encoder.encode(work.step, result), len(result.block)) for result in results
+            ]
         client.computed += [(work.step, block, versions) for block in work.blocks]
         size = sum(len(block) for block in work.blocks)
         seconds = client.seconds * size * self.random.uniform(0.9, 1.1)

@@ -6,13 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ps_vae.errors import UsageError
-from ps_vae.ps.codecs.table import CODECS, codec_for
+from ps_vae.nn.dense import weight_gradient
+from ps_vae.ps.codecs.factors import Products
+from ps_vae.ps.codecs.table import CODECS, codec_for, push_codec_for
 from ps_vae.ps.partition import Slice, partition
 from ps_vae.train.encoding import matrices_in
 from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.layout import ParameterLayout
 
 LAYOUT = ParameterLayout(ModelConfig(inputs=12, hidden=(10, 7), latent=3))
+PRODUCTS = Products(4, weight_gradient)
 
 
 @given(shards=st.integers(1, 9))
@@ -50,8 +53,16 @@ def test_words_that_name_no_codec_are_the_users_mistake(words: str) -> None:
 
 def test_none_is_no_codec_and_every_row_of_the_table_makes_one() -> None:
     assert codec_for("none") is None
+    assert push_codec_for("none") is None
     for name, entry in CODECS.items():
         if all(default is not None for _, _, default in entry.parameters):
-            make = codec_for(name)
+            make = push_codec_for(name)
             assert make is not None
-            assert make(100, ()).numbers == 100
+            assert [make(100, (), PRODUCTS)(microbatches).numbers for microbatches in (1, 5)] == [100, 100]
+
+
+def test_factors_are_for_pushes_alone() -> None:
+    with pytest.raises(UsageError, match="it is for pushes alone"):
+        codec_for("factors")
+    with pytest.raises(UsageError, match=r"too many parts; write factors$"):
+        push_codec_for("factors:1")

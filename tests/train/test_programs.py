@@ -282,3 +282,36 @@ def test_runs_with_a_codec_push_so_much_less_and_train(tmp_path):
 
     assert pushed["int8"] < 0.28 * pushed["none"]
     assert pushed["onebit"] < 0.06 * pushed["none"]
+
+
+def test_runs_that_push_factors_have_the_bits_of_one_that_pushes_gradients(tmp_path):
+    # Of 64 x 120 and 120 x 64 two to four microbatches go as factors, of what three shards hold of them mostly too.
+    arguments = [*SMALL, "--hidden", 120, "--batch-size", 16, "--microbatch", 4, "--steps", 60, "--no-pictures"]
+    pushed, tensors = {}, {}
+    for codec, shards in (("none", 1), ("factors", 1), ("factors", 3)):
+        folder = f"{codec}-{shards}"
+        done = run(
+            "train", *arguments, "--push-codec", codec, "--shards", shards, "--run-dir", folder, "--json", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        pushed[folder] = json.loads(done.stdout)["bytes_pushed"]
+        tensors[folder] = load_file(tmp_path / folder / "checkpoints" / "step-00000060.safetensors")
+
+    for folder in ("factors-1", "factors-3"):
+        assert pushed[folder] < 0.8 * pushed["none-1"]
+        assert tensors[folder].keys() == tensors["none-1"].keys()
+        for name, expected in tensors["none-1"].items():
+            np.testing.assert_array_equal(tensors[folder][name], expected, name)
+
+
+def test_an_asynchronous_run_pushes_factors_and_trains(tmp_path):
+    arguments = [*SMALL, "--hidden", 120, "--microbatch", 8, "--steps", 60, "--report-every", 10, "--shards", 2]
+    done = run(
+        "train", *arguments, "--no-pictures", "--push-codec", "factors", "--consistency", "asp", "--run-dir", "run",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    training = [line for line in lines if line["kind"] == "training"]
+    assert training[-1]["version"] == 60
+    assert training[-1]["elbo"] > training[0]["elbo"]

@@ -292,6 +292,8 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"delay": 1, "consistency": "asp"}, ["--delay 1", "bsp", "asp"]),
     ({"push_codec": "zip"}, ["--push-codec zip", "powersgd"]),
     ({"pull_codec": "zip"}, ["--pull-codec zip", "powersgd"]),
+    ({"pull_codec": "update:factors"}, ["--pull-codec update:factors", "for pushes alone"]),
+    ({"push_codec": "factors", "local_steps": 4}, ["--push-codec factors", "--local-steps 4"]),
     ({"pull_codec": "onebit"}, ["--pull-codec onebit", "update:onebit"]),
     ({"pull_codec": "update:none"}, ["--pull-codec update:none"]),
     ({"pull_codec": "update:topk:0.1:0.9"}, ["--pull-codec update:topk:0.1:0.9", "momentum"]),

@@ -16,8 +16,10 @@ import gc
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from ps_vae.data import load
+from ps_vae.ps.partition import Slice
 from ps_vae.ps.update import Moment
 from ps_vae.train.elbo import mean_elbo
+from ps_vae.train.encoding import push_codecs
 from ps_vae.train.examples import fixed_rows
 from ps_vae.train.gradient import is_finite
 from ps_vae.train.plan import Wishes, plan
@@ -32,7 +34,7 @@ def loaded():
     return {(kernel.py_func.__module__, kernel.py_func.__name__): len(kernel.signatures) for kernel in kernels}
 
 data = load("digits")
-config = plan(Wishes(data="digits", hidden=(8,), latent=2, consistency="asp"), data)
+config = plan(Wishes(data="digits", hidden=(8,), latent=2, consistency="asp", microbatch=2, push_codec="factors"), data)
 layout = ParameterLayout(config.model)
 weights, gradient, out = initial_weights(layout, config.seed), layout.zeros(), layout.zeros()
 rows = np.arange(300)
@@ -47,6 +49,9 @@ assert is_finite(gradient)
 update_rule(config)(weights, (gradient,), state.optimizer, Moment(3, 5, 0.5, 0.9), out)
 update_rule(config)(weights, (gradient, gradient), state.optimizer, Moment(3, 5), out)
 look_ahead_rule(config)(weights, out, 1.5, gradient)
+for codec in push_codecs(config, [Slice(0, layout.size)]):
+    assert codec(1).words < layout.size
+    codec(1).decode(np.zeros(codec(1).words, np.uint32), gradient)
 mean_elbo(layout.bind(weights), examples, config.seed, rows)
 estimate_evidence(layout.bind(weights), examples[:2], samples=3, seed=1, rows=rows[:2])
 print(sorted(name for name, count in loaded().items() if before.get(name, 0) != count))

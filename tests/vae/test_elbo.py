@@ -15,7 +15,7 @@ from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.elbo import ElboSums, elbo_gradient
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
-from ps_vae.vae.network import Workspace
+from ps_vae.vae.network import Workspace, factors_of_layers
 
 DEPTHS = [(), (4,), (4, 3), (5, 4, 3)]
 BETA = 0.6
@@ -250,3 +250,31 @@ def test_arrays_of_another_shape_or_dtype_are_refused(wrong: str) -> None:
         bound = problem.layout.bind(problem.weights)
         with pytest.raises(UsageError, match=f"{wrong} is"):
             elbo_gradient(bound, **given, beta=1.0, workspace=problem.workspace, gradient=bound)
+
+
+def test_weights_whose_gradient_is_left_out_are_the_product_of_inputs_and_output_gradients() -> None:
+    problem = Problem(ModelConfig(inputs=6, hidden=(5, 4), latent=2))
+    sums, whole = problem.gradient(problem.weights)
+    gradient = np.full_like(whole, 12.5)
+    problem.workspace.batch[:] = problem.batch
+
+    same = elbo_gradient(
+        problem.layout.bind(problem.weights),
+        problem.workspace.batch,
+        problem.noise,
+        beta=BETA,
+        workspace=problem.workspace,
+        gradient=problem.layout.bind(gradient),
+        without=[0, 2, 3, 5],
+    )
+
+    assert same == sums
+    layers = [name.removesuffix(".weight") for name in problem.layout.views(whole) if name.endswith(".weight")]
+    left_out = {f"{layers[layer]}.weight" for layer in (0, 2, 3, 5)}
+    assert left_out == {"encoder.0.weight", "posterior.weight", "decoder.0.weight", "likelihood.weight"}
+    for name, expected in problem.layout.views(whole).items():
+        got = problem.layout.views(gradient)[name]
+        np.testing.assert_array_equal(got, np.full_like(expected, 12.5) if name in left_out else expected, name)
+    for layer, (inputs, d_outputs) in zip(layers, factors_of_layers(problem.workspace), strict=True):
+        expected = problem.layout.views(whole)[f"{layer}.weight"]
+        np.testing.assert_allclose(np.einsum("ri,ro->io", inputs, d_outputs), expected, rtol=1e-12, atol=1e-14)

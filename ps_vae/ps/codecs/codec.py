@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ps_vae.errors import PeerError
 from ps_vae.ps.record import record
 
-__all__ = ["Codec", "Key", "Matrix", "State", "Vector", "Words", "check_words"]
+__all__ = ["BlockCodec", "Codec", "Key", "Matrix", "State", "Vector", "Words", "check_words"]
 
 Vector = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
@@ -62,6 +62,11 @@ class Codec:
     def initial_state(self) -> State:
         """The state of a sender that has sent nothing."""
         return {name: np.zeros(size, np.float32) for name, size in self.state.items()}
+
+
+BlockCodec = Callable[[int], Codec]
+"""The codec for the sum over a block of so many microbatches, of all of a slice's numbers and one name and state. More
+microbatches never take fewer words."""
 
 
 def check_words(codec: str, words: Words, expected: int, numbers: int) -> None:

@@ -40,7 +40,6 @@ State: `residual`, n numbers, zero outside of the matrices; `q`, Q', r columns n
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 
@@ -49,6 +48,7 @@ from ps_vae.jit import exact_kernel
 from ps_vae.philox import philox
 from ps_vae.ps.codecs.codec import Codec, Key, Matrix, State, Vector, Words, check_words
 from ps_vae.ps.codecs.dot import dot
+from ps_vae.ps.codecs.matrices import check_matrices, outside
 from ps_vae.ps.record import record
 
 __all__ = ["powersgd"]
@@ -98,10 +98,10 @@ def powersgd(name: str, rank: int, numbers: int, matrices: tuple[Matrix, ...]) -
     """
     if rank < 1:
         raise UsageError(f"codec {name!r}: a rank of {rank}; give 1 or more")
-    _check(name, numbers, matrices)
+    check_matrices(name, numbers, matrices)
     factors = tuple(_plan(rank, matrices))
     rest_at = sum(each.size_p + each.size_q for each in factors)
-    rest = _rest(numbers, factors)
+    rest = outside(numbers, [each.matrix for each in factors])
     words = rest_at + sum(part.stop - part.start for part in rest)
     state = {"residual": numbers, "q": sum(each.size_q for each in factors)}
 
@@ -139,18 +139,6 @@ def powersgd(name: str, rank: int, numbers: int, matrices: tuple[Matrix, ...]) -
     return Codec(name, numbers, words, state, encode, decode)
 
 
-def _check(name: str, numbers: int, matrices: tuple[Matrix, ...]) -> None:
-    end = 0
-    for matrix in matrices:
-        if matrix.rows < 1 or matrix.columns < 1:
-            raise UsageError(f"codec {name!r}: {matrix} is empty; leave it out")
-        if matrix.start < end:
-            raise UsageError(f"codec {name!r}: {matrix} begins before {end}; give disjoint matrices in ascending order")
-        end = matrix.start + matrix.rows * matrix.columns
-        if end > numbers:
-            raise UsageError(f"codec {name!r}: {matrix} ends at {end}, of {numbers} numbers")
-
-
 def _plan(rank: int, matrices: tuple[Matrix, ...]) -> Iterator[_Factors]:
     start = state = 0
     for matrix in matrices:
@@ -159,12 +147,6 @@ def _plan(rank: int, matrices: tuple[Matrix, ...]) -> Iterator[_Factors]:
             yield _Factors(matrix, r, start, state)
             start += r * (matrix.rows + matrix.columns)
             state += r * matrix.columns
-
-
-def _rest(numbers: int, factors: tuple[_Factors, ...]) -> list[slice]:
-    """What is sent as it is."""
-    bounds = [0, *(bound for each in factors for bound in (each.elements.start, each.elements.stop)), numbers]
-    return [slice(a, b) for a, b in list(pairwise(bounds))[::2] if a < b]
 
 
 def _check_magnitudes(name: str, what: str, sent: Vector, most: np.float32) -> None:
