@@ -63,6 +63,11 @@ class BlockGradient:
                     raise NumericalError(self._complaint(step, gradient))
         return results
 
+    def warm_up(self) -> None:
+        """Compile, or load, every kernel."""
+        for result in self(self.layout.zeros(), 0, (Block(0, 1),)):
+            self.buffers.give(result.gradient)
+
     def _sum(self, parameters: Parameters, step: int, start: int, stop: int, pool: Buffers) -> tuple[Vector, Metrics]:
         """Of the node [start, stop): its children's sums added, depth first, so few vectors are alive."""
         if stop - start == 1:

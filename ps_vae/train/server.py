@@ -24,7 +24,7 @@ from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
 from ps_vae.train import checkpoint
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
-from ps_vae.train.encoding import push_codecs
+from ps_vae.train.encoding import pull_codecs, push_codecs
 from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.plan import Wishes, check_examples, plan, resumed
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
@@ -137,8 +137,9 @@ class _Run:
         )
         segment = open_segment(PUBLISHED, own.size, options.transport)
         published = Buffers(own.size, segment.slots_first() if segment is not None else None)
-        codec = next(iter(push_codecs(config, [own])), None)
-        self._shard = Shard(0, rules, part, shard_rule(config), published, is_finite, look_ahead_rule(config), codec)
+        push, pull = next(iter(push_codecs(config, [own])), None), next(iter(pull_codecs(config, [own])), None)
+        rule, ahead = shard_rule(config), look_ahead_rule(config)
+        self._shard = Shard(0, rules, part, rule, published, is_finite, ahead, push, pull)
         self._server = Server(
             endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
         )

@@ -15,7 +15,7 @@ WELCOME = Welcome(SESSION, RUN, b"{}", (("a", 0, 16), ("b", 16, 48)), 4, 100, 0,
 
 
 def weights(shard, version):
-    return Weights(version, (np.full((16, 32)[shard], version, np.float32),))
+    return Weights(version, False, None, (np.full((16, 32)[shard], version, np.float32),))
 
 
 def idle_worker(bound=0):
@@ -67,11 +67,14 @@ def test_ready_is_repeated_every_second_until_there_is_work():
 def test_pulls_are_repeated_to_the_shards_that_have_not_answered_and_ready_with_them():
     worker = idle_worker()
     pulls = worker.handle(None, Work(1, 0, ((0, 2),)), 0.0)
-    assert pulls == [Send(ShardAddress(shard), Pull(RUN, (0, 0))) for shard in (0, 1)]
+    assert pulls == [Send(ShardAddress(shard), Pull(RUN, (0, 0), False)) for shard in (0, 1)]
     (store,) = worker.handle(0, weights(0, 0), 0.1)
     assert (store.start, store.weights.size) == (0, 16)
 
-    assert worker.tick(1.0) == [Send(COORDINATOR, Ready(SESSION, 0, 0)), Send(ShardAddress(1), Pull(RUN, (0, 0)))]
+    assert worker.tick(1.0) == [
+        Send(COORDINATOR, Ready(SESSION, 0, 0)),
+        Send(ShardAddress(1), Pull(RUN, (0, 0), False)),
+    ]
 
 
 def test_each_shard_gets_its_slice_and_the_last_push_asks_for_the_next_weights():
@@ -108,7 +111,7 @@ def test_a_newer_ticket_takes_the_place_of_work_that_waits_for_weights():
     worker = idle_worker()
     worker.handle(None, Work(1, 3, ((0, 2),)), 0.0)
 
-    assert messages(worker.handle(None, Work(2, 2, ((2, 4),)), 0.0)) == [Pull(RUN, (2, 2))] * 2
+    assert messages(worker.handle(None, Work(2, 2, ((2, 4),)), 0.0)) == [Pull(RUN, (2, 2), False)] * 2
 
 
 def test_weights_that_were_not_asked_for_are_ignored():
