@@ -129,4 +129,6 @@ def _evaluated(run: Path, variables: Mapping[str, str]) -> float:
     answer = programs.run(command, cores=cores, variables=variables, timeout=_EVALUATION_SECONDS)
     if "failed" in answer:
         raise RuntimeError(f"evaluate: {answer['failed']}")
+    if answer["elbo"] is None:
+        raise RuntimeError("evaluate: the ELBO is not a finite number: the run has diverged")
     return float(answer["elbo"])

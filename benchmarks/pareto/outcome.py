@@ -30,6 +30,8 @@ def rows(
 
     options            what the runs were told
     peer               not ours
+    examples           that a run to the end trained on: mean over the seeds, for the last exchange of many local steps
+                       may go beyond the epochs
     bytes_per_example  mean over the seeds
     of_dense           so many times fewer than dense
     elbo               of each seed; None where it failed
@@ -78,11 +80,13 @@ def _row(results: Results, name: str, method: Method, jobs: Sequence[Job], rates
     elbo = [answer.get("elbo") for answer in whole]
     known = [value for value in elbo if value is not None]
     spent = [answer["bytes"] / answer["examples"] for answer in whole if "bytes" in answer]
+    trained = [answer["examples"] for answer in whole if "examples" in answer]
     figures = {rate: [answer.get("examples_per_second") for answer in given] for rate, given in timed.items()}
     given = [*whole, *(answer for several in timed.values() for answer in several)]
     return {
         "options": " ".join(method.words),
         "peer": method.is_peer,
+        "examples": statistics.mean(trained) if trained else None,
         "bytes_per_example": statistics.mean(spent) if spent else None,
         "of_dense": None,
         "elbo": elbo,

@@ -5,15 +5,18 @@ from typing import Any
 
 from report import table
 
+from pareto.methods import DENSE
 from pareto.outcome import SLOW, UNSHAPED
 
 __all__ = ["told", "whole_table"]
 
+# An epoch need not be a whole number of steps.
+_AS_MANY = 0.002
 _TITLES = {UNSHAPED: "examples/s", "1gbit": "1 Gbit/s", SLOW: "100 Mbit/s"}
 
 
 def whole_table(found: Mapping[str, Mapping[str, Any]], rates: Sequence[str]) -> str:
-    """A line for each method; below it why one has no figure."""
+    """A line for each method; below it which one has seen more examples, and why one has no figure."""
     lines = []
     for name, row in found.items():
         spread = f"{_nats(row['least'])} to {_nats(row['most'])}" if row["mean"] is not None else None
@@ -31,8 +34,15 @@ def whole_table(found: Mapping[str, Mapping[str, Any]], rates: Sequence[str]) ->
         )
     columns = {"method": "", "options": "", "bytes/example": ",.1f", "times fewer": ",.1f", "test ELBO": ">"}
     columns |= {"least to most": "", "to dense": "+.2f", **dict.fromkeys(map(title, rates), ",.0f")}
+    dense = found.get(DENSE, {}).get("examples")
+    beyond = [
+        f"{name} {row['examples'] / dense:.3f}"
+        for name, row in found.items()
+        if dense and row["examples"] and abs(row["examples"] / dense - 1.0) > _AS_MANY
+    ]
+    notes = [f"\nNot as many examples as dense, but so many times: {', '.join(beyond)}"] if beyond else []
     reasons = [f"\nNo figure for {name}: {row['why']}" for name, row in found.items() if row["why"]]
-    return "\n".join([table(lines, columns), *reasons])
+    return "\n".join([table(lines, columns), *notes, *reasons])
 
 
 def told(said: Mapping[str, Any], workers: int) -> str:
