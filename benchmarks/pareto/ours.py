@@ -1,7 +1,7 @@
 """One run of ps_vae: the server on the first host, a worker on each other one, no evaluator.
 
 What is counted is what the server's interface carries in both directions, from before the first worker starts until
-the last one has ended: joining, the weights that each worker pulls first, and the coordinator's messages are in it.
+all have ended: joining, the weights that each worker pulls first, and the coordinator's messages are in it.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ _LISTENING = "listening on "
 # Exchanges; with many batches each they still can be counted.
 _NEVER = 10**6
 _PATIENCE_SECONDS = 180.0
+_LAST_SECONDS = 5.0
+_FEWEST_LOOKS = 4
 _EVALUATION_SECONDS = 120.0
 
 
@@ -82,17 +84,24 @@ def _trained(
         ]
         members = [server, *workers]
         if job.epochs is None:
-            wait_for(lambda: _has_begun(run) or server.code == 0, members, patience=_PATIENCE_SECONDS)
+            wait_for(lambda: _looks(run) > 0 or server.code == 0, members, patience=_PATIENCE_SECONDS)
             end = time.monotonic() + job.seconds
-            wait_for(lambda: time.monotonic() > end or server.code == 0, members, patience=_PATIENCE_SECONDS)
+            wait_for(
+                lambda: (time.monotonic() > end and _looks(run) >= _FEWEST_LOOKS) or server.code == 0,
+                members,
+                patience=_PATIENCE_SECONDS,
+            )
             server.terminate()
-        wait_for(lambda: all(member.code == 0 for member in members), members, patience=_PATIENCE_SECONDS)
+        wait_for(lambda: server.code == 0, members, patience=_PATIENCE_SECONDS)
+        # One whose link is full may not hear that the run has ended.
+        end = time.monotonic() + _LAST_SECONDS
+        wait_for(lambda: _are_done(workers) or time.monotonic() > end, (), patience=_PATIENCE_SECONDS)
         (after,), (earlier,) = traffic([host]), before
         result = server.answer()
     if result["failed"]:
         raise RuntimeError(f"server: {result['reason']}")
     if result["version"] < 2:
-        raise RuntimeError(f"only {result['version']} exchanges within {job.seconds:g} s; give more --seconds")
+        raise RuntimeError(f"server: it ended after {result['version']} exchanges: {result['reason']}")
     return {
         # The run's own count begins with the second step.
         "examples": result["examples"] * result["version"] / (result["version"] - 1),
@@ -119,9 +128,14 @@ def _cores(workers: int) -> list[list[int] | None]:
     return [[core] for core in usable[:workers]] if workers <= len(usable) else [None] * workers
 
 
-def _has_begun(run: Path) -> bool:
+def _are_done(workers: Sequence[HostProcess]) -> bool:
+    return all(worker.code is not None for worker in workers)
+
+
+def _looks(run: Path) -> int:
+    """Lines that the run has written about its steps."""
     metrics = run / "metrics.jsonl"
-    return metrics.exists() and metrics.stat().st_size > 0
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
 def _evaluated(run: Path, variables: Mapping[str, str]) -> float:
