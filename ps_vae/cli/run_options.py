@@ -118,10 +118,12 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "Workers take so many steps by themselves and push the difference, once a step of the run; 0: gradients.",
     ),
     RunOption(
-        "outer_rate", float, "X", CLUSTER, "0.7", "With --local-steps: how far the server follows the workers' mean.",
+        "outer_rate", float, "X", CLUSTER, "0.7, or 1 for H below 16",
+        "With --local-steps: how far the server follows the workers' mean.",
     ),
     RunOption(
-        "outer_momentum", float, "X", CLUSTER, "0.9", "With --local-steps: the server's Nesterov momentum; 0: none.",
+        "outer_momentum", float, "X", CLUSTER, "0.9, or 0 for H below 16",
+        "With --local-steps: the server's Nesterov momentum; 0: none.",
     ),
     RunOption(
         "checkpoint_every", int, "STEPS", OUTPUT, "an epoch, or 1/20 of a longer run",

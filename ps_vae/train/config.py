@@ -72,8 +72,8 @@ class RunConfig:
     push_codec: str = NO_CODEC
     pull_codec: str = NO_CODEC
     local_steps: int = 0
-    outer_rate: float = 0.7
-    outer_momentum: float = 0.9
+    outer_rate: float = 1.0
+    outer_momentum: float = 0.0
 
     def __post_init__(self) -> None:
         if self.binarize not in BINARIZATIONS:

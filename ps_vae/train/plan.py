@@ -27,6 +27,11 @@ _FREE = (
     *("push_codec", "pull_codec", "outer_rate", "outer_momentum"),
 )
 
+# Local steps from which the outer optimizer has the rate and momentum of DiLoCo by default. They move the weights seven
+# times as far as the workers have come: after few steps that is too far (MNIST, Adam 1e-3, 20 epochs, test ELBO:
+# 4 steps -160.9, with 1.0 and 0.0 -105.3; 8 steps -104.6; 32 steps -102.5).
+_LONG_ROUND = 16
+
 _CHUNK = 4096
 
 
@@ -88,8 +93,6 @@ DEFAULTS = Wishes(
     push_codec=NO_CODEC,
     pull_codec=NO_CODEC,
     local_steps=0,
-    outer_rate=0.7,
-    outer_momentum=0.9,
     seed=0,
 )
 
@@ -101,6 +104,7 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
     said = DEFAULTS.said() | wishes.said()
     batch_size = _positive("batch-size", said["batch_size"])
     rows = batch_size * max(1, said["local_steps"])
+    is_long = said["local_steps"] >= _LONG_ROUND
     epoch = steps_of(1.0, len(data.train), rows)
     if wishes.steps is not None:
         steps = _positive("steps", wishes.steps)
@@ -128,8 +132,8 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         push_codec=said["push_codec"],
         pull_codec=said["pull_codec"],
         local_steps=said["local_steps"],
-        outer_rate=said["outer_rate"],
-        outer_momentum=said["outer_momentum"],
+        outer_rate=said.get("outer_rate", 0.7 if is_long else 1.0),
+        outer_momentum=said.get("outer_momentum", 0.9 if is_long else 0.0),
         seed=said["seed"],
     )
 

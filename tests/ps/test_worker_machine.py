@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ps_vae.errors import RefusedError
-from ps_vae.ps.actions import Compute, Joined, Result, Stopped, Store
+from ps_vae.ps.actions import Compute, Joined, Result, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.messages import PROTOCOL, Bye, Error, Hello, Pull, Push, Ready, Stop, Trouble, Weights, Welcome, Work
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
@@ -249,3 +249,29 @@ def test_weights_before_the_welcome_are_ignored():
     worker.start(0.0)
 
     assert worker.handle(0, weights(0, 0), 0.0) == []
+
+
+def test_a_change_of_weights_that_a_worker_does_not_hold_makes_it_ask_for_all_of_them():
+    worker = idle_worker()
+    worker.handle(None, Work(1, 5, ((0, 2),)), 0.0)
+    change = Weights(5, True, 4, (np.zeros(3, np.float32),))
+
+    assert messages(worker.handle(0, change, 0.1)) == [Pull(RUN, (5, 5), False)]
+
+
+def test_words_for_the_weights_that_a_worker_holds_are_decoded():
+    worker = computing_worker()
+    finish(worker)
+    words = np.zeros(3, np.float32)
+
+    assert worker.handle(0, Weights(1, True, 0, (words,)), 0.0) == [StoreWords(0, words, True)]
+    assert worker.handle(1, Weights(1, True, None, (words,)), 0.0) == [StoreWords(1, words, False)]
+
+
+def test_words_that_come_twice_are_added_once():
+    worker = computing_worker()
+    finish(worker)
+    change = Weights(1, True, 0, (np.zeros(3, np.float32),))
+    worker.handle(0, change, 0.0)
+
+    assert worker.handle(0, change, 0.0) == []
