@@ -34,7 +34,7 @@ import report
 from exchange.shaping import bits_per_second, missing, network
 from models import MODELS, write_job
 from pareto import tables
-from pareto.job import Job, dense_bytes, steps_together
+from pareto.job import Job, dense_bytes, exchanges, steps_together
 from pareto.methods import METHODS, Method, chosen
 from pareto.ours import run_ours
 from pareto.outcome import RATES, UNSHAPED, answers, rows
@@ -107,14 +107,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended by SIGTERM"))
     try:
         # Here, where there is a network: what has to be fetched is in the cache for the hosts then.
-        load(words.data)
+        train_rows = len(load(words.data).train)
     except PsVaeError as error:
         print(error, file=sys.stderr)
         return 1
     variables = programs.environment()
     with tempfile.TemporaryDirectory() as folder:
         file = functools.cache(functools.partial(_job_file, Path(folder), words.data))
-        run = functools.partial(_run, variables, file)
+        run = functools.partial(_run, variables, file, train_rows)
         measure(due(words, methods), results, run, anew=words.anew, say=_say)
     whole = _whole(words, results)
     out = words.out or Path(__file__).parent / "plots" / "frontier.png"
@@ -129,7 +129,14 @@ def main() -> int:
     return 0
 
 
-def _run(variables: Mapping[str, str], file: Callable[[int], Path], method: Method, job: Job, rate: str) -> Answer:
+def _run(
+    variables: Mapping[str, str],
+    file: Callable[[int], Path],
+    train_rows: int,
+    method: Method,
+    job: Job,
+    rate: str,
+) -> Answer:
     shaped = None if rate == UNSHAPED else rate
     speed = None if shaped is None else bits_per_second(shaped)
     # As if nothing were compressed: where it is, there are more looks than needed.
@@ -138,7 +145,8 @@ def _run(variables: Mapping[str, str], file: Callable[[int], Path], method: Meth
         with network(shaped, job.workers) as nodes:
             return run_ddp(method.words, job, file(job.seed), nodes, variables, together)
     with network(shaped, 1 + job.workers) as nodes:
-        return run_ours(method.words, job, nodes, variables, together)
+        steps = exchanges(job, method.local_steps, train_rows)
+        return run_ours(method.words, job, nodes, variables, report_every=together, steps=steps)
 
 
 def _job_file(folder: Path, data: str, seed: int) -> Path:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["PARAMETERS", "Job", "dense_bytes", "steps_together"]
+__all__ = ["PARAMETERS", "Job", "dense_bytes", "exchanges", "steps_together"]
 
 PARAMETERS = 652_824
 """Of 784-400-20-400-784."""
@@ -42,6 +42,16 @@ class Job:
 def dense_bytes(rows: int, local_steps: int = 1) -> float:
     """Bytes an example of weights pulled and gradients pushed as they are, once for so many steps of `rows` rows."""
     return 2 * 4 * PARAMETERS / (rows * local_steps)
+
+
+def exchanges(job: Job, local_steps: int, train_rows: int) -> int | None:
+    """How many a run to the end has: whole ones, and at least one, so that none sees more rows than its epochs hold.
+
+    None for a timed run.
+    """
+    if job.epochs is None:
+        return None
+    return max(1, int(job.epochs * train_rows / (job.batch * local_steps)))
 
 
 def steps_together(job: Job, local_steps: int, bytes_per_example: float, bits_per_second: float | None) -> int:

@@ -31,13 +31,20 @@ _EVALUATION_SECONDS = 120.0
 
 
 def run_ours(
-    words: Sequence[str], job: Job, nodes: Sequence[Node], variables: Mapping[str, str], report_every: int
+    words: Sequence[str],
+    job: Job,
+    nodes: Sequence[Node],
+    variables: Mapping[str, str],
+    *,
+    report_every: int,
+    steps: int | None,
 ) -> dict[str, Any]:
     """Train to the end and evaluate, or for some seconds.
 
     words         further run options
     nodes         the server's, then one a worker
     report_every  exchanges of a timed run between two looks at it
+    steps         exchanges of a run to the end; None: it is timed
 
     examples             that were trained on
     bytes                through the server's interface
@@ -48,19 +55,15 @@ def run_ours(
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = _trained(words, job, nodes, variables, report_every, folder)
-        if job.epochs is not None:
+        options = [*_run_options(job, report_every, steps), *words]
+        found = _trained(options, job, nodes, variables, folder)
+        if steps is not None:
             found["elbo"] = _evaluated(folder / "run", variables)
         return found
 
 
 def _trained(
-    words: Sequence[str],
-    job: Job,
-    nodes: Sequence[Node],
-    variables: Mapping[str, str],
-    report_every: int,
-    folder: Path,
+    options: Sequence[str], job: Job, nodes: Sequence[Node], variables: Mapping[str, str], folder: Path
 ) -> dict[str, Any]:
     host, *others = nodes
     run = folder / "run"
@@ -71,7 +74,7 @@ def _trained(
             return stack.enter_context(made)
 
         listen = ("--listen", f"tcp://{host.address}:*", "--transport", "tcp", "--run-dir", str(run), "--json")
-        server = start(("ps_vae", "server", *listen, *_run_options(job, report_every), *words), host, "server")
+        server = start(("ps_vae", "server", *listen, *options), host, "server")
         wait_for(lambda: _LISTENING in server.said or server.code == 0, [server], patience=_PATIENCE_SECONDS)
         if _LISTENING not in server.said:
             raise server.failure()
@@ -113,13 +116,14 @@ def _trained(
     }
 
 
-def _run_options(job: Job, report_every: int) -> list[str]:
+def _run_options(job: Job, report_every: int, steps: int | None) -> list[str]:
     words = ["--data", job.data, "--hidden", str(job.hidden), "--latent", str(job.latent), "--seed", str(job.seed)]
     words += ["--batch-size", str(job.batch), "--microbatch", str(job.rows), "--keep", "1"]
-    if job.epochs is not None:
-        return [*words, "--epochs", str(job.epochs)]
-    steps = str(_NEVER)
-    return [*words, "--steps", steps, "--checkpoint-every", steps, "--report-every", str(report_every)]
+    words += ["--await-workers", str(job.workers)]
+    if steps is not None:
+        return [*words, "--steps", str(steps)]
+    never = str(_NEVER)
+    return [*words, "--steps", never, "--checkpoint-every", never, "--report-every", str(report_every)]
 
 
 def _cores(workers: int) -> list[list[int] | None]:

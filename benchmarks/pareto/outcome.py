@@ -30,8 +30,7 @@ def rows(
 
     options            what the runs were told
     peer               not ours
-    examples           that a run to the end trained on: mean over the seeds, for the last exchange of many local steps
-                       may go beyond the epochs
+    examples           that a run to the end trained on: mean over the seeds
     bytes_per_example  mean over the seeds
     of_dense           so many times fewer than dense
     elbo               of each seed; None where it failed

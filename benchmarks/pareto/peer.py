@@ -46,8 +46,9 @@ def run_ddp(
         folder = Path(name)
         weights = folder / "weights.npz"
         store = f"tcp://{nodes[0].address}:{_PORT}"
-        command = ("peers.torch_ddp_host", "--job", str(file), "--batch", str(job.rows), "--seed", str(job.seed))
-        command += ("--processes", str(job.workers), "--store", store, "--together", str(together), *words)
+        command: tuple[str, ...] = ("peers.torch_ddp_host", "--job", str(file), "--seed", str(job.seed))
+        command += ("--batch", str(job.rows), "--processes", str(job.workers), "--store", store)
+        command += ("--together", str(together), *words)
         if job.epochs is None:
             command += ("--seconds", str(job.seconds))
         else:

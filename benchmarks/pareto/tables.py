@@ -10,13 +10,13 @@ from pareto.outcome import SLOW, UNSHAPED
 
 __all__ = ["told", "whole_table"]
 
-# An epoch need not be a whole number of steps.
+# The epochs need not be a whole number of exchanges.
 _AS_MANY = 0.002
 _TITLES = {UNSHAPED: "examples/s", "1gbit": "1 Gbit/s", SLOW: "100 Mbit/s"}
 
 
 def whole_table(found: Mapping[str, Mapping[str, Any]], rates: Sequence[str]) -> str:
-    """A line for each method; below it which one has seen more examples, and why one has no figure."""
+    """A line for each method; below it which one has seen more or fewer examples, and why one has no figure."""
     lines = []
     for name, row in found.items():
         spread = f"{_nats(row['least'])} to {_nats(row['most'])}" if row["mean"] is not None else None

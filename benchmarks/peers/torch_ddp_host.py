@@ -56,11 +56,11 @@ def process(words: argparse.Namespace) -> dict[str, Any] | None:
     batch = words.processes * words.batch
     train(_WARM_STEPS)
     if words.epochs is not None:
-        steps = math.ceil(words.epochs * len(job.rows) / batch)
+        steps = max(_WARM_STEPS, math.floor(words.epochs * len(job.rows) / batch))
         began = time.perf_counter()
         for done in range(_WARM_STEPS, steps, _STEPS_TOGETHER):
             train(min(_STEPS_TOGETHER, steps - done))
-        seconds = time.perf_counter() - began
+        seconds = max(1e-9, time.perf_counter() - began)
         if words.rank == 0 and words.weights is not None:
             np.savez(words.weights, **trained_weights(model.module, job))
         pace = (steps - _WARM_STEPS) * batch / seconds

@@ -10,7 +10,7 @@ from typing import Any
 import frontier
 import pytest
 from frontier import due, measure
-from pareto.job import Job, dense_bytes, steps_together
+from pareto.job import Job, dense_bytes, exchanges, steps_together
 from pareto.methods import METHODS, Method, chosen
 from pareto.outcome import RATES, answers, rows
 from pareto.results import Results, quality_key, speed_key
@@ -42,6 +42,16 @@ def test_looks_are_as_many_exchanges_apart_as_a_slow_link_carries_in_part_of_a_s
     assert steps_together(job, 32, dense_bytes(128, 32), None) == 1
     assert dense_bytes(128) == pytest.approx(2 * 4 * 652_824 / 128)
     assert dense_bytes(128, 32) == dense_bytes(128) / 32
+
+
+def test_no_run_sees_more_rows_than_its_epochs_hold() -> None:
+    job = Job("digits", 2, epochs=20.0)
+
+    # 1,180,000 rows in steps of 256.
+    assert exchanges(job, 1, 59_000) == 4609
+    assert exchanges(job, 128, 59_000) == 36
+    assert exchanges(job, 10_000, 59_000) == 1
+    assert exchanges(Job("digits", 2), 1, 59_000) is None
 
 
 def test_quality_comes_first_and_then_the_methods_take_turns() -> None:

@@ -115,10 +115,10 @@ def test_an_interface_that_is_not_there_is_told() -> None:
 def test_a_run_to_the_end_tells_bytes_examples_and_the_test_elbo() -> None:
     job = Job("digits", 1, rows=64, epochs=1.0, hidden=8, latent=2)
 
-    found = run_ours((), job, HERE_TWICE, environment(), 1)
+    steps = 20
 
-    rows = len(load("digits").train)
-    steps = -(-rows // 64)
+    found = run_ours((), job, HERE_TWICE, environment(), report_every=1, steps=steps)
+
     parameters = 64 * 8 + 8 + 8 * 4 + 4 + 2 * 8 + 8 + 8 * 64 + 64
     assert found["examples"] == pytest.approx(steps * 64)
     # `lo` counts what it sends once more as received.
@@ -130,7 +130,7 @@ def test_a_run_to_the_end_tells_bytes_examples_and_the_test_elbo() -> None:
 def test_a_timed_run_is_stopped_and_has_no_elbo() -> None:
     job = Job("digits", 1, rows=64, seconds=0.2, hidden=8, latent=2)
 
-    found = run_ours((), job, HERE_TWICE, environment(), 1)
+    found = run_ours((), job, HERE_TWICE, environment(), report_every=1, steps=None)
 
     assert found["elbo"] is None
     assert found["seconds"] >= 0.2
@@ -141,7 +141,7 @@ def test_an_option_that_this_version_does_not_know_fails_with_the_words() -> Non
     job = Job("digits", 1, rows=64, epochs=1.0, hidden=8, latent=2)
 
     with pytest.raises(RuntimeError, match="server: No such option: --by-pigeon"):
-        run_ours(("--by-pigeon", "4"), job, HERE_TWICE, environment(), 1)
+        run_ours(("--by-pigeon", "4"), job, HERE_TWICE, environment(), report_every=1, steps=1)
 
 
 def test_weights_of_other_systems_are_scored_by_the_elbo_of_the_test_rows() -> None:
