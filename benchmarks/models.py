@@ -63,10 +63,10 @@ MODELS = {
 }
 
 
-def write_job(path: Path, model: Model) -> None:
-    """Write the .npz file that `peers.job` describes; its weights are those that ours starts from."""
-    data = load(DATA, SPLIT).train
-    rows = gather(data, np.arange(len(data)), np.empty((len(data), INPUTS), np.float32))
+def write_job(path: Path, model: Model, *, data: str = DATA, split: str = SPLIT, seed: int = 0) -> None:
+    """Write the .npz file that `peers.job` describes; its weights are those that ours starts from with this seed."""
+    train = load(data, split).train
+    rows = gather(train, np.arange(len(train)), np.empty((len(train), INPUTS), np.float32))
     layout = ParameterLayout(model.config)
-    weights = layout.views(initial_weights(layout, 0, pixel_means(data)))
+    weights = layout.views(initial_weights(layout, seed, pixel_means(train)))
     np.savez(path, rows=rows, activation=np.array(model.activation), **weights)

@@ -3,6 +3,8 @@
     namespace NAME-switch    a bridge; each of its ports sends to its node at `rate`
     namespace NAME-node      eth0, which sends to the switch at `rate`
 
+Without a rate nothing is shaped: links are as fast as the kernel copies.
+
 Nothing of it is connected to anything else: the switch has no way out. Addresses are of 198.18.0.0/15, which is set
 aside for measurements (RFC 2544). It takes root, and iproute2.
 """
@@ -43,13 +45,14 @@ def missing() -> str | None:
 
 
 @contextlib.contextmanager
-def network(rate: str, count: int) -> Iterator[list[Node]]:
+def network(rate: str | None, count: int) -> Iterator[list[Node]]:
     """`count` nodes that reach one another at `rate`; they are gone at the end, with what a killed run has left.
+
+    rate  "100mbit"; None: unshaped
 
     Raises RuntimeError with the words of ip or tc where that fails.
     """
-    burst = max(_LEAST_BURST, round(bits_per_second(rate) / 8 * _BURST_SECONDS))
-    shape = ["root", "tbf", "rate", rate, "burst", f"{burst}b", "latency", _QUEUE]
+    shape = _bucket(rate) if rate is not None else None
     _sweep()
     own = f"{_PREFIX}{os.getpid()}-"
     switch = f"{own}switch"
@@ -67,12 +70,19 @@ def network(rate: str, count: int) -> Iterator[list[Node]]:
             _run("ip", "-n", name, "address", "add", f"{address}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 _run("ip", "-n", name, "link", "set", device, "up")
-            _run("tc", "-n", name, "qdisc", "add", "dev", "eth0", *shape)
-            _run("tc", "-n", switch, "qdisc", "add", "dev", port, *shape)
+            if shape is not None:
+                _run("tc", "-n", name, "qdisc", "add", "dev", "eth0", *shape)
+                _run("tc", "-n", switch, "qdisc", "add", "dev", port, *shape)
             nodes.append(Node(address, "eth0", ("ip", "netns", "exec", name)))
         yield nodes
     finally:
         _remove([name for name in _namespaces() if name.startswith(own)])
+
+
+def _bucket(rate: str) -> list[str]:
+    """tc's words for what a device sends."""
+    burst = max(_LEAST_BURST, round(bits_per_second(rate) / 8 * _BURST_SECONDS))
+    return ["root", "tbf", "rate", rate, "burst", f"{burst}b", "latency", _QUEUE]
 
 
 def _sweep() -> None:

@@ -24,13 +24,30 @@ from torch.utils.data import DistributedSampler, TensorDataset
 from peers.job import Job, answer, measure, parser, read_job
 from peers.torch_vae import TorchVae, binarised, fused_adam
 
+__all__ = ["distributed", "told", "wrapped"]
 
-def distributed(job: Job, batch: int) -> Callable[[int], Sequence[float]]:
-    """What trains so many further steps, in all processes at the same time; `batch` rows are this process's."""
+
+def wrapped(job: Job, *, bucket_mb: int | None = None) -> DistributedDataParallel:
+    """The job's model, whose gradients are averaged over all processes; by default the first of them go alone."""
+    return DistributedDataParallel(TorchVae(job).train(), gradient_as_bucket_view=True, bucket_cap_mb=bucket_mb)
+
+
+def distributed(
+    model: DistributedDataParallel,
+    job: Job,
+    batch: int,
+    *,
+    seed: int = 0,
+    seen: Callable[[torch.Tensor], torch.Tensor] = binarised,
+) -> Callable[[int], Sequence[float]]:
+    """What trains so many further steps, in all processes at the same time; `batch` rows are this process's.
+
+    seed  of the order of the rows
+    seen  from rows as they are stored to what the model is given
+    """
     rows = torch.from_numpy(job.rows)
-    model = DistributedDataParallel(TorchVae(job).train(), gradient_as_bucket_view=True)
     optimizer = fused_adam(model)
-    sampler = DistributedSampler(TensorDataset(rows), shuffle=True, drop_last=True)
+    sampler = DistributedSampler(TensorDataset(rows), shuffle=True, drop_last=True, seed=seed)
     batches = len(sampler) // batch
     steps_done, order = 0, torch.empty(0)
 
@@ -42,7 +59,7 @@ def distributed(job: Job, batch: int) -> Callable[[int], Sequence[float]]:
                 sampler.set_epoch(index // batches)
                 order = torch.tensor(list(sampler))[: batches * batch].view(batches, batch)
             optimizer.zero_grad(set_to_none=True)
-            loss = model(binarised(rows[order[index % batches]]))
+            loss = model(seen(rows[order[index % batches]]))
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
@@ -59,20 +76,28 @@ def process(rank: int, words: Namespace, meeting: str) -> None:
     torch.manual_seed(rank)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=words.processes)
-    train = distributed(read_job(words.job), words.batch)
+    job = read_job(words.job)
+    train = distributed(wrapped(job), job, words.batch)
 
     if rank == 0:
-        found = measure(lambda steps: train(_told(steps)), words.processes * words.batch, words.seconds, words.least)
-        _told(0)
+        found = measure(lambda steps: train(told(steps)), words.processes * words.batch, words.seconds, words.least)
+        told(0)
         answer(found)
     else:
-        while steps := _told():
+        while steps := told():
             train(steps)
     dist.barrier()
     dist.destroy_process_group()
     sys.stdout.flush()
     # Without the interpreter's own end: gloo's threads, which may outlive it, then abort one process in ten.
     os._exit(0)
+
+
+def told(steps: int = 0) -> int:
+    """How many steps the first process wants next."""
+    wanted = torch.tensor(steps)
+    dist.broadcast(wanted, src=0)
+    return int(wanted)
 
 
 def main() -> None:
@@ -84,13 +109,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
         torch.multiprocessing.spawn(process, (words, meeting), nprocs=words.processes)
-
-
-def _told(steps: int = 0) -> int:
-    """How many steps the first process wants next."""
-    wanted = torch.tensor(steps)
-    dist.broadcast(wanted, src=0)
-    return int(wanted)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ permutation: a DataLoader, which collates row by row, is slower.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
 from peers.job import Job, answer, measure, parser, read_job
 
-__all__ = ["TorchVae", "binarised", "fused_adam"]
+__all__ = ["TorchVae", "binarised", "fused_adam", "trained_weights"]
 
 
 class TorchVae(nn.Module):
@@ -44,6 +46,17 @@ def fused_adam(model: nn.Module) -> torch.optim.Adam:
 def binarised(rows: torch.Tensor) -> torch.Tensor:
     """1 with the grey value as probability; quicker than torch.bernoulli."""
     return (torch.rand_like(rows) < rows).float()
+
+
+def trained_weights(model: TorchVae, job: Job) -> dict[str, npt.NDArray[np.float32]]:
+    """The model's weights under the job's names and in its shapes."""
+    found = {}
+    for network, names in ((model.encoder, job.encoder), (model.decoder, job.decoder)):
+        layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+        for name, layer in zip(names, layers, strict=True):
+            found[f"{name}.weight"] = layer.weight.detach().numpy().T.copy()
+            found[f"{name}.bias"] = layer.bias.detach().numpy().copy()
+    return found
 
 
 def eager(job: Job, batch: int) -> Callable[[int], Sequence[float]]:
