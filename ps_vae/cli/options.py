@@ -13,6 +13,7 @@ __all__ = [
     "OUTPUT",
     "TRAINING",
     "AwaitWorkers",
+    "Communication",
     "ConnectTimeout",
     "Debug",
     "Invocation",
@@ -155,6 +156,15 @@ AwaitWorkers = Annotated[
         min=1,
         rich_help_panel=CLUSTER,
         help="Begin when so many workers are ready; others may come at any time.",
+    ),
+]
+Communication = Annotated[
+    str,
+    typer.Option(
+        "--communication",
+        metavar="manual|auto",
+        rich_help_panel=CLUSTER,
+        help="auto: time the first steps, then choose codecs and local steps that keep the workers busy, and say why.",
     ),
 ]
 Run = Annotated[

@@ -7,6 +7,7 @@ import typer
 from ps_vae.cli.options import (
     CLUSTER,
     AwaitWorkers,
+    Communication,
     ConnectTimeout,
     Debug,
     Json,
@@ -87,6 +88,7 @@ def server(
     connect_timeout: ConnectTimeout = 60.0,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
+    communication: Communication = "manual",
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
     resume: Resume = False,
@@ -125,7 +127,16 @@ def server(
     from ps_vae.train.server import ServerOptions, serve
 
     options = ServerOptions(
-        listen or _LISTEN, shards, remote_shards, run_dir, resume, reproducible, keep, transport, await_workers
+        listen or _LISTEN,
+        shards,
+        remote_shards,
+        run_dir,
+        resume,
+        reproducible,
+        keep,
+        transport,
+        await_workers,
+        communication,
     )
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:

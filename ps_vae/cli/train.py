@@ -11,6 +11,7 @@ from ps_vae.cli.options import (
     CLUSTER,
     OUTPUT,
     AwaitWorkers,
+    Communication,
     Debug,
     Json,
     Keep,
@@ -63,6 +64,7 @@ def train(
     listen: Listen = None,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
+    communication: Communication = "manual",
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
     resume: Resume = False,
@@ -90,6 +92,7 @@ def train(
         keep=keep,
         transport=transport,
         await_workers=await_workers,
+        communication=communication,
     )
     should_stop = StopSignal().listen()
     with LocalCluster(wishes, options, workers, say=say) as cluster:

@@ -151,6 +151,10 @@ class Server:
                 self._tick(ticked)
         return self.ended
 
+    def leave(self) -> None:
+        """Let go of the clients and keep the address, for another server to go on at it."""
+        self._clients.close()
+
     def close(self) -> None:
         """Let the last messages leave, then close."""
         if self._link is not None:

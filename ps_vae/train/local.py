@@ -70,6 +70,7 @@ class LocalCluster:
                 str(options.keep),
             ),
             *("--transport", options.transport, "--await-workers", str(options.await_workers)),
+            *("--communication", options.communication),
             *(["--resume"] if options.resume else []),
             *(["--reproducible"] if options.reproducible else []),
             *flags(self._wishes),

@@ -14,7 +14,7 @@ from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.train.config import RunConfig, default_microbatch, steps_of
 from ps_vae.vae.config import ModelConfig
 
-__all__ = ["DEFAULTS", "Wishes", "check_examples", "plan", "resumed"]
+__all__ = ["CHOSEN", "DEFAULTS", "Wishes", "check_examples", "in_rounds", "plan", "resumed"]
 
 # A run has about this many lines in metrics.jsonl, and at most this many checkpoints.
 _REPORTS = 200
@@ -31,6 +31,9 @@ _FREE = (
 # times as far as the workers have come: after few steps that is too far (MNIST, Adam 1e-3, 20 epochs, test ELBO:
 # 4 steps -160.9, with 1.0 and 0.0 -105.3; 8 steps -104.6; 32 steps -102.5).
 _LONG_ROUND = 16
+
+# What `--communication auto` chooses.
+CHOSEN = ("push_codec", "pull_codec", "local_steps", "outer_rate", "outer_momentum")
 
 _CHUNK = 4096
 
@@ -139,6 +142,13 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         delay=said["delay"],
         seed=said["seed"],
     )
+
+
+def in_rounds(wishes: Wishes) -> Wishes:
+    """Steps that were said when a step was one batch, as steps of so many local ones: the run sees as many rows."""
+    count = max(1, wishes.local_steps or 1)
+    said = {name: getattr(wishes, name) for name in ("steps", "checkpoint_every", "report_every")}
+    return dataclasses.replace(wishes, **{name: n and max(1, math.ceil(n / count)) for name, n in said.items()})
 
 
 def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:

@@ -3,36 +3,30 @@
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ps_vae.data import Dataset, load, pixel_means
-from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.errors import UsageError
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
-from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.outbox import Event, Member, Refused, RunEnded, SnapshotTaken, StepApplied, Told
 from ps_vae.ps.partition import partition
-from ps_vae.ps.rules import RunRules
 from ps_vae.ps.server import Endpoint, Server
-from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
-from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
-from ps_vae.train import checkpoint
+from ps_vae.ps.transport import check_transport
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
-from ps_vae.train.encoding import pull_codecs, push_codecs
-from ps_vae.train.gradient import METRICS, is_finite
-from ps_vae.train.plan import Wishes, check_examples, plan, resumed
+from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
 from ps_vae.train.reports import Reports
-from ps_vae.train.run_folder import RunFolder, free_name
-from ps_vae.train.update import fresh_state, look_ahead_rule, shard_rule
+from ps_vae.train.run_folder import RunFolder
+from ps_vae.train.shard import rules_of, shard_of
+from ps_vae.train.start import settle, starting_point
+from ps_vae.train.trial import check_communication, with_communication
+from ps_vae.train.update import fresh_state
 from ps_vae.train.warm_up import warm_up_shard
-from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["ServerOptions", "serve"]
@@ -51,6 +45,7 @@ class ServerOptions:
     keep           checkpoints that stay on the disk
     transport      how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
     await_workers  that have to be ready before the first step begins
+    communication  manual: as the run's options say; auto: as a trial finds best
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -62,6 +57,7 @@ class ServerOptions:
     keep: int = 3
     transport: str = "auto"
     await_workers: int = 1
+    communication: str = "manual"
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -70,17 +66,32 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
     Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen.
     """
     check_transport(options.transport)
+    check_communication(options.communication, wishes, resumes=options.resume)
     if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
         raise UsageError("--shards, --keep and --await-workers are at least 1, --remote-shards at least 0")
     announce_compilation(say)
     start_numba()
     allow_many_files()
-    folder, config, data = _settle(wishes, options)
+    folder, config, data = settle(wishes, options.run_dir, resumes=options.resume)
     layout = ParameterLayout(config.model)
     slices = partition(layout.size, options.shards + options.remote_shards)
-    state, origin = _starting_point(config, data, layout, folder, options.resume, say)
-    endpoint = Endpoint(options.listen, 4 * max(piece.size for piece in slices))
+    state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)
+    chooses = options.communication == "auto"
+    endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)))
     try:
+        if chooses:
+            config = with_communication(
+                config,
+                wishes,
+                data,
+                state.weights,
+                endpoint,
+                transport=options.transport,
+                await_workers=options.await_workers,
+                say=say,
+                should_stop=should_stop,
+            )
+            state = fresh_state(config, state.weights)
         if options.resume:
             folder.write_config(config)
             folder.forget_result()
@@ -119,14 +130,7 @@ class _Run:
         self._unwritten = ""
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
-        rules = RunRules(
-            run=random_id(),
-            microbatches=config.microbatches,
-            steps=config.steps,
-            consistency=replace(parse_consistency(config.consistency), delay=config.delay, first=state.version),
-            milestone=config.milestone,
-            metrics=len(METRICS),
-        )
+        rules = rules_of(config, random_id(), state.version)
         self._coordinator = Coordinator(
             rules,
             slices,
@@ -144,11 +148,7 @@ class _Run:
             state.weights[piece],
             {name: array[piece].copy() for name, array in state.optimizer.items()},
         )
-        segment = open_segment(PUBLISHED, own.size, options.transport)
-        published = Buffers(own.size, segment.slots_first() if segment is not None else None)
-        push, pull = next(iter(push_codecs(config, [own])), None), next(iter(pull_codecs(config, [own])), None)
-        rule, ahead = shard_rule(config), look_ahead_rule(config)
-        self._shard = Shard(0, rules, part, rule, published, is_finite, ahead, push, pull)
+        self._shard, segment = shard_of(config, rules, 0, own, part, options.transport)
         self._server = Server(
             endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
         )
@@ -277,46 +277,6 @@ class _Run:
             "failed": failed,
             "reason": reason,
         }
-
-
-def _settle(wishes: Wishes, options: ServerOptions) -> tuple[RunFolder, RunConfig, Dataset]:
-    """What is to be run, on what, and where."""
-    if options.resume:
-        if options.run_dir is None:
-            raise UsageError("--resume needs --run-dir, the folder of the run to continue")
-        folder = RunFolder(options.run_dir)
-        config = resumed(folder.config(), wishes)
-        data = load(config.data, config.split)
-        if data.fingerprint != config.data_fingerprint:
-            raise CheckpointError(f"the data {config.data} are not what {folder.path} was trained on; restore them")
-        return folder, config, data
-    said = Wishes(data=wishes.data, split=wishes.split)
-    data = load(said.data or "mnist-5k", said.split or "auto")
-    config = plan(wishes, data)
-    for split in (data.train, data.validation, data.test):
-        check_examples(config, split)
-    return RunFolder(options.run_dir or free_name(Path("runs"), config.data)), config, data
-
-
-def _starting_point(
-    config: RunConfig, data: Dataset, layout: ParameterLayout, folder: RunFolder, resume: bool, say: Say
-) -> tuple[ShardState, str]:
-    """The state to start from, and where it comes from."""
-    if resume:
-        damaged: list[checkpoint.Damaged] = []
-        found = checkpoint.newest(folder.checkpoints, layout, damaged)
-        if found is None and damaged:
-            raise CheckpointError(f"{damaged[0].why}, and so are all {len(damaged)}; start another --run-dir")
-        for file in damaged:
-            say(f"WARNING: {file.why}; the checkpoint before it is used")
-        if found is not None:
-            if found.version >= config.steps:
-                have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
-                raise UsageError(f"{have}; give more --steps or --epochs to go on")
-            return found.state, f"continued from version {found.version:,}"
-    means = pixel_means(data.train) if config.bias_from_data else None
-    weights = initial_weights(layout, config.seed, means)
-    return fresh_state(config, weights), "new weights"
 
 
 def _for_others(address: str) -> str:

@@ -5,22 +5,17 @@ from collections.abc import Callable
 from ps_vae.errors import PeerError, Unreachable
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.addresses import SAME_HOST, reachable_from, same_host, sibling
-from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.consistency import Consistency
 from ps_vae.ps.messages import Admit
 from ps_vae.ps.outbox import Event, Refused, RunEnded
 from ps_vae.ps.partition import Slice
-from ps_vae.ps.rules import RunRules
 from ps_vae.ps.server import Endpoint, Server, join
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.state import ShardState
-from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
+from ps_vae.ps.transport import check_transport
 from ps_vae.train.config import RunConfig
-from ps_vae.train.encoding import pull_codecs, push_codecs
-from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.processes import StopSignal, allow_many_files
-from ps_vae.train.update import look_ahead_rule, shard_rule
+from ps_vae.train.shard import rules_of, shard_of
 from ps_vae.train.warm_up import warm_up_shard
 
 __all__ = ["serve_shard"]
@@ -60,10 +55,10 @@ def serve_shard(
         say(f"listening on {endpoint.address}; joining {coordinator} as {address}")
         link, admit = join(coordinator, address, timeout=connect_timeout, should_stop=should_stop)
         say(f"joined run {admit.run.hex()} as shard {admit.shard + 1}: parameters {admit.start:,} to {admit.stop:,}")
-        segment = open_segment(PUBLISHED, admit.stop - admit.start, transport)
+        shard, segment = _shard(admit, transport)
         server = Server(
             endpoint,
-            _shard(admit, segment),
+            shard,
             link=link,
             segment=segment,
             notify=_watcher(say),
@@ -103,23 +98,18 @@ def _watcher(say: Callable[[str], None]) -> Callable[[Event], None]:
     return notice
 
 
-def _shard(admit: Admit, segment: Segment | None) -> Shard:
+def _shard(admit: Admit, transport: str) -> tuple[Shard, Segment | None]:
     config = RunConfig.unpack(admit.config)
     size = admit.stop - admit.start
     if len(admit.payload) != len(admit.names) + 1 or any(array.size != size for array in admit.payload):
         raise PeerError(
             "bad-size", f"the coordinator sent {[array.size for array in admit.payload]} numbers for {size}"
         )
-    consistency = Consistency(admit.bound, admit.delay, admit.version)
-    rules = RunRules(admit.run, admit.microbatches, admit.steps, consistency, admit.milestone, len(METRICS))
     weights, *arrays = (array.copy() for array in admit.payload)
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
     warm_up_shard(config)
-    published = Buffers(size, segment.slots_first() if segment is not None else None)
-    own = [Slice(admit.start, admit.stop)]
-    push, pull = next(iter(push_codecs(config, own)), None), next(iter(pull_codecs(config, own)), None)
-    rule, ahead = shard_rule(config), look_ahead_rule(config)
-    return Shard(admit.shard, rules, state, rule, published, is_finite, ahead, push, pull)
+    rules = rules_of(config, admit.run, admit.version)
+    return shard_of(config, rules, admit.shard, Slice(admit.start, admit.stop), state, transport)
 
 
 def _beside(coordinator: str) -> str:

@@ -122,6 +122,10 @@ class Meeting:
                 guest.sharing.end()
 
     def close(self) -> None:
+        """End every sharing: those who go on at this address with another server will ask it for one."""
+        for guest in self._guests.values():
+            guest.sharing.end()
+        self._guests.clear()
         for stream, _ in self._arriving.values():
             stream.close()
         self._door.close()

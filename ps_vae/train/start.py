@@ -1,0 +1,62 @@
+"""What a server starts from: the run's folder, configuration and data, and the weights of a new or a continued run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ps_vae.data import Dataset, load, pixel_means
+from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.ps.state import ShardState
+from ps_vae.train import checkpoint
+from ps_vae.train.config import RunConfig
+from ps_vae.train.plan import Wishes, check_examples, plan, resumed
+from ps_vae.train.run_folder import RunFolder, free_name
+from ps_vae.train.update import fresh_state
+from ps_vae.vae.initial import initial_weights
+from ps_vae.vae.layout import ParameterLayout
+
+__all__ = ["settle", "starting_point"]
+
+Say = Callable[[str], None]
+
+
+def settle(wishes: Wishes, run_dir: Path | None, *, resumes: bool) -> tuple[RunFolder, RunConfig, Dataset]:
+    """What is to be run, on what, and where.
+
+    Raises UsageError, DataError or CheckpointError; nothing is written.
+    """
+    if resumes:
+        if run_dir is None:
+            raise UsageError("--resume needs --run-dir, the folder of the run to continue")
+        folder = RunFolder(run_dir)
+        config = resumed(folder.config(), wishes)
+        data = load(config.data, config.split)
+        if data.fingerprint != config.data_fingerprint:
+            raise CheckpointError(f"the data {config.data} are not what {folder.path} was trained on; restore them")
+        return folder, config, data
+    said = Wishes(data=wishes.data, split=wishes.split)
+    data = load(said.data or "mnist-5k", said.split or "auto")
+    config = plan(wishes, data)
+    for split in (data.train, data.validation, data.test):
+        check_examples(config, split)
+    return RunFolder(run_dir or free_name(Path("runs"), config.data)), config, data
+
+
+def starting_point(
+    config: RunConfig, data: Dataset, layout: ParameterLayout, folder: RunFolder, *, resumes: bool, say: Say
+) -> tuple[ShardState, str]:
+    """The state to start from, and where it comes from."""
+    if resumes:
+        damaged: list[checkpoint.Damaged] = []
+        found = checkpoint.newest(folder.checkpoints, layout, damaged)
+        if found is None and damaged:
+            raise CheckpointError(f"{damaged[0].why}, and so are all {len(damaged)}; start another --run-dir")
+        for file in damaged:
+            say(f"WARNING: {file.why}; the checkpoint before it is used")
+        if found is not None:
+            if found.version >= config.steps:
+                have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
+                raise UsageError(f"{have}; give more --steps or --epochs to go on")
+            return found.state, f"continued from version {found.version:,}"
+    means = pixel_means(data.train) if config.bias_from_data else None
+    weights = initial_weights(layout, config.seed, means)
+    return fresh_state(config, weights), "new weights"

@@ -1,0 +1,187 @@
+"""The first steps of a run that chooses its communication: done twice, timed, and thrown away.
+
+A trial is a run of its own, with its own name, on the first server alone. It ends without a word: the next message of
+each worker is answered as one of an earlier start is, so that it says hello and joins what comes next.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.data import Dataset
+from ps_vae.errors import UsageError
+from ps_vae.ps.addresses import same_host
+from ps_vae.ps.consistency import parse_consistency
+from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.outbox import Event, Member, RunEnded, StepApplied
+from ps_vae.ps.partition import Slice
+from ps_vae.ps.server import Endpoint, Server
+from ps_vae.ps.state import ShardState
+from ps_vae.train.choice import CANDIDATES, TINY, Measured, choose, without_changes
+from ps_vae.train.config import RunConfig
+from ps_vae.train.encoding import pull_codecs, push_codecs
+from ps_vae.train.plan import CHOSEN, Wishes, in_rounds, plan
+from ps_vae.train.processes import StopSignal, random_id
+from ps_vae.train.shard import rules_of, shard_of
+from ps_vae.train.update import fresh_state
+from ps_vae.train.warm_up import warm_up_shard
+from ps_vae.vae.layout import ParameterLayout
+
+__all__ = ["COMMUNICATION", "check_communication", "with_communication"]
+
+# Steps of a trial; fewer where they take too long. The second half is timed: at first everything is slow.
+_STEPS, _FEWEST = 60, 5
+_SECONDS = 3.0
+_NEVER = 1 << 30
+
+Say = Callable[[str], None]
+Vector = npt.NDArray[np.float32]
+
+
+COMMUNICATION = ("manual", "auto")
+"""As the run's options say, or as a trial finds best."""
+
+
+def check_communication(communication: str, wishes: Wishes, *, resumes: bool) -> None:
+    """Raises UsageError where there is no such way, or something is said that would be chosen."""
+    if communication not in COMMUNICATION:
+        raise UsageError(f"--communication {communication}: choose one of {', '.join(COMMUNICATION)}")
+    if communication == COMMUNICATION[0]:
+        return
+    if resumes:
+        raise UsageError("--communication auto is for the start of a run; with --resume it goes on as was chosen then")
+    said = [name for name in CHOSEN if name in wishes.said()]
+    if said:
+        flag = "--" + said[0].replace("_", "-")
+        raise UsageError(f"--communication auto chooses {flag} itself; leave one of the two out")
+
+
+def with_communication(
+    config: RunConfig,
+    wishes: Wishes,
+    data: Dataset,
+    weights: Vector,
+    endpoint: Endpoint,
+    *,
+    transport: str,
+    await_workers: int,
+    say: Say,
+    should_stop: StopSignal,
+) -> RunConfig:
+    """The configuration with what fits the links and the workers that come, and says why.
+
+    As it is where the run is told to stop before that is known.
+
+    wishes   of the run; of its communication nothing is said in them
+    weights  (size,) float32, of the start; only read
+    """
+    plain = dataclasses.replace(config, delay=0, steps=max(config.steps, _STEPS + 1))
+    fits = (lambda options: options) if parse_consistency(config.consistency).is_synchronous else without_changes
+    say(f"measuring the links; training begins after that (workers awaited: {await_workers})")
+    found = []
+    for options in ({}, fits(TINY)):
+        trial = _Trial(dataclasses.replace(plain, **options), weights, endpoint, transport, await_workers, say)
+        measured = trial.run(should_stop)
+        if measured is None:
+            return config
+        found.append(measured)
+    large, small = found
+
+    def with_options(options: Mapping[str, Any]) -> RunConfig:
+        return plan(in_rounds(dataclasses.replace(wishes, **options)), data)
+
+    def size_of(options: Mapping[str, Any]) -> float:
+        return large.workers * _bytes_of(with_options(options), large.workers)
+
+    choice = choose(large, small, size_of, [fits(options) for options in CANDIDATES])
+    say(choice.why)
+    return with_options(choice.options)
+
+
+def _bytes_of(config: RunConfig, workers: int) -> float:
+    """A worker's pushes and pulls of a step, where all have equal shares."""
+    whole = Slice(0, ParameterLayout(config.model).size)
+    pushes = [make(max(1, config.microbatches // workers)).words for make in push_codecs(config, [whole])]
+    pulls = [made.codec.words for made in pull_codecs(config, [whole])]
+    return 4.0 * (sum(pushes or [whole.size]) + sum(pulls or [whole.size]))
+
+
+class _Trial:
+    """One run that is timed."""
+
+    def __init__(
+        self, config: RunConfig, weights: Vector, endpoint: Endpoint, transport: str, await_workers: int, say: Say
+    ) -> None:
+        self._say = say
+        self._times: list[float] = []
+        state = fresh_state(config, weights)
+        # It never ends by itself: nobody is to be told that the run is over.
+        rules = dataclasses.replace(rules_of(config, random_id(), 0), steps=_NEVER, milestone=_NEVER)
+        whole = Slice(0, weights.size)
+        own = ShardState(0, weights, {name: array.copy() for name, array in state.optimizer.items()})
+        self._shard, segment = shard_of(config, rules, 0, whole, own, transport)
+        self._coordinator = Coordinator(
+            rules,
+            [whole],
+            same_host(endpoint.address),
+            config.pack(),
+            state,
+            _nothing_known,
+            awaited=await_workers,
+        )
+        self._server = Server(
+            endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
+        )
+        warm_up_shard(config)
+
+    def run(self, should_stop: StopSignal) -> Measured | None:
+        """None where it was told to stop."""
+
+        def obey() -> None:
+            if should_stop():
+                self._server.dispatch([RunEnded(False, "told to stop")])
+
+        self._server.run(obey)
+        self._server.leave()
+        if should_stop():
+            return None
+        workers = [client for client in self._coordinator.clients.values() if client.role == "worker"]
+        pace = [client.pace * client.microbatches for client in workers if client.pace is not None]
+        timed = self._times[(len(self._times) - 1) // 2 :]
+        step = statistics.median(after - before for before, after in pairwise(timed))
+        computing = min(step, max(pace, default=step))
+        traffic = self._shard.traffic
+        return Measured(
+            computing=computing,
+            exchange=step - computing,
+            bytes=(traffic.pushed + traffic.pulled) / len(self._times),
+            workers=max(1, len(pace)),
+        )
+
+    def _notice(self, event: Event) -> None:
+        match event:
+            case Member():
+                self._say(f"{event.name} {event.change}{': ' + event.why if event.why else ''}")
+            case StepApplied():
+                self._times.append(time.monotonic())
+                is_slow = event.version >= _FEWEST and self._times[-1] - self._times[0] > _SECONDS
+                if event.version >= _STEPS or is_slow:
+                    self._server.dispatch([RunEnded(False, "measured")])
+
+
+def _nothing_known() -> dict[str, Any]:
+    """What a run adds to the coordinator's state."""
+    return {
+        "phase": "measuring the links",
+        **dict.fromkeys(("elbo", "reconstruction", "kl")),
+        "validation": {},
+        "examples_per_second": 0.0,
+        "seconds": 0.0,
+        "run_dir": "",
+    }
