@@ -10,7 +10,7 @@ from ps_vae.data import Split
 from ps_vae.errors import NumericalError
 from ps_vae.jit import kernel
 from ps_vae.ps.actions import Result
-from ps_vae.ps.blocks import Block
+from ps_vae.ps.blocks import Block, halves
 from ps_vae.ps.buffers import Buffers, address
 from ps_vae.ps.reduction import Metrics, add_metrics
 from ps_vae.train.config import RunConfig
@@ -19,7 +19,7 @@ from ps_vae.vae.elbo import elbo_gradient
 from ps_vae.vae.layout import ParameterLayout, Parameters
 from ps_vae.vae.network import Workspace
 
-__all__ = ["METRICS", "BlockGradient", "is_finite"]
+__all__ = ["METRICS", "BlockGradient", "check_finite", "is_finite"]
 
 Vector = npt.NDArray[np.float32]
 
@@ -55,21 +55,23 @@ class BlockGradient:
         # What is not finite is an error below; NumPy's warnings would only repeat it in the log.
         with np.errstate(invalid="ignore", over="ignore"):
             for block in blocks:
-                gradient, metrics = self._sum(parameters, step, block.start, block.stop, self.buffers)
+                gradient, metrics = self._sum(parameters, step, block, self.buffers)
                 results.append(Result(block, gradient, metrics))
-                if not (is_finite(gradient) and all(map(math.isfinite, metrics))):
+                try:
+                    check_finite(self._config, self.layout, step, results[-1])
+                except NumericalError:
                     for result in results:
                         self.buffers.give(result.gradient)
-                    raise NumericalError(self._complaint(step, gradient))
+                    raise
         return results
 
-    def _sum(self, parameters: Parameters, step: int, start: int, stop: int, pool: Buffers) -> tuple[Vector, Metrics]:
-        """Of the node [start, stop): its children's sums added, depth first, so few vectors are alive."""
-        if stop - start == 1:
-            return self._microbatch(parameters, step, start, pool.take())
-        middle = start + (1 << (stop - start - 1).bit_length() - 1)
-        left, left_metrics = self._sum(parameters, step, start, middle, pool)
-        right, right_metrics = self._sum(parameters, step, middle, stop, self._partial_sums)
+    def _sum(self, parameters: Parameters, step: int, block: Block, pool: Buffers) -> tuple[Vector, Metrics]:
+        """Its halves' sums added, depth first, so few vectors are alive."""
+        if len(block) == 1:
+            return self._microbatch(parameters, step, block.start, pool.take())
+        first, second = halves(block)
+        left, left_metrics = self._sum(parameters, step, first, pool)
+        right, right_metrics = self._sum(parameters, step, second, self._partial_sums)
         np.add(left, right, out=left)
         self._partial_sums.give(right)
         return left, add_metrics(left_metrics, right_metrics)
@@ -97,11 +99,16 @@ class BlockGradient:
             known = self._bound[place] = self.layout.bind(vector)
         return known
 
-    def _complaint(self, step: int, gradient: Vector) -> str:
-        bad = np.flatnonzero(~np.isfinite(gradient))
-        where = f"{gradient[bad[0]]} in {self.layout.tensor_at(int(bad[0]))}" if bad.size else "not finite in the ELBO"
-        rate = self._config.learning_rate
-        return f"step {step}: the gradient is {where}; --resume with a lower --learning-rate than {rate:g}"
+
+def check_finite(config: RunConfig, layout: ParameterLayout, step: int, result: Result) -> None:
+    """NumericalError, naming the tensor, unless gradient and metrics are finite."""
+    gradient = result.gradient
+    if is_finite(gradient) and all(map(math.isfinite, result.metrics)):
+        return
+    bad = np.flatnonzero(~np.isfinite(gradient))
+    where = f"{gradient[bad[0]]} in {layout.tensor_at(int(bad[0]))}" if bad.size else "not finite in the ELBO"
+    rate = config.learning_rate
+    raise NumericalError(f"step {step}: the gradient is {where}; --resume with a lower --learning-rate than {rate:g}")
 
 
 def is_finite(vector: Vector) -> bool:

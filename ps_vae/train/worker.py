@@ -14,12 +14,13 @@ from ps_vae.ps.codecs.codec import Codec
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.partition import Slice
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
+from ps_vae.train.config import RunConfig
 from ps_vae.train.encoding import push_codecs
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.member import configuration, own_name, same_data
 from ps_vae.train.processes import StopSignal, let_others_first
 
-__all__ = ["work_for"]
+__all__ = ["Program", "work_for"]
 
 Say = Callable[[str], None]
 Vector = npt.NDArray[np.float32]
@@ -39,7 +40,7 @@ def work_for(
     let_others_first()
     announce_compilation(say)
     start_numba()
-    program = _Program(data, say)
+    program = Program(data, say)
     return work(
         server,
         program,
@@ -51,8 +52,8 @@ def work_for(
     )
 
 
-class _Program:
-    """Model and data of the run that was joined."""
+class Program:
+    """Model and data of the run that was joined: what a worker does between the messages (a WorkerProgram)."""
 
     def __init__(self, data: str | None, say: Say) -> None:
         self.say = say
@@ -64,11 +65,15 @@ class _Program:
         return push_codecs(config, [Slice(start, stop) for _, start, stop in welcome.shards]), config.seed
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
-        config = configuration(welcome)
+        description = self.prepare(configuration(welcome), gradients)
+        self.say(f"joined run {welcome.run.hex()[:8]}: {description}")
+
+    def prepare(self, config: RunConfig, gradients: Buffers) -> str:
+        """What `join` does for a run's configuration; the data in words."""
         data = same_data(config, self._data)
         self._gradient = BlockGradient(config, data.train, gradients)
-        self.say(f"joined run {welcome.run.hex()[:8]}: {data.description}")
         self._warm_up(self._gradient)
+        return data.description
 
     def compute(self, weights: Vector, step: int, blocks: Sequence[Block]) -> list[Result]:
         if self._gradient is None:
