@@ -41,7 +41,9 @@ def tree_sum(block: Block, pieces: Mapping[Block, Piece], out: Vector) -> Metric
     scratch = [np.empty(min(_STRETCH, out.size), np.float32) for _ in range(depth)] if block not in pieces else []
     for start in range(0, out.size, _STRETCH):
         stretch = slice(start, min(start + _STRETCH, out.size))
-        found = _add_up(block, pieces, stretch, out[stretch], scratch)
+        # A sum that is not finite is for the caller to find, as any that is not.
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = _add_up(block, pieces, stretch, out[stretch], scratch)
         if block in pieces:
             np.copyto(out[stretch], found)
     return _add_metrics(block, pieces)
