@@ -3,6 +3,7 @@
 The processes are real and do nothing; the tests speak for them, through the members' end of the stream.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -234,7 +235,9 @@ def serve(theatre: Theatre, number: int, answer: Callable[[Any, Segment], Any]) 
         while (task := theatre.hear(number)) is not None:
             said = answer(task, segment)
             if said is not None:
-                send(theatre.streams[number], said)
+                # The node may have hung up meanwhile.
+                with contextlib.suppress(BrokenPipeError):
+                    send(theatre.streams[number], said)
 
     thread = threading.Thread(target=play, daemon=True)
     thread.start()
