@@ -13,7 +13,7 @@ from running import PATIENCE, Processes, words
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--data", "digits", "--hidden", "16", "--latent", "3", "--batch-size", "64", "--microbatch", "8"]
-STEPS = 4000
+STEPS = 1000
 
 
 @pytest.fixture
@@ -90,6 +90,15 @@ def test_a_node_has_the_bits_of_one_process_also_when_a_member_is_killed_and_ano
     assert not any(map(is_running, (first, second, third)))
 
 
+def test_with_a_codec_a_node_has_the_bits_of_one_worker(processes: Processes) -> None:
+    ends = []
+    for name, extra in (("alone", (1,)), ("together", (2, "--as-one"))):
+        cluster = Cluster(processes, name)
+        server = cluster.serve("--steps", STEPS, "--push-codec", "onebit")
+        ends.append(cluster.finished(server, cluster.work(*extra)))
+    assert ends[1] == ends[0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_node_that_ends_leaves_no_process_behind_and_its_server_hears_of_it(
     processes: Processes, number: signal.Signals
@@ -113,6 +122,12 @@ def test_members_that_wait_for_a_server_end_with_their_node(processes: Processes
     members = members_of(node)
     node.kill()
     processes.until(lambda: not any(map(is_running, members)))
+
+
+def test_words_that_are_off_are_refused_before_anything_starts(processes: Processes) -> None:
+    node = Cluster(processes, "nobody").work(2, "--as-one", "--transport", "pigeon")
+    assert node.wait(PATIENCE) == 2
+    assert "--transport pigeon" in node.log.read_text()
 
 
 def test_data_that_members_cannot_read_are_the_nodes_error_said_once(processes: Processes) -> None:

@@ -8,6 +8,7 @@ from ps_vae.errors import UsageError
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.client import Outcome, work
 from ps_vae.ps.sharing.segment import is_possible
+from ps_vae.ps.transport import check_transport
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
 from ps_vae.train.member import own_name
 from ps_vae.train.node.program import LeaveError, Node
@@ -36,6 +37,7 @@ def work_as_one(
     """
     if not is_possible():
         raise UsageError("--as-one needs shared memory, that is Linux with /proc; leave it out")
+    check_transport(transport)
     use_one_thread()
     announce_compilation(say)
     start_numba()

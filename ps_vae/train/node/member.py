@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ps_vae.errors import DataError, PeerError, PsVaeError
 from ps_vae.jit import announce_compilation, start_numba
-from ps_vae.ps.blocks import Block
+from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.sharing.segment import Segment
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
@@ -79,6 +79,7 @@ class _Member:
     def __init__(self, prepare: Prepare, descriptor: int, say: Say) -> None:
         config = RunConfig.unpack(prepare.config)
         size = ParameterLayout(config.model).size
+        self._microbatches = config.microbatches
         self._weights = Segment.open(descriptor, prepare.slots, size)
         self._sums = Segment.create(MOST_BLOCKS, size)
         self._buffers = Buffers(size, self._sums.slots_first())
@@ -94,16 +95,17 @@ class _Member:
 
     def compute(self, task: Task) -> Any:
         """The answer to a task."""
-        if task.slot >= self._weights.slots or not 0 < len(task.blocks) <= self._sums.slots:
-            raise PeerError("malformed", f"a task of {len(task.blocks)} blocks on the weights in slot {task.slot}")
+        blocks = [Block(start, stop) for start, stop in task.blocks]
+        if task.slot >= self._weights.slots or not 0 < len(blocks) <= self._sums.slots:
+            raise PeerError("malformed", f"a task of {len(blocks)} blocks on the weights in slot {task.slot}")
+        if not all(is_block(block, self._microbatches) for block in blocks):
+            raise PeerError("bad-block", f"{task.blocks} are not all blocks of {self._microbatches} microbatches")
         for array in self._lent:
             self._buffers.give(array)
         self._lent = []
         started = time.perf_counter_ns()
         try:
-            results = self._program.compute(
-                self._weights.array(task.slot), task.step, [Block(*block) for block in task.blocks]
-            )
+            results = self._program.compute(self._weights.array(task.slot), task.step, blocks)
         except ArithmeticError as error:
             return Failed(task.ticket, "numerical", str(error)[:2048])
         except DataError as error:

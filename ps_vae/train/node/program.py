@@ -63,6 +63,7 @@ class Node:
         self._stopping_since: float | None = None
         self._before: dict[int, int] = {}
         self._config: RunConfig | None = None
+        self._layout: ParameterLayout | None = None
         self._weights: Segment | None = None
         self._gradients = Buffers(0)
         # More than members: those that stand still keep the weights that they compute on.
@@ -84,6 +85,7 @@ class Node:
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         self._config = configuration(welcome)
+        self._layout = ParameterLayout(self._config.model)
         self._gradients = gradients
         self._weights = Segment.create(self._versions, gradients.size)
         self._members.prepare(welcome.config, self._data, self._weights)
@@ -163,14 +165,13 @@ class Node:
 
     def _check(self, node_work: NodeWork, step: int, results: list[Result]) -> None:
         """Members check their sums; of finite ones the sum may still be infinite."""
-        if self._config is None:
+        if self._config is None or self._layout is None:
             raise RuntimeError("there is no run yet")
-        layout = ParameterLayout(self._config.model)
         for result in results:
             if node_work.is_one_piece(result.block):
                 continue
             try:
-                check_finite(self._config, layout, step, result)
+                check_finite(self._config, self._layout, step, result)
             except NumericalError:
                 for kept in results:
                     self._gradients.give(kept.gradient)

@@ -19,7 +19,7 @@ Vector = npt.NDArray[np.float32]
 
 # Elements that are summed to the end before the next ones are begun, so that what is on the way to the sum stays in a
 # core's cache.
-_STRETCH = 1 << 16
+_STRETCH = 1 << 17
 
 
 @record
@@ -39,13 +39,13 @@ def tree_sum(block: Block, pieces: Mapping[Block, Piece], out: Vector) -> Metric
     """
     depth = len(block).bit_length()
     scratch = [np.empty(min(_STRETCH, out.size), np.float32) for _ in range(depth)] if block not in pieces else []
-    for start in range(0, out.size, _STRETCH):
-        stretch = slice(start, min(start + _STRETCH, out.size))
-        # A sum that is not finite is for the caller to find, as any that is not.
-        with np.errstate(over="ignore", invalid="ignore"):
+    # A sum that is not finite is for the caller to find, as any that is not.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, out.size, _STRETCH):
+            stretch = slice(start, min(start + _STRETCH, out.size))
             found = _add_up(block, pieces, stretch, out[stretch], scratch)
-        if block in pieces:
-            np.copyto(out[stretch], found)
+            if block in pieces:
+                np.copyto(out[stretch], found)
     return _add_metrics(block, pieces)
 
 
