@@ -45,6 +45,10 @@ class Cluster:
         )
         return json.loads(done.stdout)
 
+    def metrics(self) -> str:
+        path = self.processes.folder / self.name / "metrics.jsonl"
+        return path.read_text() if path.exists() else ""
+
     def finished(self, *started: subprocess.Popen[bytes]) -> bytes:
         """The last checkpoint, once all have ended well."""
         for process in started:
@@ -72,10 +76,9 @@ def test_a_node_has_the_bits_of_one_process_also_when_a_member_is_killed_and_ano
     alone, together = Cluster(processes, "alone"), Cluster(processes, "together")
     expected = alone.finished(alone.serve("--steps", STEPS), alone.work(1))
 
-    server, node = together.serve("--steps", STEPS), together.work(3, "--as-one")
-    processes.until(lambda: together.state()["version"] > 50)
-    (worker,) = together.state()["workers"]
-    assert worker["name"].endswith(f":{node.pid} (3 processes)")
+    server, node = together.serve("--steps", STEPS, "--report-every", 5), together.work(3, "--as-one")
+    processes.said(server, f":{node.pid} (3 processes) joined: worker")
+    processes.until(lambda: '"training"' in together.metrics())
     first, second, third = members_of(node)
     # Nobody is given work meanwhile: what happens, happens in one step.
     server.send_signal(signal.SIGSTOP)
