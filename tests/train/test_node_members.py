@@ -30,6 +30,8 @@ from ps_vae.train.node.messages import MOST_BLOCKS, TO_MEMBER, Done, Failed, Pre
 from ps_vae.train.node.program import LeaveError, Node, check_push_codec
 
 SIZE = 6
+# Of the first task of two members.
+TICKET = 3
 PATIENCE = 60.0
 
 
@@ -54,10 +56,11 @@ class Theatre:
             return message
 
     def prepared(self, number: int, fingerprint: str = "same", size: int = SIZE) -> Segment:
-        assert self.hear(number).KIND == "prepare"
+        order = self.hear(number)
+        assert order.KIND == "prepare"
         segment = Segment.create(MOST_BLOCKS, size)
         with segment.readable() as descriptor:
-            send(self.streams[number], Prepared(fingerprint, "some rows"), descriptor)
+            send(self.streams[number], Prepared(order.ticket, fingerprint, "some rows"), descriptor)
         return segment
 
 
@@ -95,7 +98,7 @@ def pair(theatre: Theatre) -> Iterator[tuple[Members, Theatre]]:
 
 
 def done(**changes: Any) -> bytes:
-    fields = {"t": "done", "k": 1, "ns": 5, "w": [3, 1], "m": [[1.0, 2.0], [3.0, 4.0]]} | changes
+    fields = {"t": "done", "k": TICKET, "ns": 5, "w": [3, 1], "m": [[1.0, 2.0], [3.0, 4.0]]} | changes
     packed: bytes = msgpack.packb(fields)
     return packed
 
@@ -106,7 +109,7 @@ NONSENSE = {
     "no map": msgpack.packb([1]),
     "unknown": msgpack.packb({"t": "weights"}),
     "a key too many": done(x=1),
-    "another task": done(k=2),
+    "another task": done(k=TICKET + 1),
     "a sum too few": done(w=[3]),
     "a sum twice": done(w=[3, 3]),
     "a slot that is not there": done(w=[3, MOST_BLOCKS]),
@@ -114,7 +117,7 @@ NONSENSE = {
     "metrics too few": done(m=[[1.0, 2.0]]),
     "other metrics": done(m=[[1.0, 2.0], [3.0]]),
     "text for numbers": done(m=[[1.0, 2.0], ["3", 4.0]]),
-    "prepared while it computes": msgpack.packb({"t": "prepared", "f": "same", "d": ""}),
+    "prepared while it computes": msgpack.packb({"t": "prepared", "k": TICKET, "f": "same", "d": ""}),
 }
 
 
@@ -138,8 +141,7 @@ def test_a_member_that_says_nonsense_is_ended_and_replaced(pair: tuple[Members, 
 @pytest.mark.parametrize("what", ["no descriptor", "not sealed", "too small"])
 def test_memory_that_cannot_be_trusted_is_not_read(pair: tuple[Members, Theatre], what: str) -> None:
     members, theatre = pair
-    assert theatre.hear(1).KIND == "prepare"
-    message = Prepared("same", "")
+    message = Prepared(theatre.hear(1).ticket, "same", "")
     if what == "no descriptor":
         send(theatre.streams[1], message)
     elif what == "not sealed":
@@ -163,7 +165,7 @@ def test_sums_are_read_where_the_member_wrote_them(theatre: Theatre) -> None:
     (member,) = members.having("idle")
     members.assign(member, 0, 0, [Block(0, 1), Block(1, 2)], now=0.0)
     segment.array(3)[:], segment.array(1)[:] = 3.0, 1.0
-    theatre.streams[0].send(done())
+    theatre.streams[0].send(done(k=member.ticket))
     ((_, answer),) = members.wait(PATIENCE)
     assert isinstance(answer, Done)
     pieces = members.pieces(member, answer)
@@ -184,6 +186,17 @@ def test_members_that_prepare_for_another_run_are_not_believed_what_they_did_for
     assert theatre.hear(0).KIND == "task"
     theatre.prepared(0)
     assert until(members, lambda: bool(members.having("idle"))) == []
+
+
+def test_a_member_that_has_prepared_for_the_last_run_only_is_given_nothing(pair: tuple[Members, Theatre]) -> None:
+    members, theatre = pair
+    members.prepare(b"{1}", None, Segment.create(3, SIZE))
+    theatre.prepared(1)
+    theatre.prepared(0)
+    until(members, lambda: bool(members.having("idle")))
+    assert [member.number for member in members.having("idle")] == [0]
+    theatre.prepared(1)
+    until(members, lambda: len(members.having("idle")) == 2)
 
 
 def test_the_last_words_of_a_member_are_the_nodes(pair: tuple[Members, Theatre]) -> None:

@@ -58,7 +58,7 @@ def compute_for(stream: socket.socket, say: Say) -> int:
                         return 0
                     case Prepare():
                         member = _Member(message, needs(descriptor), say)
-                        member.answer(stream)
+                        member.answer(stream, message.ticket)
                     case Task() if member is not None:
                         send(stream, member.compute(message))
                     case _:
@@ -87,9 +87,9 @@ class _Member:
         self._program = Program(prepare.data, say)
         self._description = self._program.prepare(config, self._buffers)
 
-    def answer(self, stream: socket.socket) -> None:
+    def answer(self, stream: socket.socket, ticket: int) -> None:
         """Say that all is there, and hand the sums' memory over."""
-        prepared = Prepared(fingerprint(), self._description[:4096])
+        prepared = Prepared(ticket, fingerprint(), self._description[:4096])
         with self._sums.readable() as descriptor:
             send(stream, prepared, descriptor)
 

@@ -56,7 +56,7 @@ _GRACE_SECONDS = 2.0
 class Member:
     """One place in the node, whatever process fills it.
 
-    ticket  of its newest task
+    ticket  of its newest task, or of what it prepares for
     asked   how many blocks that has
     began   when it was given
     slot    of the weights that it is computed on
@@ -86,7 +86,7 @@ class Members:
         self._fingerprint = fingerprint
         self._say = say
         self._tickets = 0
-        self._prepare: Prepare | None = None
+        self._prepare: tuple[bytes, str | None] | None = None
         self._weights: Segment | None = None
         self._poller = select.poll()
         self._of: dict[int, Member] = {}
@@ -101,7 +101,7 @@ class Members:
 
     def prepare(self, config: bytes, data: str | None, weights: Segment) -> None:
         """Have all of them, and those that come later, prepare for a run whose weights will lie in `weights`."""
-        self._prepare = Prepare(config, data, weights.slots)
+        self._prepare = (config, data)
         self._weights = weights
         for member in self._members:
             if member.state != "gone":
@@ -164,9 +164,10 @@ class Members:
     def _send_prepare(self, member: Member) -> None:
         if self._prepare is None or self._weights is None:
             raise RuntimeError("there is no run yet")
-        member.state, member.sums = "starting", []
+        self._tickets += 1
+        member.state, member.ticket, member.sums = "starting", self._tickets, []
         with self._weights.readable() as descriptor:
-            self._send(member, self._prepare, descriptor)
+            self._send(member, Prepare(member.ticket, *self._prepare, self._weights.slots), descriptor)
 
     def _send(self, member: Member, message: Any, descriptor: int | None = None) -> None:
         if member.stream is not None:
@@ -194,16 +195,16 @@ class Members:
         match message:
             case Failed(ticket=0):
                 raise PsVaeError(message.text)
-            case Prepared() if member.state == "starting":
+            case _ if member.state == "starting" and message.ticket < member.ticket:
+                # Of the run before.
+                pass
+            case Prepared() if member.state == "starting" and message.ticket == member.ticket:
                 self._admit(member, message, needs(descriptor))
             case Done() | Failed() if member.state == "busy" and message.ticket == member.ticket:
                 if isinstance(message, Done):
                     _check(message, member)
                 member.state = "idle"
                 return [(member, message)]
-            case Done() | Failed() if member.state == "starting":
-                # Of the run before.
-                pass
             case _:
                 raise PeerError("unknown-message", f"a {message.KIND} of a member that is {member.state}")
         return []

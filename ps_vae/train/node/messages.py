@@ -49,26 +49,30 @@ _SLOT = Integer(16)
 class Prepare:
     """Node -> member: this is the run.
 
+    ticket  names the message
     config  as in the protocol's `welcome`
     data    where the run's data lie on this host, if not where the configuration says
     slots   of the weights' segment
     """
 
     KIND: ClassVar[str] = "prepare"
+    ticket: int = header_field("k", Integer())
     config: bytes = header_field("c", Binary(32 * 1024))
     data: str | None = header_field("d", Nullable(Text(4096)))
-    slots: int = header_field("k", _SLOT)
+    slots: int = header_field("w", _SLOT)
 
 
 @record
 class Prepared:
     """Member -> node: model, data and kernels are there.
 
+    ticket       of the `prepare`
     fingerprint  of the member's arithmetic
     description  of the data, for people
     """
 
     KIND: ClassVar[str] = "prepared"
+    ticket: int = header_field("k", Integer())
     fingerprint: str = header_field("f", Text(256))
     description: str = header_field("d", Text(4096))
 
