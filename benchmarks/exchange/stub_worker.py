@@ -65,6 +65,9 @@ class Stub:
     def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
         return [], 0
 
+    def pull_codecs(self, welcome: Welcome) -> list[Codec]:
+        return []
+
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         self._gradients = gradients
         give = gradients.give

@@ -12,6 +12,7 @@ __all__ = [
     "MODEL",
     "OUTPUT",
     "TRAINING",
+    "AwaitWorkers",
     "ConnectTimeout",
     "Debug",
     "Invocation",
@@ -144,6 +145,16 @@ Transport = Annotated[
         rich_help_panel=CLUSTER,
         help="How tensors travel: shm through memory that processes of one machine share, tcp through the socket, "
         "auto as each pair of processes can.",
+    ),
+]
+AwaitWorkers = Annotated[
+    int,
+    typer.Option(
+        "--await-workers",
+        metavar="N",
+        min=1,
+        rich_help_panel=CLUSTER,
+        help="Begin when so many workers are ready; others may come at any time.",
     ),
 ]
 Run = Annotated[

@@ -110,6 +110,22 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "topk:RATIO, powersgd:RANK.",
     ),
     RunOption(
+        "pull_codec", str, "CODEC", CLUSTER, "none",
+        "How weights are sent: none, fp16, bf16, int8, or what has changed, in bsp: update:CODEC of those for pushes.",
+    ),
+    RunOption(
+        "local_steps", int, "H", CLUSTER, "0",
+        "Workers take so many steps by themselves and push the difference, once a step of the run; 0: gradients.",
+    ),
+    RunOption(
+        "outer_rate", float, "X", CLUSTER, "0.7, or 1 for H below 16",
+        "With --local-steps: how far the server follows the workers' mean.",
+    ),
+    RunOption(
+        "outer_momentum", float, "X", CLUSTER, "0.9, or 0 for H below 16",
+        "With --local-steps: the server's Nesterov momentum; 0: none.",
+    ),
+    RunOption(
         "checkpoint_every", int, "STEPS", OUTPUT, "an epoch, or 1/20 of a longer run",
         "Steps between checkpoints, each with a validation.",
     ),

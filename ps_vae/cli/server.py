@@ -6,6 +6,7 @@ import typer
 
 from ps_vae.cli.options import (
     CLUSTER,
+    AwaitWorkers,
     ConnectTimeout,
     Debug,
     Json,
@@ -85,6 +86,7 @@ def server(
     advertise: Advertise = None,
     connect_timeout: ConnectTimeout = 60.0,
     transport: Transport = "auto",
+    await_workers: AwaitWorkers = 1,
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
     resume: Resume = False,
@@ -122,7 +124,9 @@ def server(
         )
     from ps_vae.train.server import ServerOptions, serve
 
-    options = ServerOptions(listen or _LISTEN, shards, remote_shards, run_dir, resume, reproducible, keep, transport)
+    options = ServerOptions(
+        listen or _LISTEN, shards, remote_shards, run_dir, resume, reproducible, keep, transport, await_workers
+    )
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:
         print_json(result)

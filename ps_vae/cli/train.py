@@ -10,6 +10,7 @@ from ps_vae.cli import progress
 from ps_vae.cli.options import (
     CLUSTER,
     OUTPUT,
+    AwaitWorkers,
     Debug,
     Json,
     Keep,
@@ -61,6 +62,7 @@ def train(
     shards: Shards = 1,
     listen: Listen = None,
     transport: Transport = "auto",
+    await_workers: AwaitWorkers = 1,
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
     resume: Resume = False,
@@ -87,6 +89,7 @@ def train(
         reproducible=reproducible,
         keep=keep,
         transport=transport,
+        await_workers=await_workers,
     )
     should_stop = StopSignal().listen()
     with LocalCluster(wishes, options, workers, say=say) as cluster:

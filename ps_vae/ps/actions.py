@@ -8,7 +8,7 @@ from ps_vae.ps.messages import Welcome
 from ps_vae.ps.outbox import Send
 from ps_vae.ps.record import record
 
-__all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Measure", "Result", "Stopped", "Store"]
+__all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Measure", "Result", "Stopped", "Store", "StoreWords"]
 
 # A client repeats what was not answered this often, and says that it is there.
 RETRY_SECONDS = 1.0
@@ -27,6 +27,15 @@ class Store:
 
     start: int
     weights: npt.NDArray[np.float32]
+
+
+@record
+class StoreWords:
+    """Decode these words of a shard into its slice of the vector, or add what they say to it."""
+
+    shard: int
+    words: npt.NDArray[np.float32]
+    is_change: bool
 
 
 @record
@@ -52,7 +61,7 @@ class Measure:
     version: int
 
 
-Action = Send | Joined | Store | Compute | Measure | Stopped
+Action = Send | Joined | Store | StoreWords | Compute | Measure | Stopped
 
 
 @record

@@ -19,10 +19,14 @@ __all__ = ["Assignments"]
 
 
 class Assignments:
-    """Who does what. Nothing is given out unless `is_open`."""
+    """Who does what. Nothing is given out unless `is_open`.
 
-    def __init__(self, backlog: Backlog, roster: Roster) -> None:
+    awaited  workers that have to be ready before any of them gets work: then the first step, too, is shared by all
+    """
+
+    def __init__(self, backlog: Backlog, roster: Roster, awaited: int = 1) -> None:
         self.is_open = False
+        self._awaited = awaited
         self._backlog = backlog
         self._roster = roster
         self._troubles: dict[int, set[int]] = {}
@@ -40,7 +44,12 @@ class Assignments:
                 return [Send(sender, _work(found[1]))]
             self._backlog.release(worker)
         worker.idle = worker.lease is None
-        return self._give(worker, now)
+        if self._awaited == 0:
+            return self._give(worker, now)
+        if sum(not client.warming for client in self._roster.workers) < self._awaited:
+            return []
+        self._awaited = 0
+        return self.hand_out(now)
 
     def trouble(self, trouble: Trouble, now: float) -> tuple[list[Output], str | None]:
         """A worker cannot do its work. Second: why the run fails, where a step was in trouble before."""
@@ -82,7 +91,7 @@ class Assignments:
 
     def hand_out(self, now: float) -> list[Output]:
         """Give work to everybody who waits for it; where work was lost, to some who wait for their weights too."""
-        if not self.is_open:
+        if not self.is_open or self._awaited:
             return []
         outputs = [output for worker in self._roster.workers for output in self._give(worker, now)]
         for worker in self._roster.workers:

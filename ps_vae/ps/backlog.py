@@ -207,7 +207,8 @@ class Backlog:
         return fair_share(work.left, 1.0 / (worker.pace or usual), others)
 
     def _lease(self, worker: Client, work: StepWork, share: int, now: float) -> Lease | None:
-        blocks = work.take(share)
+        # Where steps are taken in order; elsewhere the rest of a step would go out in more, smaller blocks.
+        blocks = work.take(share, worker.blocks if self.rules.consistency.is_synchronous else ())
         if not blocks:
             return None
         work.orphaned = work.orphaned and bool(work.pool)
@@ -218,7 +219,7 @@ class Backlog:
         lease = Lease(self._tickets, worker.session, work.step, blocks, seconds, deadline)
         work.leases[lease.ticket] = lease
         worker.ticket = worker.lease = lease.ticket
-        worker.microbatches = size
+        worker.microbatches, worker.blocks = size, blocks
         worker.idle = False
         return lease
 

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.errors import DataError
-from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Stopped, Store
+from ps_vae.errors import DataError, PeerError, RefusedError
+from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import Codec
@@ -20,6 +20,7 @@ from ps_vae.ps.messages import Welcome
 from ps_vae.ps.outbox import Send
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.record import record
+from ps_vae.ps.replica import ReplicaReader
 from ps_vae.ps.transport import open_segment
 from ps_vae.ps.worker import Worker
 
@@ -36,6 +37,9 @@ class WorkerProgram(Protocol):
 
     def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
         """How gradients are pushed to each shard, and the run's seed; no codecs: as they are."""
+
+    def pull_codecs(self, welcome: Welcome) -> list[Codec]:
+        """How weights come from each shard where they come encoded; none: as they are."""
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         """Prepare model and data. Gradients are to be written into arrays taken from `gradients`."""
@@ -113,6 +117,7 @@ class _Work:
         self._own_weights = self._weights
         self._size = 0
         self._encoder: Encoder | None = None
+        self._reader: ReplicaReader | None = None
         self._gradients = self._travelling = Buffers(0)
         self._said = ""
 
@@ -136,6 +141,8 @@ class _Work:
             match action:
                 case Store():
                     self._store(action)
+                case StoreWords():
+                    self._store_words(action)
                 case Compute():
                     self._compute(action)
                 case Joined():
@@ -151,6 +158,8 @@ class _Work:
         segment = open_segment(_GRADIENTS, size, self._transport)
         self._travelling = Buffers(size, segment.slots_first() if segment is not None else None)
         slices = [Slice(start, stop) for _, start, stop in welcome.shards]
+        pulls = self._program.pull_codecs(welcome)
+        self._reader = ReplicaReader(pulls, slices) if pulls else None
         repeats = welcome.bound == 0
         self._encoder = Encoder(codecs, slices, seed, self._travelling, repeats=repeats) if codecs else None
         self._weights = self._own_weights = np.zeros(0, np.float32)
@@ -167,6 +176,18 @@ class _Work:
             return
         self._weights = self._own()
         self._weights[store.start : store.start + store.weights.size] = store.weights
+
+    def _store_words(self, store: StoreWords) -> None:
+        if self._reader is None:
+            raise RefusedError(
+                "bad-payload", f"shard {store.shard + 1} sent encoded weights, the run has no codec for them"
+            )
+        self._keep_a_copy()
+        self._weights = self._own()
+        try:
+            self._reader.take(store.shard, store.words, self._weights, is_change=store.is_change)
+        except PeerError as error:
+            raise RefusedError(error.code, f"shard {store.shard + 1} sent weights that are none: {error}") from None
 
     def _keep_a_copy(self) -> None:
         """Give back weights that lie in the server's memory, as long as there is no work.

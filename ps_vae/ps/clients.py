@@ -125,7 +125,7 @@ class Clients:
                 self._traffic.shared += shared
                 if sharing is not None and lent:
                     self._weights.hold(weights, sharing.reader(lent[0]))
-                elif tracker is not None and not tracker.done:
+                elif tracker is not None and not tracker.done and not message.encoded:
                     self._weights.hold(weights, lambda: bool(tracker.done))
         return True
 

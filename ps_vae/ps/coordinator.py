@@ -71,6 +71,7 @@ class Coordinator:
     initial       the whole vector and optimizer state, from which joining shards get their slices
     watch         whatever the program wants to add to `state`
     reproducible  refuse workers whose arithmetic differs from the first one's
+    awaited       workers that have to be ready before the first step begins
     """
 
     def __init__(
@@ -82,13 +83,14 @@ class Coordinator:
         initial: ShardState,
         watch: Callable[[], dict[str, Any]] = dict,
         reproducible: bool = False,
+        awaited: int = 1,
     ) -> None:
         self.rules = rules
         self.ended: RunEnded | None = None
         self.backlog = Backlog(rules, initial.version)
         self._fleet = Fleet(rules, slices, address, config, initial)
         self._roster = Roster(is_reproducible=reproducible)
-        self._assignments = Assignments(self.backlog, self._roster)
+        self._assignments = Assignments(self.backlog, self._roster, awaited)
         self._milestones = Milestones(rules, self._roster, initial.version)
         self._ending = Ending(self.backlog, self._fleet, self._roster)
         self._config = config

@@ -96,7 +96,7 @@ class Evaluator:
     def _pull(self) -> list[Action]:
         if self.state != "fetching" or self._welcome is None:
             return []
-        pull = Pull(self._welcome.run, (self._target, self._target))
+        pull = Pull(self._welcome.run, (self._target, self._target), True)
         return [Send(ShardAddress(shard), pull) for shard in sorted(self._missing)]
 
     def _report(self, now: float) -> list[Action]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ps_vae.ps.blocks import Block
 from ps_vae.ps.outbox import Sender
 from ps_vae.ps.partition import Slice
 
@@ -26,6 +27,8 @@ class Client:
     idle      it said that it waits for work
     pace      seconds a microbatch, measured; None before its first
     tickets   pieces of work that were measured
+    blocks    of the newest work: it gets the same of the next step where it can, so that what it keeps from one to the
+              next (a residual, an inner optimizer's state) goes on with the same part
     reported  the newest version that this evaluator measured
     """
 
@@ -37,6 +40,7 @@ class Client:
     warming: bool = True
     ticket: int = 0
     microbatches: int = 0
+    blocks: tuple[Block, ...] = ()
     lease: int | None = None
     idle: bool = False
     pace: float | None = None

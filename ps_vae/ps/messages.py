@@ -42,7 +42,7 @@ __all__ = [
     "Work",
 ]
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 Tensors = tuple[npt.NDArray[np.float32], ...]
 Range = tuple[int, int | None]
@@ -137,19 +137,29 @@ class Push:
 
 @record
 class Pull:
-    """Client -> shard: your slice at the newest version in [low, high], as soon as there is one."""
+    """Client -> shard: your slice at the newest version in [low, high], as soon as there is one.
+
+    exact  the weights themselves, not what workers compute on where weights are sent encoded
+    """
 
     KIND: ClassVar[str] = "pull"
     run: bytes = header_field("run", _ID)
     want: Range = header_field("w", Span())
+    exact: bool = header_field("x", Boolean())
 
 
 @record
 class Weights:
-    """Shard -> client: the slice at one published version."""
+    """Shard -> client: the slice at one published version.
+
+    encoded  whether the payload is words of the run's codec for pulls
+    base     of words that are a change, the version that they are added to; else nil
+    """
 
     KIND: ClassVar[str] = "weights"
     version: int = header_field("v", _COUNT)
+    encoded: bool = header_field("e", Boolean())
+    base: int | None = header_field("b", Nullable(_COUNT))
     payload: Tensors = tensors(1)
 
 

@@ -6,6 +6,7 @@ inside one that is there is dropped, and a block that contains some that are the
 bits.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from ps_vae.ps.blocks import Block, parent, root, sibling
 from ps_vae.ps.buffers import Buffers
 
-__all__ = ["StepSum", "add_metrics"]
+__all__ = ["StepSum", "add_metrics", "sum_in_order"]
 
 Array = npt.NDArray[np.float32]
 Metrics = tuple[float, ...]
@@ -24,6 +25,28 @@ Metrics = tuple[float, ...]
 def add_metrics(left: Metrics, right: Metrics) -> Metrics:
     """Element by element, in float64."""
     return tuple(a + b for a, b in zip(left, right, strict=True))
+
+
+def sum_in_order(block: Block, leaf: Callable[[int, Array], Metrics], out: Array, buffers: Buffers) -> Metrics:
+    """The sum of a block's leaves in the order of its tree, depth first, so that few vectors are alive.
+
+    leaf     leaf(index, out) overwrites `out` with what belongs to one microbatch, and returns its metrics
+    out      overwritten with the sum
+    buffers  where partial sums are kept meanwhile
+
+    Returns the sum of the metrics. What `leaf` raises is passed on, and no array is kept back.
+    """
+    if len(block) == 1:
+        return leaf(block.start, out)
+    middle = block.start + (1 << (len(block) - 1).bit_length() - 1)
+    left = sum_in_order(Block(block.start, middle), leaf, out, buffers)
+    other = buffers.take()
+    try:
+        right = sum_in_order(Block(middle, block.stop), leaf, other, buffers)
+        np.add(out, other, out=out)
+    finally:
+        buffers.give(other)
+    return add_metrics(left, right)
 
 
 @dataclass(slots=True)

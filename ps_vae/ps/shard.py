@@ -23,11 +23,12 @@ from ps_vae.ps.arrivals import Arrivals
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import Codec
+from ps_vae.ps.codecs.pull import PullCodec
 from ps_vae.ps.consistency import Versions
 from ps_vae.ps.lag import Lag
-from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot, Weights
+from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
-from ps_vae.ps.published import Published
+from ps_vae.ps.publication import Publication, Want
 from ps_vae.ps.reduction import Metrics, StepSum
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 from ps_vae.ps.state import ShardState
@@ -70,6 +71,7 @@ class Shard:
     is_finite   whether an array has neither NaN nor infinity in it
     look_ahead  what workers of an asynchronous run compute on instead of the weights, if anything
     codec       how the gradients of pushes are written; None: as they are
+    pull        how weights are written for workers; None: as they are
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Shard:
         is_finite: Callable[[Array], bool] = lambda array: bool(np.isfinite(array).all()),
         look_ahead: LookAhead | None = None,
         codec: Codec | None = None,
+        pull: PullCodec | None = None,
     ) -> None:
         self.number = number
         self.rules = rules
@@ -103,10 +106,16 @@ class Shard:
         self._sums: dict[int, StepSum] = {}
         first = buffers.take()
         first[:] = state.weights
-        self._published = Published(
-            state.version, first, buffers, keeps_the_one_before=rules.consistency.is_synchronous
+        self._published = Publication(
+            state.version,
+            first,
+            buffers,
+            keeps_the_one_before=rules.consistency.is_synchronous,
+            pull=pull,
+            number=number,
+            is_finite=is_finite,
         )
-        self._waiting: dict[Sender, Versions] = {}
+        self._waiting: dict[Sender, Want] = {}
         self._snapshots: set[int] = set()
         self._told_at = float("-inf")
 
@@ -149,7 +158,7 @@ class Shard:
         else:
             outputs = self._count(sender, push, block, self._gradient(push), now)
         if push.then is not None:
-            outputs += self._answer(sender, Versions(*push.then)) or []
+            outputs += self._answer(sender, Want(Versions(*push.then), held=push.version)) or []
         return outputs
 
     def _same_run(self, run: bytes) -> None:
@@ -279,18 +288,18 @@ class Shard:
 
     def _pull(self, sender: Sender, pull: Pull) -> list[Output]:
         self._same_run(pull.run)
-        want = Versions(*pull.want)
+        want = Want(Versions(*pull.want), exact=pull.exact)
         if (answer := self._answer(sender, want)) is None:
-            raise PeerError("gone", f"version {want.high} is gone; the newest is {self.version}")
+            raise PeerError("gone", f"version {want.versions.high} is gone; the newest is {self.version}")
         return answer
 
-    def _answer(self, sender: Sender, want: Versions) -> list[Output] | None:
+    def _answer(self, sender: Sender, want: Want) -> list[Output] | None:
         """The newest published version wanted; nothing yet where it is to come; None where it is gone."""
         if (found := self._published.find(want)) is not None:
             self._waiting.pop(sender, None)
             self._lag.weights_sent(sender, self._updates)
-            return [Send(sender, Weights(found[0], (found[1],)))]
-        if want.high is not None and want.high <= self.version:
+            return [Send(sender, found)]
+        if want.versions.high is not None and want.versions.high <= self.version:
             return None
         self._waiting[sender] = want
         return []

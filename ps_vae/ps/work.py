@@ -62,8 +62,15 @@ class StepWork:
     def left(self) -> int:
         return sum(len(run) for run in self.pool)
 
-    def take(self, share: int) -> tuple[Block, ...]:
-        """The first `share` microbatches of the pool, as few blocks as they make."""
+    def take(self, share: int, before: tuple[Block, ...] = ()) -> tuple[Block, ...]:
+        """`share` microbatches of the pool: the blocks `before` if they are as many and there, else the first ones.
+
+        As few blocks as they make.
+        """
+        if sum(map(len, before)) == share and all(any(block in run for run in self.pool) for block in before):
+            for block in before:
+                self._remove(block)
+            return before
         blocks: list[Block] = []
         while share > 0 and self.pool:
             run = self.pool[0]
@@ -72,6 +79,13 @@ class StepWork:
             share -= stop - run.start
             self.pool[:1] = [Block(stop, run.stop)] if stop < run.stop else []
         return tuple(blocks)
+
+    def _remove(self, block: Block) -> None:
+        """Take out a block that is in one run of the pool."""
+        (place,) = [number for number, run in enumerate(self.pool) if block in run]
+        run = self.pool[place]
+        rests = (Block(run.start, block.start), Block(block.stop, run.stop))
+        self.pool[place : place + 1] = [rest for rest in rests if len(rest) > 0]
 
     def orphan(self, ticket: int) -> None:
         """A lease was lost: its microbatches go back."""

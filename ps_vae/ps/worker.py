@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import RefusedError
-from ps_vae.ps.actions import RETRY_SECONDS, Action, Compute, Joined, Result, Stopped, Store
+from ps_vae.ps.actions import RETRY_SECONDS, Action, Compute, Joined, Result, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.messages import (
@@ -39,7 +39,7 @@ from ps_vae.ps.messages import (
 )
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
 
-__all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Result", "Stopped", "Store", "Worker"]
+__all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Result", "Stopped", "Store", "StoreWords", "Worker"]
 
 Vector = npt.NDArray[np.float32]
 
@@ -193,7 +193,7 @@ class Worker:
             elif version is None or version not in usable:
                 is_waiting = True
                 self._asked[shard] = usable
-                actions.append(Send(ShardAddress(shard), Pull(welcome.run, (usable.low, usable.high))))
+                actions.append(Send(ShardAddress(shard), Pull(welcome.run, (usable.low, usable.high), False)))
         if is_waiting:
             return actions
         self.state = "computing"
@@ -205,15 +205,21 @@ class Worker:
         asked = self._asked[shard]
         if asked is None or weights.version not in asked:
             return []
-        if len(weights.payload) != 1 or weights.payload[0].size != stop - start:
+        if len(weights.payload) != 1 or not (weights.encoded or weights.payload[0].size == stop - start):
             sizes = [vector.size for vector in weights.payload]
             raise RefusedError("bad-size", f"shard {shard + 1} sent {sizes} numbers, its slice has {stop - start}")
         self._asked[shard] = None
         actions: list[Action] = []
+        if weights.base is not None and weights.base != self._held[shard]:
+            # A change of weights that are not here: they are asked for as they are.
+            return self._fetch() if self.state == "fetching" else []
         # Where pushes are applied on arrival, the weights of one version change with each.
         if weights.version != self._held[shard] or not self._consistency.is_synchronous:
             self._held[shard] = weights.version
-            actions.append(Store(start, weights.payload[0]))
+            if weights.encoded:
+                actions.append(StoreWords(shard, weights.payload[0], weights.base is not None))
+            else:
+                actions.append(Store(start, weights.payload[0]))
         return [*actions, *(self._fetch() if self.state == "fetching" else [])]
 
     def _refused(self, error: Error, now: float) -> list[Action]:

@@ -9,6 +9,7 @@ from typing import Any
 from ps_vae.errors import PeerError, UsageError
 from ps_vae.optim.schedules import Schedule, beta_at, schedule
 from ps_vae.optim.table import optimizer
+from ps_vae.ps.codecs.pull import pull_codec_for
 from ps_vae.ps.codecs.table import NO_CODEC, codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.vae.config import ModelConfig
@@ -41,6 +42,10 @@ class RunConfig:
     milestone         steps between checkpoints (and evaluations)
     report_every      steps between lines of metrics.jsonl
     push_codec        how gradients are written on their way to the server
+    pull_codec        how weights are written on their way to the workers
+    local_steps       inner steps of a worker in each step of the run; 0: none, gradients are pushed
+    outer_rate, outer_momentum
+                      of the server's optimizer where there are local steps
 
     Raises UsageError for what cannot be.
     """
@@ -65,6 +70,10 @@ class RunConfig:
     consistency: str
     seed: int
     push_codec: str = NO_CODEC
+    pull_codec: str = NO_CODEC
+    local_steps: int = 0
+    outer_rate: float = 1.0
+    outer_momentum: float = 0.0
 
     def __post_init__(self) -> None:
         if self.binarize not in BINARIZATIONS:
@@ -81,8 +90,12 @@ class RunConfig:
                 f"--batch-size {self.batch_size} in --microbatch {self.microbatch} makes {self.microbatches:,} parts; "
                 f"{_MOST_MICROBATCHES:,} are possible: give a larger --microbatch"
             )
-        if not 1 <= self.steps <= _MOST_STEPS:
-            raise UsageError(f"--steps (or --epochs) makes {self.steps} steps; give at least 1, at most {_MOST_STEPS}")
+        self._check_local_steps()
+        if not (self.steps >= 1 and self.steps * self.batches_a_step <= _MOST_STEPS):
+            raise UsageError(
+                f"--steps (or --epochs) makes {self.steps} steps of {self.batches_a_step} batches; "
+                f"give at least 1, and at most {_MOST_STEPS} batches"
+            )
         for flag, steps in (("--checkpoint-every", self.milestone), ("--report-every", self.report_every)):
             if steps < 1:
                 raise UsageError(f"{flag} {steps}: give at least 1 step")
@@ -100,10 +113,29 @@ class RunConfig:
             make = codec_for(self.push_codec)
         except UsageError as error:
             raise UsageError(f"--push-codec {self.push_codec}: {error}") from None
-        if make is not None and "velocity" in make(0, ()).state and self.optimizer != "sgd":
+        if make is not None and "velocity" in make(0, ()).state and (self.optimizer != "sgd" or self.local_steps):
+            has = f"--optimizer {self.optimizer}" if self.optimizer != "sgd" else f"--local-steps {self.local_steps}"
             raise UsageError(
-                f"--push-codec {self.push_codec} has a momentum in the place of the server's, and --optimizer "
-                f"{self.optimizer} has one of its own; use --optimizer sgd, or leave the codec's momentum out"
+                f"--push-codec {self.push_codec} has a momentum in the place of the server's, and {has} has one of "
+                "its own; use --optimizer sgd without local steps, or leave the codec's momentum out"
+            )
+        try:
+            pull = pull_codec_for(self.pull_codec)
+        except UsageError as error:
+            raise UsageError(f"--pull-codec {self.pull_codec}: {error}") from None
+        if pull is not None and pull(0, (), 0).is_change and not parse_consistency(self.consistency).is_synchronous:
+            raise UsageError(
+                f"--pull-codec {self.pull_codec} sends changes, which add up only where all workers see every version; "
+                f"use --consistency bsp, or in {self.consistency} --pull-codec int8, fp16 or bf16"
+            )
+
+    def _check_local_steps(self) -> None:
+        if self.local_steps < 0:
+            raise UsageError(f"--local-steps {self.local_steps}: give 0 for none, or how many")
+        if not (math.isfinite(self.outer_rate) and self.outer_rate > 0 and 0 <= self.outer_momentum < 1):
+            raise UsageError(
+                f"--outer-rate {self.outer_rate} with --outer-momentum {self.outer_momentum}: "
+                "give a rate above 0, and a momentum from 0 up and below 1"
             )
 
     @property
@@ -111,12 +143,22 @@ class RunConfig:
         """Units of work in a step."""
         return self.batch_size // self.microbatch
 
+    @property
+    def batches_a_step(self) -> int:
+        """Batches that a step of the run sees: one, or that of each local step."""
+        return max(1, self.local_steps)
+
+    @property
+    def rows_a_step(self) -> int:
+        """Rows that a step of the run sees."""
+        return self.batch_size * self.batches_a_step
+
     def rates(self) -> Schedule:
-        """The learning-rate schedule."""
-        return schedule(self.schedule, rate=self.learning_rate, steps=self.steps)
+        """The learning-rate schedule, over the batches of the run."""
+        return schedule(self.schedule, rate=self.learning_rate, steps=self.steps * self.batches_a_step)
 
     def beta_at(self, step: int) -> float:
-        """The weight of the KL term at a step of the server."""
+        """The weight of the KL term at a batch of the run, counted from 0."""
         return beta_at(step, beta=self.beta, warmup_steps=self.beta_warmup)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,14 +1,15 @@
-"""Which codec a run's pushes have, and what a shard's slice looks like to it."""
+"""Which codecs a run's pushes and pulls have, and what a shard's slice looks like to them."""
 
 from collections.abc import Sequence
 
 from ps_vae.ps.codecs.codec import Codec, Matrix
+from ps_vae.ps.codecs.pull import PullCodec, pull_codec_for
 from ps_vae.ps.codecs.table import codec_for
 from ps_vae.ps.partition import Slice
 from ps_vae.train.config import RunConfig
 from ps_vae.vae.layout import ParameterLayout
 
-__all__ = ["matrices_in", "push_codecs"]
+__all__ = ["matrices_in", "pull_codecs", "push_codecs"]
 
 
 def push_codecs(config: RunConfig, slices: Sequence[Slice]) -> list[Codec]:
@@ -18,6 +19,15 @@ def push_codecs(config: RunConfig, slices: Sequence[Slice]) -> list[Codec]:
         return []
     layout = ParameterLayout(config.model)
     return [make(piece.size, matrices_in(layout, piece)) for piece in slices]
+
+
+def pull_codecs(config: RunConfig, slices: Sequence[Slice]) -> list[PullCodec]:
+    """One for each slice; none at all where weights are sent as they are."""
+    make = pull_codec_for(config.pull_codec)
+    if make is None:
+        return []
+    layout = ParameterLayout(config.model)
+    return [make(piece.size, matrices_in(layout, piece), config.seed) for piece in slices]
 
 
 def matrices_in(layout: ParameterLayout, piece: Slice) -> tuple[Matrix, ...]:

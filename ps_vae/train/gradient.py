@@ -65,6 +65,11 @@ class BlockGradient:
                     raise
         return results
 
+    def warm_up(self) -> None:
+        """Compile, or load, every kernel."""
+        for result in self(self.layout.zeros(), 0, (Block(0, 1),)):
+            self.buffers.give(result.gradient)
+
     def _sum(self, parameters: Parameters, step: int, block: Block, pool: Buffers) -> tuple[Vector, Metrics]:
         """Its halves' sums added, depth first, so few vectors are alive."""
         if len(block) == 1:

@@ -40,6 +40,8 @@ class LocalCluster:
         check_transport(options.transport)
         if workers < 1:
             raise UsageError(f"--workers {workers}: a run needs at least one")
+        if options.await_workers > workers and not options.listen:
+            raise UsageError(f"--await-workers {options.await_workers}: with --workers {workers} they never come")
         if options.resume and options.run_dir is None:
             raise UsageError("--resume needs --run-dir, the folder of the run to continue")
         if options.listen:
@@ -67,7 +69,7 @@ class LocalCluster:
                 "--keep",
                 str(options.keep),
             ),
-            *("--transport", options.transport),
+            *("--transport", options.transport, "--await-workers", str(options.await_workers)),
             *(["--resume"] if options.resume else []),
             *(["--reproducible"] if options.reproducible else []),
             *flags(self._wishes),

@@ -78,22 +78,22 @@ class Reports:
         if self._first is None or self._last is None or self._last[1] == self._first[1]:
             return 0.0, 0, 0.0
         seconds = max(1e-9, self._last[0] - self._first[0])
-        examples = (self._last[1] - self._first[1]) * self._config.batch_size
+        examples = (self._last[1] - self._first[1]) * self._config.rows_a_step
         return seconds, examples, examples / seconds
 
     def _write(
         self, version: int, now: float, kind: str = "training", more: Mapping[str, Any] = MappingProxyType({})
     ) -> None:
-        examples = self._steps * self._config.batch_size
+        examples = self._steps * self._config.rows_a_step
         log_likelihood, kl = (total / examples for total in self._sums)
-        step = version - 1
+        last_batch = version * self._config.batches_a_step - 1
         self.latest = {
             "version": version,
             "elbo": log_likelihood - kl,
             "reconstruction": log_likelihood,
             "kl": kl,
-            "beta": self._config.beta_at(step),
-            "learning_rate": self._config.rates().rate_at(step),
+            "beta": self._config.beta_at(last_batch),
+            "learning_rate": self._config.rates().rate_at(last_batch),
             "staleness": self._staleness,
         }
         seconds = max(1e-9, now - self._line_at)

@@ -24,7 +24,7 @@ from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
 from ps_vae.train import checkpoint
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
-from ps_vae.train.encoding import push_codecs
+from ps_vae.train.encoding import pull_codecs, push_codecs
 from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.plan import Wishes, check_examples, plan, resumed
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
@@ -50,6 +50,7 @@ class ServerOptions:
     remote_shards  further ones that are waited for (`start-server --join`)
     keep           checkpoints that stay on the disk
     transport      how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
+    await_workers  that have to be ready before the first step begins
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -60,6 +61,7 @@ class ServerOptions:
     reproducible: bool = False
     keep: int = 3
     transport: str = "auto"
+    await_workers: int = 1
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -68,8 +70,8 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
     Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen.
     """
     check_transport(options.transport)
-    if options.shards < 1 or options.remote_shards < 0 or options.keep < 1:
-        raise UsageError("--shards and --keep are at least 1, --remote-shards at least 0")
+    if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
+        raise UsageError("--shards, --keep and --await-workers are at least 1, --remote-shards at least 0")
     announce_compilation(say)
     start_numba()
     allow_many_files()
@@ -126,7 +128,14 @@ class _Run:
             metrics=len(METRICS),
         )
         self._coordinator = Coordinator(
-            rules, slices, same_host(endpoint.address), config.pack(), state, self._figures, options.reproducible
+            rules,
+            slices,
+            same_host(endpoint.address),
+            config.pack(),
+            state,
+            self._figures,
+            options.reproducible,
+            options.await_workers,
         )
         own = slices[0]
         piece = slice(own.start, own.stop)
@@ -137,8 +146,9 @@ class _Run:
         )
         segment = open_segment(PUBLISHED, own.size, options.transport)
         published = Buffers(own.size, segment.slots_first() if segment is not None else None)
-        codec = next(iter(push_codecs(config, [own])), None)
-        self._shard = Shard(0, rules, part, shard_rule(config), published, is_finite, look_ahead_rule(config), codec)
+        push, pull = next(iter(push_codecs(config, [own])), None), next(iter(pull_codecs(config, [own])), None)
+        rule, ahead = shard_rule(config), look_ahead_rule(config)
+        self._shard = Shard(0, rules, part, rule, published, is_finite, ahead, push, pull)
         self._server = Server(
             endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
         )
@@ -154,6 +164,8 @@ class _Run:
         ]
         here = _for_others(endpoint.address)
         say(f"listening on {endpoint.address}; start workers with: start-worker --server {here}")
+        if options.await_workers > 1:
+            say(f"the first step begins when {options.await_workers} workers are ready")
         if options.remote_shards:
             say(f"waiting for {options.remote_shards} more shards; start them with: start-server --join ADDRESS")
 

@@ -17,7 +17,7 @@ from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import PUBLISHED, check_transport, open_segment
 from ps_vae.train.config import RunConfig
-from ps_vae.train.encoding import push_codecs
+from ps_vae.train.encoding import pull_codecs, push_codecs
 from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.processes import StopSignal, allow_many_files
 from ps_vae.train.update import look_ahead_rule, shard_rule
@@ -117,9 +117,10 @@ def _shard(admit: Admit, segment: Segment | None) -> Shard:
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
     warm_up_shard(config)
     published = Buffers(size, segment.slots_first() if segment is not None else None)
-    codec = next(iter(push_codecs(config, [Slice(admit.start, admit.stop)])), None)
+    own = [Slice(admit.start, admit.stop)]
+    push, pull = next(iter(push_codecs(config, own)), None), next(iter(pull_codecs(config, own)), None)
     rule, ahead = shard_rule(config), look_ahead_rule(config)
-    return Shard(admit.shard, rules, state, rule, published, is_finite, ahead, codec)
+    return Shard(admit.shard, rules, state, rule, published, is_finite, ahead, push, pull)
 
 
 def _beside(coordinator: str) -> str:

@@ -17,11 +17,13 @@ steps with a delay of two: -109.05 at a third of the rate; -107.93 ahead; -107.2
 """
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from ps_vae.jit import exact_kernel
+from ps_vae.optim.optimizer import Optimizer
 from ps_vae.optim.table import optimizer
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.state import ShardState
@@ -41,9 +43,13 @@ _ADAPTIVE = ("adam", "adagrad", "rmsprop")
 
 
 def update_rule(config: RunConfig) -> Update:
-    """One update from a sum over examples: divide by their number, apply the optimizer at the version's rate."""
-    rule, rates = optimizer(config.optimizer), config.rates()
-    power = 0.5 if config.optimizer in _ADAPTIVE else 1.0
+    """One update from a sum over examples: divide by their number, apply the optimizer at the version's rate.
+
+    Where workers take local steps: from a sum over their trajectories, by the outer optimizer at its rate.
+    """
+    rule, rate_at = _rule(config), _rate(config)
+    terms = config.microbatches if config.local_steps else config.batch_size
+    power = 0.5 if rule.name in _ADAPTIVE else 1.0
 
     def update(
         weights: Vector, parts: tuple[Vector, ...], state: dict[str, Vector], moment: Moment, out: Vector
@@ -51,8 +57,8 @@ def update_rule(config: RunConfig) -> Update:
         # The kernel is compiled for arrays that may be written to, which one made of bytes may not.
         gradient, *others = (part if part.flags.writeable else part.copy() for part in parts)
         weights = weights if weights.flags.writeable else weights.copy()
-        scale = moment.trust / (config.batch_size * moment.share)
-        rate = rates.rate_at(moment.version) * moment.share**power
+        scale = moment.trust / (terms * moment.share)
+        rate = rate_at(moment.version) * moment.share**power
         rule.update(weights, gradient, scale, state, rate, moment.updates, out, *others)
 
     return update
@@ -67,12 +73,24 @@ def shard_rule(config: RunConfig) -> Update:
 
 def look_ahead_rule(config: RunConfig) -> LookAhead | None:
     """What stale gradients are computed on; None where the optimizer's last update tells nothing of the next."""
-    return _straight_on if config.optimizer in _STEADY else None
+    return _straight_on if _rule(config).name in _STEADY else None
 
 
 def fresh_state(config: RunConfig, weights: Vector) -> ShardState:
     """Version 0 of a run."""
-    return ShardState(0, weights, optimizer(config.optimizer).initial_state(weights.size))
+    return ShardState(0, weights, _rule(config).initial_state(weights.size))
+
+
+def _rule(config: RunConfig) -> Optimizer:
+    """The server's optimizer."""
+    if config.local_steps:
+        return optimizer("nesterov", {"momentum": config.outer_momentum})
+    return optimizer(config.optimizer)
+
+
+def _rate(config: RunConfig) -> Callable[[int], float]:
+    """Its rate by version."""
+    return (lambda version: config.outer_rate) if config.local_steps else config.rates().rate_at
 
 
 def _straight_on(before: Vector, weights: Vector, updates: float, out: Vector) -> None:

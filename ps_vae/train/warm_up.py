@@ -5,6 +5,9 @@ A worker does the same with a block of its run (train.worker).
 
 import numpy as np
 
+from ps_vae.ps.codecs.codec import Matrix
+from ps_vae.ps.codecs.pull import pull_codec_for
+from ps_vae.ps.codecs.table import codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.update import Moment
 from ps_vae.train.config import RunConfig
@@ -14,7 +17,7 @@ from ps_vae.train.update import fresh_state, look_ahead_rule, update_rule
 from ps_vae.vae.evidence import estimate_evidence
 from ps_vae.vae.layout import Parameters
 
-__all__ = ["warm_up_elbo", "warm_up_evidence", "warm_up_shard"]
+__all__ = ["warm_up_codecs", "warm_up_elbo", "warm_up_evidence", "warm_up_shard"]
 
 _NAMES = np.zeros(1, np.int64)
 
@@ -28,6 +31,19 @@ def warm_up_shard(config: RunConfig) -> None:
     look_ahead = look_ahead_rule(config)
     if look_ahead is not None and not parse_consistency(config.consistency).is_synchronous:
         look_ahead(weights, weights, 1.0, out)
+    warm_up_codecs(config)
+
+
+def warm_up_codecs(config: RunConfig) -> None:
+    """What encodes and decodes pushes and pulls."""
+    numbers, matrices = 64, (Matrix(0, 4, 8),)
+    push, pull = codec_for(config.push_codec), pull_codec_for(config.pull_codec)
+    codecs = [] if push is None else [push(numbers, matrices)]
+    codecs += [] if pull is None else [pull(numbers, matrices, 0).codec]
+    for codec in codecs:
+        values, words = np.zeros(numbers, np.float32), np.zeros(codec.words, np.uint32)
+        codec.encode(values, codec.initial_state(), (0, 0, 0), words)
+        codec.decode(words, values)
 
 
 def warm_up_elbo(parameters: Parameters) -> None:

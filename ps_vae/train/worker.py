@@ -15,10 +15,12 @@ from ps_vae.ps.messages import Welcome
 from ps_vae.ps.partition import Slice
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
 from ps_vae.train.config import RunConfig
-from ps_vae.train.encoding import push_codecs
+from ps_vae.train.encoding import pull_codecs, push_codecs
 from ps_vae.train.gradient import BlockGradient
+from ps_vae.train.local_steps import LocalSteps, contribution
 from ps_vae.train.member import configuration, own_name, same_data
 from ps_vae.train.processes import StopSignal, let_others_first
+from ps_vae.train.warm_up import warm_up_codecs
 
 __all__ = ["Program", "work_for"]
 
@@ -58,29 +60,31 @@ class Program:
     def __init__(self, data: str | None, say: Say) -> None:
         self.say = say
         self._data = data
-        self._gradient: BlockGradient | None = None
+        self._gradient: BlockGradient | LocalSteps | None = None
 
     def codecs(self, welcome: Welcome) -> tuple[list[Codec], int]:
         config = configuration(welcome)
         return push_codecs(config, [Slice(start, stop) for _, start, stop in welcome.shards]), config.seed
 
+    def pull_codecs(self, welcome: Welcome) -> list[Codec]:
+        slices = [Slice(start, stop) for _, start, stop in welcome.shards]
+        return [pull.codec for pull in pull_codecs(configuration(welcome), slices)]
+
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
-        description = self.prepare(configuration(welcome), gradients)
+        config = configuration(welcome)
+        description = self.prepare(config, gradients)
+        warm_up_codecs(config)
         self.say(f"joined run {welcome.run.hex()[:8]}: {description}")
 
     def prepare(self, config: RunConfig, gradients: Buffers) -> str:
         """What `join` does for a run's configuration; the data in words."""
         data = same_data(config, self._data)
-        self._gradient = BlockGradient(config, data.train, gradients)
-        self._warm_up(self._gradient)
+        self._gradient = contribution(config, data.train, gradients)
+        # Before the first lease runs.
+        self._gradient.warm_up()
         return data.description
 
     def compute(self, weights: Vector, step: int, blocks: Sequence[Block]) -> list[Result]:
         if self._gradient is None:
             raise RuntimeError("there is no run yet")
         return self._gradient(weights, step, blocks)
-
-    def _warm_up(self, gradient: BlockGradient) -> None:
-        """Compile, or load, every kernel before the first lease runs."""
-        for result in gradient(gradient.layout.zeros(), 0, [Block(0, 1)]):
-            gradient.buffers.give(result.gradient)

@@ -42,6 +42,10 @@ EVERYTHING = Wishes(
     report_every=3,
     consistency="ssp:3",
     push_codec="int8",
+    pull_codec="update:onebit",
+    local_steps=8,
+    outer_rate=0.5,
+    outer_momentum=0.25,
     seed=11,
 )
 

@@ -35,6 +35,9 @@ class Program:
     def codecs(self, welcome):
         return [], 0
 
+    def pull_codecs(self, welcome):
+        return []
+
     def join(self, welcome, gradients):
         self.seen = []
 
@@ -51,7 +54,7 @@ def test_a_worker_without_work_gives_back_the_servers_memory_and_computes_on_the
     state = _Work(session, program, links, "tcp")
     state.perform(session.start(0.0))
     lent = np.arange(SIZE, dtype=np.float32)
-    links.come = [WELCOME, Work(1, 0, ((0, 1),)), Weights(0, (lent,))]
+    links.come = [WELCOME, Work(1, 0, ((0, 1),)), Weights(0, False, None, (lent,))]
     state.take_messages()
     expected, reader = lent.tolist(), weakref.ref(lent)
     assert program.seen == [(id(lent), expected)]

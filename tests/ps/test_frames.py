@@ -191,10 +191,10 @@ def test_a_kind_that_does_not_come_here_is_refused_in_a_short_text(kind):
 @pytest.mark.parametrize(
     ("message", "extra", "reason"),
     [
-        (Weights(1), [b"123"], "3 bytes is not made of float32"),
-        (Weights(1), [b"1234", b"1234"], "2 tensors, at most 1"),
-        (Pull(RUN, (0, None)), [b""], "1 frames after the header"),
-        (Weights(1), [b"1234"] * 200, "200 tensors, at most 1"),
+        (Weights(1, False, None), [b"123"], "3 bytes is not made of float32"),
+        (Weights(1, False, None), [b"1234", b"1234"], "2 tensors, at most 1"),
+        (Pull(RUN, (0, None), False), [b""], "1 frames after the header"),
+        (Weights(1, False, None), [b"1234"] * 200, "200 tensors, at most 1"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(message, extra, reason):

@@ -24,7 +24,7 @@ def shown(messages):
     return [(type(m), [a.tolist() for a in getattr(m, "payload", ())], repr(m).split("payload")[0]) for m in messages]
 
 
-some = st.sampled_from([READY, PUSH, WELCOME, Work(1, 2, ((0, 1),)), Weights(3, (VECTOR,)), Bye(SESSION)])
+some = st.sampled_from([READY, PUSH, WELCOME, Work(1, 2, ((0, 1),)), Weights(3, False, None, (VECTOR,)), Bye(SESSION)])
 
 
 @given(st.lists(some, max_size=30))

@@ -116,7 +116,7 @@ class Pair:
         array = self.weights.take()
         array[:] = 7
         with self.lock:
-            assert self.clients.send(name, [Weights(3, (array,))])
+            assert self.clients.send(name, [Weights(3, False, None, (array,))])
         self.weights.give(array)
         (weights,) = self.until(lambda got: got)
         np.testing.assert_array_equal(weights.payload[0], np.full(SIZE, 7))

@@ -125,6 +125,9 @@ class Program:
     def codecs(self, welcome):
         return [], 0
 
+    def pull_codecs(self, welcome):
+        return []
+
     def join(self, welcome, gradients):
         self._on_join()
         self._buffers = gradients
@@ -301,7 +304,7 @@ NONSENSE = {
     "malformed: a bomb": [b"\x91" * 60_000 + b"\xc0"],
     "malformed: a claim": [b"\xdd\xff\xff\xff\xff"],
     "malformed: a long header": [bytes(1 << 17)],
-    "wrong-run": encode(Pull(b"x" * 16, (0, None))),
+    "wrong-run": encode(Pull(b"x" * 16, (0, None), False)),
     "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0)),
     "bad-block": encode(Push(RUN, 0, 1, 3, 0, (4.0,), None, (VALUE,))),
     "bad-size": encode(Push(RUN, 0, 0, 4, 0, (4.0,), None, (VALUE[:-1],))),

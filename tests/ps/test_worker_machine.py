@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ps_vae.errors import RefusedError
-from ps_vae.ps.actions import Compute, Joined, Result, Stopped, Store
+from ps_vae.ps.actions import Compute, Joined, Result, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.messages import PROTOCOL, Bye, Error, Hello, Pull, Push, Ready, Stop, Trouble, Weights, Welcome, Work
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
@@ -15,7 +15,7 @@ WELCOME = Welcome(SESSION, RUN, b"{}", (("a", 0, 16), ("b", 16, 48)), 4, 100, 0,
 
 
 def weights(shard, version):
-    return Weights(version, (np.full((16, 32)[shard], version, np.float32),))
+    return Weights(version, False, None, (np.full((16, 32)[shard], version, np.float32),))
 
 
 def idle_worker(bound=0):
@@ -67,11 +67,14 @@ def test_ready_is_repeated_every_second_until_there_is_work():
 def test_pulls_are_repeated_to_the_shards_that_have_not_answered_and_ready_with_them():
     worker = idle_worker()
     pulls = worker.handle(None, Work(1, 0, ((0, 2),)), 0.0)
-    assert pulls == [Send(ShardAddress(shard), Pull(RUN, (0, 0))) for shard in (0, 1)]
+    assert pulls == [Send(ShardAddress(shard), Pull(RUN, (0, 0), False)) for shard in (0, 1)]
     (store,) = worker.handle(0, weights(0, 0), 0.1)
     assert (store.start, store.weights.size) == (0, 16)
 
-    assert worker.tick(1.0) == [Send(COORDINATOR, Ready(SESSION, 0, 0)), Send(ShardAddress(1), Pull(RUN, (0, 0)))]
+    assert worker.tick(1.0) == [
+        Send(COORDINATOR, Ready(SESSION, 0, 0)),
+        Send(ShardAddress(1), Pull(RUN, (0, 0), False)),
+    ]
 
 
 def test_each_shard_gets_its_slice_and_the_last_push_asks_for_the_next_weights():
@@ -108,7 +111,7 @@ def test_a_newer_ticket_takes_the_place_of_work_that_waits_for_weights():
     worker = idle_worker()
     worker.handle(None, Work(1, 3, ((0, 2),)), 0.0)
 
-    assert messages(worker.handle(None, Work(2, 2, ((2, 4),)), 0.0)) == [Pull(RUN, (2, 2))] * 2
+    assert messages(worker.handle(None, Work(2, 2, ((2, 4),)), 0.0)) == [Pull(RUN, (2, 2), False)] * 2
 
 
 def test_weights_that_were_not_asked_for_are_ignored():
@@ -246,3 +249,29 @@ def test_weights_before_the_welcome_are_ignored():
     worker.start(0.0)
 
     assert worker.handle(0, weights(0, 0), 0.0) == []
+
+
+def test_a_change_of_weights_that_a_worker_does_not_hold_makes_it_ask_for_all_of_them():
+    worker = idle_worker()
+    worker.handle(None, Work(1, 5, ((0, 2),)), 0.0)
+    change = Weights(5, True, 4, (np.zeros(3, np.float32),))
+
+    assert messages(worker.handle(0, change, 0.1)) == [Pull(RUN, (5, 5), False)]
+
+
+def test_words_for_the_weights_that_a_worker_holds_are_decoded():
+    worker = computing_worker()
+    finish(worker)
+    words = np.zeros(3, np.float32)
+
+    assert worker.handle(0, Weights(1, True, 0, (words,)), 0.0) == [StoreWords(0, words, True)]
+    assert worker.handle(1, Weights(1, True, None, (words,)), 0.0) == [StoreWords(1, words, False)]
+
+
+def test_words_that_come_twice_are_added_once():
+    worker = computing_worker()
+    finish(worker)
+    change = Weights(1, True, 0, (np.zeros(3, np.float32),))
+    worker.handle(0, change, 0.0)
+
+    assert worker.handle(0, change, 0.0) == []

@@ -15,17 +15,22 @@ from functools import partial
 import numpy as np
 
 from ps_vae.errors import PeerError
-from ps_vae.ps.actions import Compute, Joined, Measure, Result, Stopped, Store
+from ps_vae.ps.actions import Compute, Joined, Measure, Result, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block, root
 from ps_vae.ps.buffers import Buffers
-from ps_vae.ps.consistency import parse_consistency
+from ps_vae.ps.codecs.pull import pull_codec_for
+from ps_vae.ps.codecs.table import codec_for
+from ps_vae.ps.consistency import Versions, parse_consistency
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.frames import decode, encode
 from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Error, Pull, Push
 from ps_vae.ps.outbox import COORDINATOR, MilestoneReached, RunEnded, Send, ShardAddress, SnapshotTaken, StepApplied
 from ps_vae.ps.partition import partition
+from ps_vae.ps.publication import Want
 from ps_vae.ps.reduction import add_metrics
+from ps_vae.ps.replica import ReplicaReader
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
@@ -58,6 +63,8 @@ class SimulatedClient:
     machine: Worker | Evaluator
     seconds: float
     weights: np.ndarray
+    reader: ReplicaReader | None = None
+    encoder: Encoder | None = None
     alive: bool = True
     asleep_until: float = 0.0
     stopped: Stopped | None = None
@@ -72,7 +79,8 @@ class SimulatedClient:
 class World:
     """A run of `workers` workers and `shards` shards over `size` parameters.
 
-    checked  whether invariants are checked after every event, which takes most of the time
+    checked     whether invariants are checked after every event, which takes most of the time
+    push, pull  codecs, in the words of users
     """
 
     def __init__(
@@ -94,6 +102,9 @@ class World:
         initial=None,
         version=0,
         checked=False,
+        push="none",
+        pull="none",
+        awaited=1,
     ):
         self.random = random.Random(seed)
         self.network = network or Network()
@@ -107,12 +118,19 @@ class World:
         self.checked = checked
         slices = partition(size, shards)
         whole = ShardState(version, np.zeros(size, np.float32) if initial is None else initial, {})
-        self.coordinator = Coordinator(self.rules, slices, "shard-0", b"{}", whole)
+        make_push, make_pull = codec_for(push), pull_codec_for(pull)
+        self.slices = slices
+        self.push_codecs = [make_push(piece.size, ()) for piece in slices] if make_push else []
+        self.pull_codecs = [make_pull(piece.size, (), seed) for piece in slices] if make_pull else []
+        self.coordinator = Coordinator(self.rules, slices, "shard-0", b"{}", whole, awaited=awaited)
         self.shards = []
         for number, piece in enumerate(slices):
             state = ShardState(version, whole.weights[piece.start : piece.stop].copy(), {})
             self.coordinator.shards[number].session = b"%16d" % number
-            self.shards.append(Shard(number, self.rules, state, update, Buffers(piece.size)))
+            codecs = [made[number] if made else None for made in (self.push_codecs, self.pull_codecs)]
+            self.shards.append(
+                Shard(number, self.rules, state, update, Buffers(piece.size), codec=codecs[0], pull=codecs[1])
+            )
         self.clients = {}
         self.events = []
         self.ended = None
@@ -132,7 +150,13 @@ class World:
 
     def add_worker(self, seconds=None):
         name = f"worker-{next(self._names)}"
-        return self._add(name, Worker(name.encode().ljust(16), name, "same"), seconds or self.seconds)
+        client = self._add(name, Worker(name.encode().ljust(16), name, "same"), seconds or self.seconds)
+        if self.pull_codecs:
+            client.reader = ReplicaReader([pull.codec for pull in self.pull_codecs], self.slices)
+        if self.push_codecs:
+            buffers, repeats = Buffers(room_for(self.push_codecs)), self.rules.consistency.is_synchronous
+            client.encoder = Encoder(self.push_codecs, self.slices, 0, buffers, repeats=repeats)
+        return client
 
     def add_evaluator(self, seconds=0.05):
         name = f"evaluator-{next(self._names)}"
@@ -307,6 +331,8 @@ class World:
                     self._send_from(client, action)
                 case Store():
                     client.weights[action.start : action.start + action.weights.size] = action.weights
+                case StoreWords():
+                    client.reader.take(action.shard, action.words, client.weights, is_change=action.is_change)
                 case Joined():
                     if isinstance(client.machine, Worker):
                         self.perform(client, client.machine.prepared(self.now))
@@ -325,15 +351,29 @@ class World:
 
     def _compute(self, client, work):
         versions = tuple(client.machine._held)
+        self._check_replica(client, work.step)
         results = [self._block(client, work.step, block) for block in work.blocks]
+        parts = None
+        if client.encoder is not None:
+            parts = [client.encoder.parts(client.encoder.encode(work.step, result)) for result in results]
         client.computed += [(work.step, block, versions) for block in work.blocks]
         size = sum(len(block) for block in work.blocks)
         seconds = client.seconds * size * self.random.uniform(0.9, 1.1)
         self._when_awake(
             client,
             self.now + seconds,
-            lambda: self.perform(client, client.machine.computed(results, round(seconds * 1e9), self.now)),
+            lambda: self.perform(client, client.machine.computed(results, round(seconds * 1e9), self.now, parts)),
         )
+
+    def _check_replica(self, client, step):
+        """In a synchronous run whoever computes holds the bits that the shards hold for it."""
+        if not self.rules.consistency.is_synchronous:
+            return
+        for shard, piece in zip(self.shards, self.slices, strict=True):
+            found = shard._published.find(Want(Versions(step, step)))
+            if found is not None:
+                held = client.weights[piece.start : piece.stop]
+                assert np.array_equal(held, found.payload[0]), f"{client.name} computes step {step} on other weights"
 
     def _measure(self, client, measure):
         client.measured.append((measure.version, client.weights.copy()))

@@ -43,6 +43,10 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "report_every": integers,
     "consistency": texts,
     "push_codec": texts,
+    "pull_codec": texts,
+    "local_steps": integers,
+    "outer_rate": numbers,
+    "outer_momentum": numbers,
     "seed": integers,
 }
 

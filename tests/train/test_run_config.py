@@ -22,7 +22,10 @@ FIELDS = [field.name for field in dataclasses.fields(Wishes)]
 # Wishes that are in the configuration under another name, or not as they were said.
 TRANSLATED = {"epochs", "checkpoint_every"}
 # What a resumed run may change.
-FREE = {"epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule", "push_codec"}
+FREE = {
+    *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
+    *("push_codec", "pull_codec", "outer_rate", "outer_momentum"),
+}
 
 
 @st.composite
@@ -52,12 +55,16 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         schedule=draw(st.sampled_from(["constant", "stages", "cosine", "cosine:0.1"])),
         batch_size=microbatch * draw(st.integers(1, 64)),
         microbatch=microbatch,
-        steps=draw(st.integers(1, 1 << 31)),
+        steps=draw(st.integers(1, 1 << 30)),
         milestone=draw(st.integers(1, 1 << 40)),
         report_every=draw(st.integers(1, 1 << 40)),
         consistency=draw(st.sampled_from(["bsp", "asp", "ssp:0", "ssp:17"])),
         seed=draw(st.integers(0, (1 << 63) - 1)),
         push_codec=draw(st.sampled_from(["none", "int8", "onebit"])),
+        pull_codec=draw(st.sampled_from(["none", "int8", "fp16"])),
+        local_steps=draw(st.integers(0, 2)),
+        outer_rate=draw(positive),
+        outer_momentum=draw(st.floats(0, 0.999)),
     )
 
 
@@ -183,6 +190,10 @@ OTHER: dict[str, Any] = {
     "report_every": 2,
     "consistency": "ssp:2",
     "push_codec": "int8",
+    "pull_codec": "int8",
+    "local_steps": 4,
+    "outer_rate": 1.0,
+    "outer_momentum": 0.5,
     "seed": 7,
 }
 
@@ -225,6 +236,10 @@ def test_a_resumed_run_of_which_nothing_is_said_stays_as_it_was() -> None:
         (Wishes(report_every=2), {"report_every": 2}),
         (Wishes(learning_rate=1e-4), {"learning_rate": 1e-4}),
         (Wishes(schedule="cosine"), {"schedule": "cosine"}),
+        (Wishes(push_codec="onebit"), {"push_codec": "onebit"}),
+        (Wishes(pull_codec="fp16"), {"pull_codec": "fp16"}),
+        (Wishes(outer_rate=1.0), {"outer_rate": 1.0}),
+        (Wishes(outer_momentum=0.5), {"outer_momentum": 0.5}),
     ],
 )
 def test_a_resumed_run_may_end_later_write_at_other_times_and_take_other_strides(
@@ -266,6 +281,17 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"learning_rate": 0.0}, ["learning rate", "0.0"]),
     ({"learning_rate": math.inf}, ["learning rate", "inf"]),
     ({"schedule": "sine"}, ["schedule", "'sine'", "cosine"]),
+    ({"local_steps": -1}, ["--local-steps -1"]),
+    ({"local_steps": 1 << 31, "steps": 4}, ["--steps", "2147483648"]),
+    ({"outer_rate": 0.0}, ["--outer-rate 0.0"]),
+    ({"outer_momentum": 1.0}, ["--outer-momentum 1.0"]),
+    ({"push_codec": "zip"}, ["--push-codec zip", "powersgd"]),
+    ({"pull_codec": "zip"}, ["--pull-codec zip", "powersgd"]),
+    ({"pull_codec": "onebit"}, ["--pull-codec onebit", "update:onebit"]),
+    ({"pull_codec": "update:none"}, ["--pull-codec update:none"]),
+    ({"pull_codec": "update:topk:0.1:0.9"}, ["--pull-codec update:topk:0.1:0.9", "momentum"]),
+    ({"pull_codec": "update:int8", "consistency": "asp"}, ["--pull-codec update:int8", "bsp", "asp"]),
+    ({"push_codec": "topk:0.1:0.9", "optimizer": "sgd", "local_steps": 2}, ["--push-codec topk", "--local-steps 2"]),
     ({"consistency": "ssp:-1"}, ["consistency", "ssp:-1", "bsp"]),
 ]
 

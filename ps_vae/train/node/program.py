@@ -20,12 +20,13 @@ from ps_vae.ps.messages import Welcome
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.sharing.segment import Segment
 from ps_vae.train.config import RunConfig
-from ps_vae.train.encoding import push_codecs
+from ps_vae.train.encoding import pull_codecs, push_codecs
 from ps_vae.train.gradient import check_finite, is_finite
 from ps_vae.train.member import configuration
 from ps_vae.train.node.members import Member, Members, Start
 from ps_vae.train.node.messages import MOST_BLOCKS, Done, Failed
 from ps_vae.train.node.work import NodeWork
+from ps_vae.train.warm_up import warm_up_codecs
 from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["LeaveError", "Node", "check_push_codec"]
@@ -83,6 +84,10 @@ class Node:
         check_push_codec(config.push_codec)
         return push_codecs(config, [Slice(start, stop) for _, start, stop in welcome.shards]), config.seed
 
+    def pull_codecs(self, welcome: Welcome) -> list[Codec]:
+        slices = [Slice(start, stop) for _, start, stop in welcome.shards]
+        return [pull.codec for pull in pull_codecs(configuration(welcome), slices)]
+
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         self._config = configuration(welcome)
         self._layout = ParameterLayout(self._config.model)
@@ -91,6 +96,7 @@ class Node:
         self._members.prepare(welcome.config, self._data, self._weights)
         # Loaded, or compiled, before the first lease runs.
         is_finite(np.zeros(1, np.float32))
+        warm_up_codecs(self._config)
         self._wait_for_members()
         self.say(f"joined run {welcome.run.hex()[:8]}: {self._members.description}")
 
