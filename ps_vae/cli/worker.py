@@ -1,5 +1,6 @@
 """`ps-vae worker`: the workers of this machine."""
 
+import socket
 from typing import Annotated
 
 import typer
@@ -30,16 +31,28 @@ DataHere = Annotated[
         help=with_default("Where the run's data lie on this machine.", "as the server says"),
     ),
 ]
+AsOne = Annotated[
+    bool,
+    typer.Option(
+        "--as-one",
+        rich_help_panel=CLUSTER,
+        help="Be one worker to the servers: the processes sum up their gradients in shared memory, and one push and "
+        "one pull a step leave the machine, however many they are.",
+    ),
+]
 AsChild = Annotated[bool, typer.Option("--as-child", hidden=True, rich_help_panel=CLUSTER)]
+AsMember = Annotated[int | None, typer.Option("--as-member", hidden=True, rich_help_panel=CLUSTER)]
 
 
 def worker(
     data: DataHere = None,
     server: Server = "tcp://127.0.0.1:5555",
     processes: Processes = None,
+    as_one: AsOne = False,
     connect_timeout: ConnectTimeout = 60.0,
     transport: Transport = "auto",
     as_child: AsChild = False,
+    as_member: AsMember = None,
     debug: Debug = False,
 ) -> None:
     """Work for the run of a server; it says what to compute.
@@ -48,10 +61,16 @@ def worker(
 
     Example: [bold]bin/start-worker --server tcp://host:5555[/bold]
     """
-    from ps_vae.train.processes import StopSignal
+    from ps_vae.train.processes import StopSignal, die_of_signals, prepare_environment
 
+    if as_member is not None:
+        die_of_signals()
+        from ps_vae.train.node.member import compute_for
+
+        with socket.socket(fileno=as_member) as stream:
+            raise typer.Exit(compute_for(stream, say))
     should_stop = StopSignal().listen()
-    if not as_child:
+    if not (as_child or as_one):
         # One worker, too, is a child: with the same environment as all others it computes the same bits.
         from ps_vae.ps.transport import check_transport
         from ps_vae.train.supervisor import supervise
@@ -62,11 +81,27 @@ def worker(
         arguments += ["--debug"] if debug else []
         code = supervise(arguments, processes or one_per_core(), say=say, should_stop=should_stop)
         raise typer.Exit(code)
-    from ps_vae.train.worker import work_for
+    if as_one:
+        # Before NumPy is loaded: what our processes have, we have.
+        prepare_environment()
+        from ps_vae.train.node.as_one import work_as_one
 
-    outcome = work_for(
-        server, connect_timeout=connect_timeout, data=data, transport=transport, say=say, should_stop=should_stop
-    )
+        outcome = work_as_one(
+            server,
+            processes or one_per_core(),
+            lambda descriptor: ["worker", "--as-member", str(descriptor), *(["--debug"] if debug else [])],
+            connect_timeout=connect_timeout,
+            data=data,
+            transport=transport,
+            say=say,
+            should_stop=should_stop,
+        )
+    else:
+        from ps_vae.train.worker import work_for
+
+        outcome = work_for(
+            server, connect_timeout=connect_timeout, data=data, transport=transport, say=say, should_stop=should_stop
+        )
     if outcome.failed:
         raise PsVaeError(outcome.reason)
     say(f"the run has ended: {outcome.reason}")

@@ -7,7 +7,7 @@ disjoint or nested, and a step has one tree, whoever computes what: the order of
 
 from ps_vae.ps.record import record
 
-__all__ = ["Block", "cover", "is_block", "middle", "parent", "root", "sibling"]
+__all__ = ["Block", "cover", "halves", "is_block", "parent", "root", "sibling"]
 
 
 @record
@@ -47,15 +47,16 @@ def parent(block: Block, count: int) -> Block:
             return above
 
 
-def middle(start: int, stop: int) -> int:
-    """Where the two children of the node [start, stop), of more than one leaf, meet."""
-    return start + (1 << (stop - start - 1).bit_length() - 1)
-
-
 def sibling(block: Block, count: int) -> Block:
     """What `block` lacks of its parent."""
     above = parent(block, count)
     return Block(block.stop, above.stop) if block.start == above.start else Block(above.start, block.start)
+
+
+def halves(block: Block) -> tuple[Block, Block]:
+    """The two nodes that `block`, which must have more than one microbatch, is the sum of."""
+    middle = block.start + _span(block) // 2
+    return Block(block.start, middle), Block(middle, block.stop)
 
 
 def cover(start: int, stop: int, count: int) -> list[Block]:

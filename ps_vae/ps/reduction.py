@@ -13,7 +13,7 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.ps.blocks import Block, middle, parent, root, sibling
+from ps_vae.ps.blocks import Block, halves, parent, root, sibling
 from ps_vae.ps.buffers import Buffers
 
 __all__ = ["StepSum", "add_metrics", "sum_in_order"]
@@ -38,11 +38,11 @@ def sum_in_order(block: Block, leaf: Callable[[int, Array], Metrics], out: Array
     """
     if len(block) == 1:
         return leaf(block.start, out)
-    cut = middle(block.start, block.stop)
-    left = sum_in_order(Block(block.start, cut), leaf, out, buffers)
+    first, second = halves(block)
+    left = sum_in_order(first, leaf, out, buffers)
     other = buffers.take()
     try:
-        right = sum_in_order(Block(cut, block.stop), leaf, other, buffers)
+        right = sum_in_order(second, leaf, other, buffers)
         np.add(out, other, out=out)
     finally:
         buffers.give(other)

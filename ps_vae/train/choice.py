@@ -26,11 +26,11 @@ _EIGHT_BITS: Mapping[str, Any] = {"push_codec": "int8", "pull_codec": "update:in
 
 CANDIDATES: tuple[Mapping[str, Any], ...] = (
     {},
-    {"push_codec": "factors"},
     _EIGHT_BITS,
     *({"local_steps": count, **_EIGHT_BITS} for count in (16, 32, 64, 128)),
 )
-"""Of the run's options those that say how it communicates."""
+"""Of the run's options those that say how it communicates. Without `factors`, which nodes that are one worker (--as-one)
+cannot send."""
 
 
 def without_changes(options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from ps_vae.errors import NumericalError
 from ps_vae.jit import kernel
 from ps_vae.nn.dense import weight_gradient
 from ps_vae.ps.actions import Result
-from ps_vae.ps.blocks import Block, middle
+from ps_vae.ps.blocks import Block, halves
 from ps_vae.ps.buffers import Buffers, address
 from ps_vae.ps.reduction import Metrics, add_metrics
 from ps_vae.train.config import RunConfig
@@ -22,7 +22,7 @@ from ps_vae.vae.elbo import elbo_gradient
 from ps_vae.vae.layout import ParameterLayout, Parameters
 from ps_vae.vae.network import Workspace, factors_of_layers
 
-__all__ = ["METRICS", "BlockGradient", "is_finite"]
+__all__ = ["METRICS", "BlockGradient", "check_finite", "is_finite"]
 
 Vector = npt.NDArray[np.float32]
 
@@ -65,10 +65,12 @@ class BlockGradient:
                 piece = _Piece(parameters, step, block.start, self._form(len(block)), self.buffers.take())
                 metrics = self._sum(piece, block.start, block.stop, piece.out)
                 results.append(Result(block, piece.out, metrics))
-                if not (self._bad_element(piece) is None and all(map(math.isfinite, metrics))):
+                try:
+                    check_finite(self._config, self.layout, step, results[-1], piece.form.written)
+                except NumericalError:
                     for result in results:
                         self.buffers.give(result.gradient)
-                    raise NumericalError(self._complaint(piece))
+                    raise
         return results
 
     def warm_up(self) -> None:
@@ -80,10 +82,10 @@ class BlockGradient:
         """Of the node [start, stop): its children's sums added, depth first, so few vectors are alive."""
         if stop - start == 1:
             return self._microbatch(piece, start, into)
-        cut = middle(start, stop)
-        metrics = self._sum(piece, start, cut, into)
+        first, second = halves(Block(start, stop))
+        metrics = self._sum(piece, first.start, first.stop, into)
         right = self._partial_sums.take()
-        right_metrics = self._sum(piece, cut, stop, right)
+        right_metrics = self._sum(piece, second.start, second.stop, right)
         if not piece.form.factors:
             np.add(into, right, out=into)
         else:
@@ -132,19 +134,6 @@ class BlockGradient:
             known = self._bound[place] = self.layout.bind(vector)
         return known
 
-    def _bad_element(self, piece: "_Piece") -> int | None:
-        """The first that is not finite."""
-        for part in piece.form.written:
-            if not is_finite(piece.out[part]):
-                return part.start + int(np.argmin(np.isfinite(piece.out[part])))
-        return None
-
-    def _complaint(self, piece: "_Piece") -> str:
-        bad = self._bad_element(piece)
-        where = "not finite in the ELBO" if bad is None else f"{piece.out[bad]} in {self.layout.tensor_at(bad)}"
-        rate = self._config.learning_rate
-        return f"step {piece.step}: the gradient is {where}; --resume with a lower --learning-rate than {rate:g}"
-
 
 @dataclass(slots=True)
 class _Piece:
@@ -159,6 +148,22 @@ class _Piece:
     first: int
     form: GradientForm
     out: Vector
+
+
+def check_finite(
+    config: RunConfig, layout: ParameterLayout, step: int, result: Result, written: Sequence[slice] = (slice(None),)
+) -> None:
+    """NumericalError, naming the tensor, unless metrics and gradient, of which these parts are written, are finite."""
+    gradient = result.gradient
+    bad = next((part for part in written if not is_finite(gradient[part])), None)
+    if bad is None and all(map(math.isfinite, result.metrics)):
+        return
+    where = "not finite in the ELBO"
+    if bad is not None:
+        at = (bad.start or 0) + int(np.argmin(np.isfinite(gradient[bad])))
+        where = f"{gradient[at]} in {layout.tensor_at(at)}"
+    rate = config.learning_rate
+    raise NumericalError(f"step {step}: the gradient is {where}; --resume with a lower --learning-rate than {rate:g}")
 
 
 def is_finite(vector: Vector) -> bool:

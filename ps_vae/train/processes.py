@@ -14,6 +14,7 @@ from types import FrameType
 __all__ = [
     "StopSignal",
     "allow_many_files",
+    "die_of_signals",
     "let_others_first",
     "prepare_environment",
     "random_id",
@@ -45,17 +46,28 @@ class StopSignal:
         self.count += 1
 
 
+def die_of_signals() -> None:
+    """Let both signals end this process at once, also one that has come since `spawn` started it: it has nothing to
+    finish."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
 def random_id() -> bytes:
     """16 bytes that nobody else has."""
     return os.urandom(16)
 
 
-def spawn(arguments: Sequence[str], *, log: Path | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    arguments: Sequence[str], *, log: Path | None = None, descriptors: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start `ps-vae ARGUMENTS` in a session of its own, so that a Ctrl-C in the terminal reaches only us.
 
     SIGINT and SIGTERM wait until it listens: they would kill it while it still imports.
 
-    log  file that takes its output; without one it goes where ours goes
+    log          file that takes its output; without one it goes where ours goes
+    descriptors  that are open in it too, under the same numbers
     """
     command = [sys.executable, "-m", "ps_vae", *arguments]
     environment = {**os.environ, **_blas_environment()}
@@ -70,7 +82,13 @@ def spawn(arguments: Sequence[str], *, log: Path | None = None) -> subprocess.Po
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
         return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            pass_fds=descriptors,
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ps_vae.train.processes import StopSignal, spawn, stop_all
 
-__all__ = ["supervise"]
+__all__ = ["Slot", "cores_for", "supervise"]
 
 _POLL_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.5
@@ -24,11 +24,10 @@ def supervise(arguments: Sequence[str], processes: int, *, say: Callable[[str], 
     not: it has said why. Where there are as many as cores, each has a core for itself. Returns the exit code for this
     process: the highest of theirs.
     """
-    cores: list[int] = sorted(os.sched_getaffinity(0))
-    slots: list[_Slot] = []
+    slots: list[Slot] = []
     try:
-        for number in range(processes):
-            slots.append(_Slot(arguments, cores[number] if processes == len(cores) else None))
+        for core in cores_for(processes):
+            slots.append(Slot(lambda: spawn(arguments), core))
         while any(slot.code is None for slot in slots) and not should_stop():
             for slot in slots:
                 slot.watch(say)
@@ -38,17 +37,24 @@ def supervise(arguments: Sequence[str], processes: int, *, say: Callable[[str], 
     return max((slot.code or 0) for slot in slots)
 
 
-class _Slot:
+def cores_for(processes: int) -> list[int | None]:
+    """The core of each process: one for itself where there are as many as cores, else any."""
+    cores: list[int] = sorted(os.sched_getaffinity(0))
+    return [*cores] if processes == len(cores) else [None] * processes
+
+
+class Slot:
     """The place of one worker, whatever process fills it.
 
-    core  that it runs on and no other: the scheduler, which likes to wake a process up where its message comes from,
-          would put two workers on one core and leave another idle
-    code  its exit code once it has ended for good
+    start  starts a process for it
+    core   that it runs on and no other: the scheduler, which likes to wake a process up where its message comes from,
+           would put two workers on one core and leave another idle
+    code   its exit code once it has ended for good
     """
 
-    def __init__(self, arguments: Sequence[str], core: int | None) -> None:
+    def __init__(self, start: Callable[[], subprocess.Popen[bytes]], core: int | None) -> None:
         self.code: int | None = None
-        self._arguments = arguments
+        self._start_process = start
         self._core = core
         self._crashes = 0
         self._resume_at: float | None = None
@@ -56,6 +62,7 @@ class _Slot:
         self._start()
 
     def watch(self, say: Callable[[str], None]) -> None:
+        """See whether the process has ended, and start another where it is time to."""
         now = time.monotonic()
         if self.code is not None:
             return
@@ -78,7 +85,7 @@ class _Slot:
     def _start(self) -> None:
         self._resume_at = None
         self._started = time.monotonic()
-        self.child = spawn(self._arguments)
+        self.child = self._start_process()
         if self._core is not None:
             # It may have ended already; `watch` will say so.
             with contextlib.suppress(ProcessLookupError):

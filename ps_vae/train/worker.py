@@ -15,15 +15,16 @@ from ps_vae.ps.codecs.table import FACTORS
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.partition import Slice
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
+from ps_vae.train.config import RunConfig
 from ps_vae.train.encoding import pull_codecs, push_codecs
-from ps_vae.train.form import factored_form
+from ps_vae.train.form import FormOf, factored_form
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.local_steps import LocalSteps, contribution
 from ps_vae.train.member import configuration, own_name, same_data
 from ps_vae.train.processes import StopSignal, let_others_first
 from ps_vae.train.warm_up import warm_up_codecs
 
-__all__ = ["work_for"]
+__all__ = ["Program", "work_for"]
 
 Say = Callable[[str], None]
 Vector = npt.NDArray[np.float32]
@@ -43,7 +44,7 @@ def work_for(
     let_others_first()
     announce_compilation(say)
     start_numba()
-    program = _Program(data, say)
+    program = Program(data, say)
     return work(
         server,
         program,
@@ -55,8 +56,8 @@ def work_for(
     )
 
 
-class _Program:
-    """Model and data of the run that was joined."""
+class Program:
+    """Model and data of the run that was joined: what a worker does between the messages (a WorkerProgram)."""
 
     def __init__(self, data: str | None, say: Say) -> None:
         self.say = say
@@ -72,13 +73,18 @@ class _Program:
 
     def join(self, welcome: Welcome, gradients: Buffers) -> None:
         config = configuration(welcome)
-        data = same_data(config, self._data)
         form = factored_form(config, _slices(welcome)) if config.push_codec == FACTORS else None
+        description = self.prepare(config, gradients, form)
+        warm_up_codecs(config)
+        self.say(f"joined run {welcome.run.hex()[:8]}: {description}")
+
+    def prepare(self, config: RunConfig, gradients: Buffers, form: FormOf | None = None) -> str:
+        """What `join` does for a run's configuration; the data in words."""
+        data = same_data(config, self._data)
         self._gradient = contribution(config, data.train, gradients, form)
-        self.say(f"joined run {welcome.run.hex()[:8]}: {data.description}")
         # Before the first lease runs.
         self._gradient.warm_up()
-        warm_up_codecs(config)
+        return data.description
 
     def compute(self, weights: Vector, step: int, blocks: Sequence[Block]) -> list[Result]:
         if self._gradient is None:

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from ps_vae.ps.blocks import Block, cover, is_block, parent, root, sibling
+from ps_vae.ps.blocks import Block, cover, halves, is_block, parent, root, sibling
 
 COUNTS = range(1, 34)
 
@@ -63,3 +63,13 @@ def test_a_cover_is_exact_and_no_smaller_one_exists(count):
             assert all(block in nodes for block in blocks)
             assert [index for block in blocks for index in range(block.start, block.stop)] == list(range(start, stop))
             assert len(blocks) == fewest[start, stop]
+
+
+@pytest.mark.parametrize("count", range(2, 18))
+def test_the_halves_of_a_node_are_the_two_largest_nodes_inside_of_it(count):
+    nodes = tree(0, count)
+    for block in nodes:
+        if len(block) > 1:
+            inside = [node for node in nodes if node in block and node != block]
+            below = [node for node in inside if not any(node in other and node != other for other in inside)]
+            assert list(halves(block)) == sorted(below, key=lambda node: node.start)

@@ -6,63 +6,27 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from running import PATIENCE, Processes, words
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--data", "digits", "--hidden", "16", "--latent", "3", "--batch-size", "64", "--microbatch", "16"]
 LONG = ["--steps", "100000", "--checkpoint-every", "200"]
-PATIENCE = 90
-
-
-def words(*arguments):
-    return [sys.executable, "-m", "ps_vae", *map(str, arguments)]
 
 
 def run(*arguments, cwd):
     return subprocess.run(words(*arguments), cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
-class Processes:
-    """Started in the background; what each says goes to a file of its own."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.started = []
-
-    def start(self, *command):
-        log = self.folder / f"log-{len(self.started)}"
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [str(word) for word in command], stdout=file, stderr=file, cwd=self.folder, start_new_session=True
-            )
-        process.log = log
-        self.started.append(process)
-        return process
-
-    def until(self, condition):
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < end, "\n".join(p.log.read_text() for p in self.started)
-            time.sleep(0.01)
-
-    def said(self, process, text):
-        self.until(lambda: text in process.log.read_text() or process.poll() is not None)
-        assert text in process.log.read_text()
-
-
 @pytest.fixture
 def processes(tmp_path):
     running = Processes(tmp_path)
     yield running
-    for process in running.started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    running.close()
 
 
 def free_port():

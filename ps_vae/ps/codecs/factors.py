@@ -35,7 +35,7 @@ from functools import cache
 import numpy as np
 
 from ps_vae.errors import PeerError
-from ps_vae.ps.blocks import middle
+from ps_vae.ps.blocks import Block, halves
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import BlockCodec, Codec, Key, Matrix, State, Vector, Words, check_words
 from ps_vae.ps.codecs.matrices import check_matrices, outside
@@ -138,10 +138,10 @@ def _add_up(each: Factors, sent: Vector, start: int, stop: int, out: Vector, pro
     if stop - start == 1:
         products.multiply(*each.pair(sent, start), out)
         return
-    cut = middle(start, stop)
-    _add_up(each, sent, start, cut, out, products, sums)
+    first, second = halves(Block(start, stop))
+    _add_up(each, sent, first.start, first.stop, out, products, sums)
     memory = sums.take()
     right = memory[: out.size].reshape(out.shape)
-    _add_up(each, sent, cut, stop, right, products, sums)
+    _add_up(each, sent, second.start, second.stop, right, products, sums)
     np.add(out, right, out=out)
     sums.give(memory)
