@@ -33,24 +33,28 @@ def _ours(text: str = "") -> Method:
     return Method(tuple(text.split()))
 
 
+def _local(count: int, more: str = "") -> Method:
+    return _ours(f"--local-steps {count} --push-codec int8 --pull-codec update:int8 {more}")
+
+
 def _ddp(text: str = "") -> Method:
     return Method(tuple(text.split()), is_peer=True)
 
 
 METHODS: Mapping[str, Method] = {
     DENSE: _ours(),
-    "fp16": _ours("--push-codec fp16 --pull-codec fp16"),
-    "int8": _ours("--push-codec int8 --pull-codec int8"),
+    "delay-1": _ours("--delay 1"),
     "factors": _ours("--push-codec factors"),
+    "fp16": _ours("--push-codec fp16 --pull-codec fp16"),
+    "int8": _ours("--push-codec int8 --pull-codec update:int8"),
     "topk-0.01": _ours("--push-codec topk:0.01 --pull-codec update:topk:0.01"),
     "powersgd-2": _ours("--push-codec powersgd:2 --pull-codec update:powersgd:2"),
     "onebit": _ours("--push-codec onebit --pull-codec update:onebit"),
-    "local-8": _ours("--local-steps 8"),
-    "local-32": _ours("--local-steps 32"),
-    "local-128": _ours("--local-steps 128"),
-    "local-32-int8": _ours("--local-steps 32 --push-codec int8 --pull-codec update:int8"),
-    "local-32-onebit": _ours("--local-steps 32 --push-codec onebit --pull-codec update:onebit"),
-    "local-128-int8": _ours("--local-steps 128 --push-codec int8 --pull-codec update:int8"),
+    "local-16-int8": _local(16),
+    "local-32-int8": _local(32),
+    "local-128-int8": _local(128),
+    "local-512-int8-mean": _local(512, "--outer-rate 1 --outer-momentum 0"),
+    "local-1024-int8-mean": _local(1024, "--outer-rate 1 --outer-momentum 0"),
     DDP_DENSE: _ddp(),
     "ddp-fp16": _ddp("--hook fp16"),
     "ddp-powersgd-2": _ddp("--hook powersgd:2"),

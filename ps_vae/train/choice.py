@@ -29,8 +29,8 @@ CANDIDATES: tuple[Mapping[str, Any], ...] = (
     _EIGHT_BITS,
     *({"local_steps": count, **_EIGHT_BITS} for count in (16, 32, 64, 128)),
 )
-"""Of the run's options those that say how it communicates. Without `factors`, which nodes that are one worker (--as-one)
-cannot send."""
+"""Of the run's options those that say how it communicates. Without `factors`, which nodes that are one worker cannot
+send."""
 
 
 def without_changes(options: Mapping[str, Any]) -> Mapping[str, Any]:
