@@ -3,6 +3,7 @@
 from typing import Any
 
 from ps_vae.cli.terminal import count, megabytes, nats, print_table
+from ps_vae.cli.traffic import fewer, spent
 
 __all__ = ["print_result"]
 
@@ -19,7 +20,9 @@ def print_result(result: dict[str, Any]) -> None:
             ("examples/s", count(result["examples_per_second"])),
             ("pushed", _traffic(result["bytes_pushed"], examples)),
             ("pulled", _traffic(result["bytes_pulled"], examples)),
+            ("both together", fewer(result) or "as many bytes as dense"),
             ("of these shared", f"{megabytes(result['bytes_shared'])}, in memory of this machine, not sent"),
+            ("workers' time", spent(result) or "-"),
             ("training ELBO", f"{nats(result['elbo'])} nats per example"),
             ("validation ELBO", f"{nats(result['validation'].get('elbo'))} nats per example"),
             ("next", _next_command(result)),

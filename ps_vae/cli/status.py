@@ -7,6 +7,7 @@ import typer
 from ps_vae.cli.options import CLUSTER, Debug, Json
 from ps_vae.cli.progress import left, pace, quality
 from ps_vae.cli.terminal import count, print_columns, print_json, print_table
+from ps_vae.cli.traffic import fewer, spent
 
 __all__ = ["status"]
 
@@ -47,6 +48,8 @@ def _print_state(state: dict[str, Any]) -> None:
             ("steps", f"{count(state['version'])} of {count(state['steps'])}, {left(state)}"),
             ("model", ", ".join(quality(state)) or "no report yet"),
             ("pace", ", ".join(pace(state))),
+            ("bytes", fewer(state) or "as many as dense"),
+            ("time", spent(state) or "not known yet"),
         ]
     )
     workers = [

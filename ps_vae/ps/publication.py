@@ -1,9 +1,11 @@
-"""What a shard gives out: its weights as they are, and, where the run encodes them, the workers' replica and its words.
+"""What a shard gives out: its weights as they are, and what workers compute on where that is something else.
+
+That is where the weights are expected to be, in a run with a delay, or a replica where they are sent encoded, or both.
 
 asked by                gets
 push.then of a worker   the words of the newest version, if it is that one and they are to be added to what the worker
                         holds; else as a pull
-pull of a worker        the replica as it is: that is how a worker begins, and how it gets what was lost on the way
+pull of a worker        the replica itself: that is how a worker begins, and how it gets what was lost on the way
 pull of an evaluator    the weights
 """
 
@@ -41,6 +43,8 @@ class Want:
 class Publication:
     """The published versions of one slice.
 
+    is_ahead  whether `add` is told, in a synchronous run, where the weights are expected to be
+
     Invariant: the newest weights are `weights`; with a codec, whoever holds the replica of the version before and takes
     the newest words holds the newest replica.
     """
@@ -53,6 +57,7 @@ class Publication:
         *,
         consistency: Consistency,
         pull: PullCodec | None,
+        is_ahead: bool = False,
         number: int,
         is_finite: Callable[[Array], bool],
     ) -> None:
@@ -63,11 +68,11 @@ class Publication:
         self._copies = self._exact
         self._replica: Replica | None = None
         self._words: dict[int, tuple[Array, Array]] = {}
-        if pull is not None:
+        if pull is not None or is_ahead:
             first = buffers.take()
             np.copyto(first, weights)
-            self._replica = Replica(pull, first, number, buffers, is_finite)
             self._copies = Published(version, first, buffers, before=before)
+            self._replica = None if pull is None else Replica(pull, first, number, buffers, is_finite)
 
     @property
     def weights(self) -> Array:
@@ -75,16 +80,20 @@ class Publication:
         return self._exact.weights
 
     def add(self, version: int, weights: Array, *, is_pinned: bool, ahead: Array | None = None) -> None:
-        """Publish new weights; arguments as those of `Published.add`."""
-        if self._replica is None:
+        """Publish new weights; arguments as those of `Published.add`. `ahead` is given where workers compute on it."""
+        if self._copies is self._exact:
             self._exact.add(version, weights, is_pinned=is_pinned, ahead=ahead)
             return
-        copy, words = self._replica.follow(weights if ahead is None else ahead, version)
+        self._exact.add(version, weights, is_pinned=is_pinned)
+        source = weights if ahead is None else ahead
+        if self._replica is None:
+            self._copies.add(version, source, is_pinned=is_pinned)
+            return
+        copy, words = self._replica.follow(source, version)
         self._words = {known: kept for known, kept in self._words.items() if known >= version - self._delay}
         if words is not None:
             self._words[version] = (copy, words.view(np.float32))
         self._copies.add(version, copy, is_pinned=is_pinned)
-        self._exact.add(version, weights, is_pinned=is_pinned)
         if ahead is not None:
             self._buffers.give(ahead)
 

@@ -72,7 +72,7 @@ class Shard:
     update      the optimizer's step
     buffers     the pool for the weights that are published, of this slice's size
     is_finite   whether an array has neither NaN nor infinity in it
-    look_ahead  what workers of an asynchronous run compute on instead of the weights, if anything
+    look_ahead  what workers compute on instead of the weights, if anything, where their gradients come late
     codec       how the gradients of pushes are written; None: as they are
     pull        how weights are written for workers; None: as they are
     """
@@ -99,7 +99,8 @@ class Shard:
         self._update = update
         self._partial_sums = Buffers(buffers.size)
         self._decoder = Decoder(codec, self._partial_sums, is_finite, shard=number)
-        self._look_ahead = None if rules.consistency.is_synchronous else look_ahead
+        is_prompt = rules.consistency.is_synchronous and rules.consistency.delay == 0
+        self._look_ahead = None if is_prompt else look_ahead
         self._updates = state.version
         self._lag = Lag()
         self._arrivals: dict[int, Arrivals] = {}
@@ -114,6 +115,7 @@ class Shard:
             buffers,
             consistency=rules.consistency,
             pull=pull,
+            is_ahead=self._look_ahead is not None and rules.consistency.is_synchronous,
             number=number,
             is_finite=is_finite,
         )
@@ -216,11 +218,13 @@ class Shard:
 
     def _apply_sum(self, step: int, total: StepSum, now: float) -> list[Output]:
         parts, self._metrics = total.parts()
+        before = self.weights
         out = self._updated(parts, Moment(self.version, self._updates))
+        ahead = self._expected(before, out, self.rules.consistency.delay)
         del self._sums[step]
         total.close()
         self._mark(step)
-        self._published.add(self.version, out, is_pinned=self.rules.is_milestone(self.version))
+        self._published.add(self.version, out, is_pinned=self.rules.is_milestone(self.version), ahead=ahead)
         return [StepApplied(step, self.version, 0, self._metrics), *self._news(now)]
 
     def _apply_block(
@@ -230,7 +234,7 @@ class Shard:
         share = len(block) / self.rules.microbatches
         trust = self._lag.trust_in_push(sender, self._updates)
         out = self._updated((gradient,), Moment(version, self._updates, share, trust))
-        ahead = self._expected(before, out)
+        ahead = self._expected(before, out, self._lag.mean)
         if not step.is_complete:
             self._published.add(version, out, is_pinned=False, ahead=ahead)
             return self._answers()
@@ -248,12 +252,12 @@ class Shard:
         self._updates += 1
         return out
 
-    def _expected(self, before: Array, weights: Array) -> Array | None:
-        """Where the weights will be when a gradient that is begun now arrives: straight on, for as long as it takes."""
+    def _expected(self, before: Array, weights: Array, updates: float) -> Array | None:
+        """Where the weights will be when a gradient that is begun now arrives, so many updates later: straight on."""
         if self._look_ahead is None:
             return None
         ahead = self.buffers.take()
-        self._look_ahead(before, weights, min(self._lag.mean, _FARTHEST), ahead)
+        self._look_ahead(before, weights, min(updates, _FARTHEST), ahead)
         return ahead
 
     def _news(self, now: float) -> list[Output]:

@@ -247,6 +247,7 @@ class _Run:
         seconds, _, pace = self._reports.speed()
         latest = self._reports.latest
         return {
+            "bytes_dense": self._dense_bytes(),
             **{name: latest.get(name) for name in ("elbo", "reconstruction", "kl")},
             "validation": self._reports.validation,
             "examples_per_second": round(pace, 1),
@@ -255,6 +256,10 @@ class _Run:
             "duplicates": self._shard.duplicates,
             "run_dir": str(self._folder.path),
         }
+
+    def _dense_bytes(self) -> int:
+        """Of tensors, if every batch ended in an exchange of them as they are."""
+        return self._config.batches_a_step * sum(shard.dense for shard in self._coordinator.shards)
 
     def _result(self, ended: RunEnded) -> dict[str, Any]:
         seconds, examples, pace = self._reports.speed()
@@ -272,6 +277,8 @@ class _Run:
             "bytes_pushed": state["bytes_pushed"],
             "bytes_pulled": state["bytes_pulled"],
             "bytes_shared": state["bytes_shared"],
+            "bytes_dense": state["bytes_dense"],
+            "time": state["time"],
             "elbo": self._reports.latest.get("elbo"),
             "validation": self._reports.validation,
             "failed": failed,

@@ -10,10 +10,12 @@ badly: their rate is near the edge of stability, which a delay lowers. So worker
 these are expected to be by then, w + k (w - w_before), w_before the weights before the last update (after the weight
 prediction of Chen et al. 2018, arXiv:1809.02839, with the last update in place of the velocity). A gradient much staler
 than usual, of a worker that was held up, counts for less (Zhang et al. 2016, staleness-aware descent): its mean is
-multiplied by the shard's trust.
+multiplied by the shard's trust. In a synchronous run with a delay of a step k is 1: the run is still the sequential one
+with such gradients, whoever computes it.
 
 Test ELBO on MNIST, 784-400-20-400-784, Adam 1e-3, 7 epochs of batches of 128, without a delay: -107.07. As thirds of
-steps with a delay of two: -109.05 at a third of the rate; -107.93 ahead; -107.29 ahead at the root of a third.
+steps with a delay of two: -109.05 at a third of the rate; -107.93 ahead; -107.29 ahead at the root of a third. Batches
+of 256, 20 epochs: -105.12 without a delay; --delay 1: -109.89, -105.81 ahead.
 """
 
 import os

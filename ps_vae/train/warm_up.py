@@ -31,7 +31,8 @@ def warm_up_shard(config: RunConfig) -> None:
     if is_finite(gradient):
         update_rule(config)(weights, (gradient, gradient), state.optimizer, Moment(0, 0), out)
     look_ahead = look_ahead_rule(config)
-    if look_ahead is not None and not parse_consistency(config.consistency).is_synchronous:
+    is_late = config.delay > 0 or not parse_consistency(config.consistency).is_synchronous
+    if look_ahead is not None and is_late:
         look_ahead(weights, weights, 1.0, out)
     warm_up_codecs(config)
 

@@ -89,3 +89,37 @@ def test_a_worker_holds_back_weights_for_the_work_after_the_next():
     (worker,) = world.workers.values()
     assert [step for step, _, _ in worker.computed] == list(range(30))
     assert [versions for _, _, versions in worker.computed] == [(max(0, s - 1),) * 2 for s in range(30)]
+
+
+def straight_on(before, weights, updates, out):
+    np.add(weights, np.float32(updates) * (weights - before), out=out)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_gradients_that_come_late_are_taken_where_the_weights_are_expected_to_be(seed):
+    """One loop with w and a = w + (w - w before): step s sums gradients at a of version s - 1."""
+    world = World(
+        workers=3,
+        shards=2,
+        microbatches=1,
+        gradient=chaotic_gradient,
+        update=small_step,
+        look_ahead=straight_on,
+        seed=seed,
+        network=LOSSY,
+        delay=1,
+        evaluators=1,
+        checked=True,
+    )
+    world.run()
+
+    weights, ahead = [np.zeros(SIZE, np.float32)], [np.zeros(SIZE, np.float32)]
+    for step in range(20):
+        gradient = chaotic_gradient(ahead[max(0, step - 1)], step, 0)
+        weights.append(weights[-1] - np.float32(0.1) * gradient)
+        ahead.append(weights[-1] + np.float32(1.0) * (weights[-1] - weights[-2]))
+    np.testing.assert_array_equal(world.weights, weights[-1])
+    for evaluator in world.evaluators.values():
+        assert evaluator.measured
+        for version, measured in evaluator.measured:
+            np.testing.assert_array_equal(measured, weights[version])

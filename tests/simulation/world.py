@@ -126,6 +126,7 @@ class World:
         pull="none",
         awaited=1,
         delay=0,
+        look_ahead=None,
     ):
         self.random = random.Random(seed)
         self.network = network or Network()
@@ -150,7 +151,16 @@ class World:
             self.coordinator.shards[number].session = b"%16d" % number
             codecs = [made[number] if made else None for made in (self.push_codecs, self.pull_codecs)]
             self.shards.append(
-                Shard(number, self.rules, state, update, WatchedBuffers(piece.size), codec=codecs[0], pull=codecs[1])
+                Shard(
+                    number,
+                    self.rules,
+                    state,
+                    update,
+                    WatchedBuffers(piece.size),
+                    look_ahead=look_ahead,
+                    codec=codecs[0],
+                    pull=codecs[1],
+                )
             )
         self.clients = {}
         self.events = []
