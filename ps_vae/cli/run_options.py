@@ -118,11 +118,11 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "Workers take so many steps by themselves and push the difference, once a step of the run; 0: gradients.",
     ),
     RunOption(
-        "outer_rate", float, "X", CLUSTER, "0.7, or 1 for H below 16",
+        "outer_rate", float, "X", CLUSTER, "0.7, or 1 without momentum",
         "With --local-steps: how far the server follows the workers' mean.",
     ),
     RunOption(
-        "outer_momentum", float, "X", CLUSTER, "0.9, or 0 for H below 16",
+        "outer_momentum", float, "X", CLUSTER, "0.9; 0 below H = 16 and with residuals",
         "With --local-steps: the server's Nesterov momentum; 0: none.",
     ),
     RunOption(

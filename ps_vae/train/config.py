@@ -12,7 +12,7 @@ from ps_vae.optim.schedules import Schedule, beta_at, schedule
 from ps_vae.optim.table import optimizer
 from ps_vae.ps.codecs.factors import Products
 from ps_vae.ps.codecs.pull import pull_codec_for
-from ps_vae.ps.codecs.table import FACTORS, NO_CODEC, push_codec_for
+from ps_vae.ps.codecs.table import FACTORS, NO_CODEC, codec_for, push_codec_for
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.vae.config import ModelConfig
 
@@ -166,6 +166,13 @@ class RunConfig:
     def rows_a_step(self) -> int:
         """Rows that a step of the run sees."""
         return self.batch_size * self.batches_a_step
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether what a codec of the run leaves out comes with later pushes or pulls."""
+        names = (self.push_codec, self.pull_codec.removeprefix("update:"))
+        makers = [codec_for(name) for name in names if name != FACTORS]
+        return any(make is not None and "residual" in make(0, ()).state for make in makers)
 
     def rates(self) -> Schedule:
         """The learning-rate schedule, over the batches of the run."""

@@ -155,6 +155,35 @@ def test_nothing_said_gives_the_defaults_that_the_help_promises() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        (Wishes(local_steps=4), (1.0, 0.0)),
+        (Wishes(local_steps=16), (0.7, 0.9)),
+        (Wishes(local_steps=16, push_codec="int8", pull_codec="update:int8"), (0.7, 0.9)),
+        (Wishes(local_steps=16, push_codec="onebit"), (1.0, 0.0)),
+        (Wishes(local_steps=16, pull_codec="update:topk:0.1"), (1.0, 0.0)),
+        (Wishes(local_steps=16, push_codec="onebit", outer_momentum=0.5), (0.7, 0.5)),
+        (Wishes(local_steps=16, outer_momentum=0.0), (1.0, 0.0)),
+        (Wishes(local_steps=16, outer_rate=1.0), (1.0, 0.9)),
+        (Wishes(local_steps=4, outer_momentum=0.5), (0.7, 0.5)),
+    ],
+)
+def test_the_outer_optimizer_has_momentum_by_default_where_that_is_stable(
+    wishes: Wishes, expected: tuple[float, float]
+) -> None:
+    config = plan(dataclasses.replace(wishes, epochs=1.0), small_data())
+    assert (config.outer_rate, config.outer_momentum) == expected
+
+
+def test_a_run_of_local_steps_sees_as_many_rows_in_fewer_steps() -> None:
+    config = plan(Wishes(epochs=10.0, local_steps=4, batch_size=8), small_data())
+    assert config.rows_a_step == 32
+    assert config.steps == 450  # 10 x 1,439 rows in rounds of 32: 449.7
+    assert config.rates().rate_at(4 * 450 - 1) > 0
+    assert resumed(config, Wishes(epochs=20.0)).steps == 900
+
+
 def test_a_short_run_is_checkpointed_every_epoch_and_reported_every_step() -> None:
     config = plan(Wishes(epochs=3.0), small_data())
     assert (config.steps, config.milestone, config.report_every) == (34, 12, 1)
