@@ -13,10 +13,10 @@ from ps_vae.ps.frames import HEADER_LIMIT, pack, unpack
 from ps_vae.ps.messages import TO_SERVER, Meet, Pull, Push, Weights
 from ps_vae.ps.outbox import Sender
 from ps_vae.ps.parcels import parcels
-from ps_vae.ps.shard import Traffic
 from ps_vae.ps.sharing.meeting import Meeting
 from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.sharing.sharing import Sharing
+from ps_vae.ps.traffic import Traffic
 
 __all__ = ["Clients"]
 

@@ -29,7 +29,8 @@ __all__ = ["Endpoint", "Server", "join"]
 
 _TICK_SECONDS = 0.05
 _JOIN_RETRY_SECONDS = 1.0
-_LAST_WORDS_SECONDS = 2.0
+# What is still queued for a slow link, weights perhaps, goes out before the word that the run is over.
+_LAST_WORDS_SECONDS = 10.0
 
 _TO_SHARD = (Push, Pull)
 

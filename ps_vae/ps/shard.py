@@ -13,7 +13,6 @@ take-snapshot   at that version, or before it                sent now, or when i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +32,11 @@ from ps_vae.ps.publication import Publication, Want
 from ps_vae.ps.reduction import Metrics, StepSum
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 from ps_vae.ps.state import ShardState
+from ps_vae.ps.traffic import Traffic
 from ps_vae.ps.update import LookAhead, Moment, Update
+from ps_vae.ps.waiting import Waiting
 
-__all__ = ["Shard", "Traffic"]
+__all__ = ["Shard"]
 
 Array = npt.NDArray[np.float32]
 
@@ -44,21 +45,6 @@ _REPEAT_SECONDS = 1.0
 
 # The farthest, in updates, that weights are published ahead.
 _FARTHEST = 8.0
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Bytes of a shard's pushes and pulls, counted by whoever holds the sockets.
-
-    pushed, pulled  to and from the shard, headers and tensors
-    shared          how many of both were not sent, but read in shared memory
-    dense           how many it had been, of tensors alone, if none were encoded
-    """
-
-    pushed: int = 0
-    pulled: int = 0
-    shared: int = 0
-    dense: int = 0
 
 
 class Shard:
@@ -119,7 +105,7 @@ class Shard:
             number=number,
             is_finite=is_finite,
         )
-        self._waiting: dict[Sender, list[Want]] = {}
+        self._waiting = Waiting(rules.consistency.delay)
         self._snapshots: set[int] = set()
         self._told_at = float("-inf")
 
@@ -151,7 +137,7 @@ class Shard:
 
     def forget(self, sender: Sender) -> None:
         """The sender is gone: do not answer it any more."""
-        self._waiting.pop(sender, None)
+        self._waiting.forget(sender)
         self._lag.forget(sender)
 
     def _push(self, sender: Sender, push: Push, now: float) -> list[Output]:
@@ -285,32 +271,17 @@ class Shard:
 
     def _answer(self, sender: Sender, want: Want) -> list[Output] | None:
         """The newest published version wanted; nothing yet where it is to come; None where it is gone."""
-        others = self._others(sender, want)
         if (found := self._published.find(want)) is not None:
-            self._wait(sender, others)
+            self._waiting.remove(sender, want)
             self._lag.weights_sent(sender, self._updates)
             return [Send(sender, found)]
         if want.versions.high is not None and want.versions.high <= self.version:
             return None
-        self._wait(sender, [*others, want])
+        self._waiting.add(sender, want)
         return []
 
-    def _others(self, sender: Sender, want: Want) -> list[Want]:
-        """What the sender waits for besides: with a delay the version before."""
-        if self.rules.consistency.delay == 0:
-            return []
-        others = [other for other in self._waiting.get(sender, ()) if other.versions != want.versions]
-        return others[-self.rules.consistency.delay :]
-
-    def _wait(self, sender: Sender, wants: list[Want]) -> None:
-        if wants:
-            self._waiting[sender] = wants
-        else:
-            self._waiting.pop(sender, None)
-
     def _answers(self) -> list[Output]:
-        waiting = [(sender, want) for sender, wants in self._waiting.items() for want in wants]
-        return [output for sender, want in waiting for output in self._answer(sender, want) or []]
+        return [output for sender, want in self._waiting for output in self._answer(sender, want) or []]
 
     def _take_snapshot(self, version: int) -> list[Output]:
         if version < self.version:

@@ -15,8 +15,8 @@ from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.messages import Bye, Share, Weights
-from ps_vae.ps.shard import Traffic
 from ps_vae.ps.sharing.segment import Segment, is_possible
+from ps_vae.ps.traffic import Traffic
 
 SIZE = 64
 PATIENCE = 20.0
