@@ -63,12 +63,13 @@ class Publication:
     ) -> None:
         self._buffers = buffers
         self._delay = consistency.delay
-        before = _kept(consistency)
-        self._exact = Published(version, weights, buffers, before=before)
+        before, is_apart = _kept(consistency), pull is not None or is_ahead
+        # Nobody but evaluators asks for the weights then, and these for milestones, which are pinned.
+        self._exact = Published(version, weights, buffers, before=0 if is_apart else before)
         self._copies = self._exact
         self._replica: Replica | None = None
         self._words: dict[int, tuple[Array, Array]] = {}
-        if pull is not None or is_ahead:
+        if is_apart:
             first = buffers.take()
             np.copyto(first, weights)
             self._copies = Published(version, first, buffers, before=before)
