@@ -153,7 +153,7 @@ class _Work:
                     self.outcome = Outcome(action.failed, action.reason)
 
     def _join(self, welcome: Welcome) -> None:
-        self._size = welcome.shards[-1][2]
+        self._size, self._ended = welcome.shards[-1][2], 0
         codecs, seed = self._program.codecs(welcome)
         size = room_for(codecs, welcome.microbatches) if codecs else self._size
         segment = open_segment(_GRADIENTS, size, self._transport)

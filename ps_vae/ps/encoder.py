@@ -48,17 +48,18 @@ class Encoder:
         self._states = [codec(1).initial_state() for codec in codecs]
         # Without a state the same gradient is encoded to the same words again.
         self._keeps_words = repeats and any(self._states)
-        self._step = -1
-        self._done: dict[tuple[int, int], Array] = {}
+        self._newest = -1
+        self._done: dict[tuple[int, int, int], Array] = {}
 
     def encode(self, step: int, result: Result) -> Array:
         """The words for all shards; `parts` finds each one's."""
         microbatches = len(result.block)
-        if step != self._step:
-            self._step = step
-            self._done.clear()
+        if step > self._newest:
+            self._newest = step
+            # With a delay, work of the step before may be given out again.
+            self._done = {place: words for place, words in self._done.items() if place[0] >= step - 1}
         out = self._buffers.take()
-        place = (result.block.start, result.block.stop)
+        place = (step, result.block.start, result.block.stop)
         if (before := self._done.get(place)) is not None:
             np.copyto(out, before)
             return out

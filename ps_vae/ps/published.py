@@ -53,8 +53,9 @@ class Published:
 
     def find(self, want: Versions) -> tuple[int, Array] | None:
         """The newest version wanted, if it is here."""
-        if self._ahead is not None and want.high is None and self.newest in want:
-            return self.newest, self._ahead
+        if want.high is None and self.newest in want:
+            # Also while the newest is the pinned version with parts of later steps: who takes any wants these.
+            return self.newest, self._arrays[self.newest] if self._ahead is None else self._ahead
         if self.newest in want and self._pinned[0] < self.newest:
             return self.newest, self._arrays[self.newest]
         # The pinned array last: in an asynchronous run the newest of the same version may hold parts of a later step.

@@ -31,7 +31,7 @@ from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.reduction import Metrics, add_metrics, sum_in_order
 from ps_vae.train.config import RunConfig
 from ps_vae.train.form import FormOf
-from ps_vae.train.gradient import BlockGradient
+from ps_vae.train.gradient import BlockGradient, check_finite
 
 __all__ = ["LocalSteps", "contribution"]
 
@@ -75,14 +75,14 @@ class LocalSteps:
         self._repeats = parse_consistency(config.consistency).is_synchronous
         self._replicas: list[_Replica] = []
         self._partial_sums = Buffers(self.layout.size)
-        self._step = -1
-        self._done: dict[Block, tuple[Vector, Metrics]] = {}
+        self._newest = -1
+        self._done: dict[tuple[int, Block], tuple[Vector, Metrics]] = {}
 
     def __call__(self, weights: Vector, step: int, blocks: Sequence[Block]) -> list[Result]:
         """Raises what BlockGradient does; the inner state is dropped then, and no array is kept back."""
-        if step != self._step:
-            self._step = step
-            self._forget_results()
+        if step > self._newest:
+            self._newest = step
+            self._forget_results(step - self._config.delay)
         results: list[Result] = []
         first = 0
         try:
@@ -104,7 +104,7 @@ class LocalSteps:
 
     def _result(self, weights: Vector, step: int, block: Block, first: int) -> Result:
         out = self.buffers.take()
-        if (known := self._done.get(block)) is not None:
+        if (known := self._done.get((step, block))) is not None:
             np.copyto(out, known[0])
             return Result(block, out, known[1])
 
@@ -113,13 +113,14 @@ class LocalSteps:
 
         try:
             metrics = sum_in_order(block, leaf, out, self._partial_sums)
+            check_finite(self._config, self.layout, step, Result(block, out, metrics))
         except ArithmeticError:
             self.buffers.give(out)
             raise
         if self._repeats:
             kept = self._partial_sums.take()
             np.copyto(kept, out)
-            self._done[block] = (kept, metrics)
+            self._done[step, block] = (kept, metrics)
         return Result(block, out, metrics)
 
     def _trajectory(self, weights: Vector, step: int, index: int, replica: _Replica, change: Vector) -> Metrics:
@@ -143,7 +144,6 @@ class LocalSteps:
             self._replicas.append(_Replica(self._rule.initial_state(self.layout.size)))
         return self._replicas[number]
 
-    def _forget_results(self) -> None:
-        for known, _ in self._done.values():
-            self._partial_sums.give(known)
-        self._done.clear()
+    def _forget_results(self, before: int) -> None:
+        for place in [place for place in self._done if place[0] < before]:
+            self._partial_sums.give(self._done.pop(place)[0])

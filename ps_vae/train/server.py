@@ -80,6 +80,7 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
     endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)))
     try:
         if chooses:
+            say(f"reached at {endpoint.address}; {_invitation(endpoint)}")
             config = with_communication(
                 config,
                 wishes,
@@ -162,8 +163,7 @@ class _Run:
             )
             for _ in range(options.shards - 1)
         ]
-        here = _for_others(endpoint.address)
-        say(f"listening on {endpoint.address}; start workers with: start-worker --server {here}")
+        say(f"listening on {endpoint.address}; {_invitation(endpoint)}")
         if options.await_workers > 1:
             say(f"the first step begins when {options.await_workers} workers are ready")
         if options.remote_shards:
@@ -286,5 +286,6 @@ class _Run:
         }
 
 
-def _for_others(address: str) -> str:
-    return address.replace("0.0.0.0", "THIS-HOST").replace("[::]", "THIS-HOST")
+def _invitation(endpoint: Endpoint) -> str:
+    here = endpoint.address.replace("0.0.0.0", "THIS-HOST").replace("[::]", "THIS-HOST")
+    return f"start workers with: start-worker --server {here}"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.data import Dataset
-from ps_vae.errors import UsageError
+from ps_vae.errors import PsVaeError, UsageError
 from ps_vae.ps.addresses import same_host
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
@@ -76,7 +76,7 @@ def with_communication(
 ) -> RunConfig:
     """The configuration with what fits the links and the workers that come, and says why.
 
-    As it is where the run is told to stop before that is known.
+    As it is where the run is told to stop before that is known. Raises PsVaeError where the trial fails as a run would.
 
     wishes   of the run; of its communication nothing is said in them
     weights  (size,) float32, of the start; only read
@@ -141,14 +141,17 @@ class _Trial:
         warm_up_shard(config)
 
     def run(self, should_stop: StopSignal) -> Measured | None:
-        """None where it was told to stop."""
+        """None where it was told to stop. PsVaeError where the workers cannot compute."""
 
         def obey() -> None:
             if should_stop():
-                self._server.dispatch([RunEnded(False, "told to stop")])
+                # Workers are told: nobody is there soon whom they could ask.
+                self._server.dispatch(self._coordinator.end(False, "told to stop", time.monotonic()))
 
-        self._server.run(obey)
+        ended = self._server.run(obey)
         self._server.leave()
+        if ended.failed:
+            raise PsVaeError(f"--communication auto could not measure: {ended.reason}")
         if should_stop():
             return None
         workers = [client for client in self._coordinator.clients.values() if client.role == "worker"]

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 
 from ps_vae.ps.client import _Work
-from ps_vae.ps.messages import Weights, Welcome, Work
+from ps_vae.ps.messages import Error, Ready, Weights, Welcome, Work
 from ps_vae.ps.worker import Worker
 
 SIZE = 48
@@ -17,12 +17,14 @@ class Links:
 
     def __init__(self):
         self.come = []
+        self.gone = []
 
     def messages(self):
         come, self.come = self.come, []
         return [(0, message) for message in come]
 
     def send(self, sends):
+        self.gone += [send.message for send in sends]
         return []
 
     def open_shards(self, addresses):
@@ -69,3 +71,18 @@ def test_a_worker_without_work_gives_back_the_servers_memory_and_computes_on_the
     links.come = [Work(2, 0, ((1, 2),))]
     state.take_messages()
     assert [weights for _, weights in program.seen] == [expected, expected]
+
+
+def test_the_time_between_two_runs_is_no_waiting_for_work():
+    links, session = Links(), Worker(b"s" * 16, "w", "f")
+    state = _Work(session, Program(), links, "tcp")
+    state.perform(session.start(0.0))
+    weights = np.zeros(SIZE, np.float32)
+    for _ in range(2):
+        links.come = [WELCOME, Work(1, 0, ((0, 1),)), Weights(0, False, None, (weights,))]
+        state.take_messages()
+        links.come = [Error("wrong-run", "the servers were started again")]
+        state.take_messages()
+
+    done = [message for message in links.gone if isinstance(message, Ready) and message.ticket]
+    assert [ready.waiting for ready in done] == [0, 0]

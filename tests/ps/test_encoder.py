@@ -112,3 +112,12 @@ def test_blocks_of_different_lengths_take_different_words_in_arrays_that_have_ro
             alone = np.zeros(part.size, np.uint32)
             codec(stop - start).encode(pushed.gradient[piece.start : piece.stop], {}, (0, 0, 0), alone)
             np.testing.assert_array_equal(part.view(np.uint32), alone)
+
+
+def test_with_a_delay_work_of_the_step_before_is_answered_with_its_words_too():
+    machine, _ = encoder("onebit")
+    first = machine.encode(0, result(0)).copy()
+    second = machine.encode(1, result(1)).copy()
+
+    np.testing.assert_array_equal(machine.encode(0, result(0)).view(np.uint32), first.view(np.uint32))
+    np.testing.assert_array_equal(machine.encode(1, result(1)).view(np.uint32), second.view(np.uint32))

@@ -20,12 +20,14 @@ def is_finite(array):
     return bool(np.isfinite(array).all())
 
 
-def publication(words, version=0):
+def publication(words, version=0, bound=0):
     buffers = Buffers(SIZE)
     first = buffers.take()
     first[:] = FIRST
     pull = None if words == "none" else pull_codec_for(words)(SIZE, (), 3)
-    made = Publication(version, first, buffers, consistency=Consistency(0), pull=pull, number=0, is_finite=is_finite)
+    made = Publication(
+        version, first, buffers, consistency=Consistency(bound), pull=pull, number=0, is_finite=is_finite
+    )
     return made, buffers
 
 
@@ -113,3 +115,19 @@ def test_words_that_are_none_change_no_weights():
         with pytest.raises(PeerError):
             reader(words).take(0, np.zeros(3, np.float32), held, is_change=is_change)
     np.testing.assert_array_equal(held, FIRST)
+
+
+@pytest.mark.parametrize("words", ["none", "int8"])
+def test_who_takes_any_version_gets_the_newest_weights_also_while_their_version_is_a_milestone(words):
+    """In an asynchronous run, where a step after a milestone lacks a part and later ones are applied meanwhile."""
+    made, buffers = publication(words, bound=None)
+    publish(made, buffers, 1, FIRST, is_pinned=True)
+    publish(made, buffers, 1, FIRST + 10)
+    anything = Versions(0, None)
+
+    worker, puller = made.find(Want(anything, held=1)), made.find(Want(anything))
+    evaluator = made.find(exactly(1, exact=True))
+
+    assert worker.encoded == (words != "none")
+    np.testing.assert_allclose(puller.payload[0], FIRST + 10, atol=0.1)
+    np.testing.assert_array_equal(evaluator.payload[0], FIRST)

@@ -163,3 +163,22 @@ def test_a_round_sees_the_rows_that_its_batches_would_see():
     batches = [plain(weights, batch, [Block(0, 2)])[0].metrics for batch in range(8, 12)]
 
     assert result.metrics == pytest.approx(functools.reduce(np.add, map(np.array, batches)), rel=1e-6)
+
+
+def test_with_a_delay_work_of_the_step_before_has_its_result_too_when_it_is_given_out_again():
+    config = small_config(local_steps=3, delay=1)
+    weights, changes = start(config), local(config)
+    first = changes(weights, 0, [Block(0, 1)])[0].gradient.copy()
+    changes(weights, 1, [Block(0, 1)])
+
+    np.testing.assert_array_equal(changes(weights, 0, [Block(0, 1)])[0].gradient, first)
+
+
+def test_a_change_that_is_not_finite_is_not_pushed():
+    config = small_config(local_steps=1, optimizer="sgd", learning_rate=3e38)
+    weights, changes = start(config), local(config)
+
+    with pytest.raises(NumericalError, match="learning-rate"):
+        changes(weights, 0, [Block(0, 1)])
+
+    assert changes.buffers.made == 1
