@@ -85,7 +85,7 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         flag="--bias-from-data/--no-bias-from-data",
     ),
     RunOption("beta", float, "X", TRAINING, "1.0", "Weight of the KL term."),
-    RunOption("beta_warmup", int, "STEPS", TRAINING, "0", "The weight grows from 0 to --beta over so many steps."),
+    RunOption("beta_warmup", int, "STEPS", TRAINING, "0", "The weight grows from 0 to --beta over so many batches."),
     RunOption("optimizer", str, "NAME", TRAINING, "adam", "sgd, momentum, nesterov, adam, adagrad or rmsprop."),
     RunOption("learning_rate", float, "X", TRAINING, "0.001", "Learning rate, the highest of the schedule."),
     RunOption(
@@ -98,7 +98,7 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "Rows of the unit of work; divides the batch size.",
     ),
     RunOption("epochs", float, "N", TRAINING, "50", "How often each row is seen."),
-    RunOption("steps", int, "N", TRAINING, "from --epochs", "How many updates; instead of --epochs."),
+    RunOption("steps", int, "N", TRAINING, "from --epochs", "How many updates of the server; instead of --epochs."),
     RunOption("seed", int, "N", TRAINING, "0", "Another seed gives another start, order and noise."),
     RunOption(
         "consistency", str, "RULE", CLUSTER, "bsp",

@@ -123,7 +123,6 @@ class Clients:
                 shared = weights.nbytes if lent else 0
                 self._traffic.pulled += sum(map(len, frames)) + shared
                 self._traffic.shared += shared
-                self._traffic.dense += 4 * self._weights.size
                 if sharing is not None and lent:
                     self._weights.hold(weights, sharing.reader(lent[0]))
                 elif tracker is not None and not tracker.done and not message.encoded:
@@ -150,4 +149,3 @@ class Clients:
             )
         self._traffic.pushed += sum(map(len, frames)) + shared
         self._traffic.shared += shared
-        self._traffic.dense += 4 * self._weights.size * sum(isinstance(message, Push) for message in exchanged)

@@ -72,6 +72,7 @@ class Coordinator:
     watch         whatever the program wants to add to `state`
     reproducible  refuse workers whose arithmetic differs from the first one's
     awaited       workers that have to be ready before the first step begins
+    takes_shards  whether servers may join; they are told to wait where not
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Coordinator:
         watch: Callable[[], dict[str, Any]] = dict,
         reproducible: bool = False,
         awaited: int = 1,
+        takes_shards: bool = True,
     ) -> None:
         self.rules = rules
         self.ended: RunEnded | None = None
@@ -95,6 +97,7 @@ class Coordinator:
         self._ending = Ending(self.backlog, self._fleet, self._roster)
         self._config = config
         self._watch = watch
+        self._takes_shards = takes_shards
         self._speed = standing.Speed()
         self._early: dict[bytes, tuple[Sender, Hello]] = {}
 
@@ -259,6 +262,8 @@ class Coordinator:
         _same_protocol(join.protocol)
         if self.ended is not None:
             return [Send(sender, self._stop())]
+        if not self._takes_shards:
+            return [Send(sender, Error("starting", "the run has not begun yet; it takes shards then"))]
         return [Send(sender, self._fleet.join(join))]
 
     def _applied(self, applied: Applied, now: float) -> list[Output]:

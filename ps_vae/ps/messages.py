@@ -297,7 +297,7 @@ class Applied:
 
     pushed, pulled  bytes so far, to and from the shard
     shared          how many of both were not sent, but read in shared memory
-    dense           how many it had been if nothing were encoded
+    dense           how many the pushes and their answers had been if nothing were encoded
 
     Sent after every step and once a second; the latest says all.
     """

@@ -91,7 +91,7 @@ class Publication:
             self._copies.add(version, source, is_pinned=is_pinned)
             return
         copy, words = self._replica.follow(source, version)
-        self._words = {known: kept for known, kept in self._words.items() if known >= version - self._delay}
+        self._words = {known: kept for known, kept in self._words.items() if version > known >= version - self._delay}
         if words is not None:
             self._words[version] = (copy, words.view(np.float32))
         self._copies.add(version, copy, is_pinned=is_pinned)

@@ -87,7 +87,10 @@ def _ask_to_join(link: Connection, ask: Join, timeout: float, should_stop: Calla
         for message in link.messages():
             if isinstance(message, Admit):
                 return message
-            if isinstance(message, Error):
+            if isinstance(message, Error) and message.code == "starting":
+                # Somebody is there, who will want us.
+                started = time.monotonic()
+            elif isinstance(message, Error):
                 raise RefusedError(message.code, f"{link.address} refused this server: {message.text}")
             if isinstance(message, Stop):
                 raise RefusedError("ended", f"the run at {link.address} has ended: {message.reason}")

@@ -146,7 +146,9 @@ class Shard:
         if push.step < self.before or push.step in self.beyond:
             self.duplicates += 1
         else:
-            outputs = self._count(sender, push, block, self._gradient(push), now)
+            gradient = self._gradient(push)
+            self.traffic.dense += 4 * self.buffers.size
+            outputs = self._count(sender, push, block, gradient, now)
         if push.then is not None:
             outputs += self._answer(sender, Want(Versions(*push.then), held=push.version)) or []
         return outputs
@@ -273,6 +275,8 @@ class Shard:
         """The newest published version wanted; nothing yet where it is to come; None where it is gone."""
         if (found := self._published.find(want)) is not None:
             self._waiting.remove(sender, want)
+            # The first weights of a worker, and evaluators', would be sent as they are in any case.
+            self.traffic.dense += 4 * self.buffers.size if want.held is not None else 0
             self._lag.weights_sent(sender, self._updates)
             return [Send(sender, found)]
         if want.versions.high is not None and want.versions.high <= self.version:

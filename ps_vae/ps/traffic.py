@@ -1,4 +1,4 @@
-"""Bytes of a shard's pushes and pulls, counted by whoever holds the sockets."""
+"""Bytes of a shard's pushes and pulls: counted by whoever holds the sockets, but for `dense`, by the shard."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class Traffic:
 
     pushed, pulled  to and from the shard, headers and tensors
     shared          how many of both were not sent, but read in shared memory
-    dense           how many it had been, of tensors alone, if none were encoded
+    dense           how many the pushes and their answers had been, of tensors alone, if none were encoded
     """
 
     pushed: int = 0

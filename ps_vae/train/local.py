@@ -52,6 +52,8 @@ class LocalCluster:
         self._listen = options.listen or f"ipc://{self._private}/server"
         self.address = connectable(self._listen)
         self._wishes, self._options, self._workers, self._say = wishes, options, workers, say
+        # What is chosen for some of the workers need not be right for all of them.
+        self._awaited = max(options.await_workers, workers if options.communication == "auto" else 1)
         self._stops = 0
         self._compiles = False
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -69,7 +71,7 @@ class LocalCluster:
                 "--keep",
                 str(options.keep),
             ),
-            *("--transport", options.transport, "--await-workers", str(options.await_workers)),
+            *("--transport", options.transport, "--await-workers", str(self._awaited)),
             *("--communication", options.communication),
             *(["--resume"] if options.resume else []),
             *(["--reproducible"] if options.reproducible else []),

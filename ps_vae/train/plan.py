@@ -32,6 +32,7 @@ _FREE = (
 # 4 steps -160.9, with 1.0 and 0.0 -105.3; 8 steps -104.6; 32 steps -102.5). What a codec leaves out comes late, and the
 # momentum makes too much of it (32 steps in topk:0.1 -152.6, with 1.0 and 0.0 -105.5; onebit diverges, and -105.6).
 _LONG_ROUND = 16
+_OUTER = ("outer_rate", "outer_momentum")
 _DILOCO_RATE, _DILOCO_MOMENTUM = 0.7, 0.9
 
 # What `--communication auto` chooses.
@@ -110,6 +111,7 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         raise UsageError(f"--epochs {wishes.epochs:g} and --steps {wishes.steps} both say how long; give one of them")
     said = DEFAULTS.said() | wishes.said()
     batch_size = _positive("batch-size", said["batch_size"])
+    _check_outer(said["local_steps"], {name: said[name] for name in _OUTER if name in said})
     rows = batch_size * max(1, said["local_steps"])
     epoch = steps_of(1.0, len(data.train), rows)
     if wishes.steps is not None:
@@ -165,6 +167,8 @@ def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
             raise UsageError(
                 f"{flag} {wish} was {was[name]} when the run began; leave it out or start another --run-dir"
             )
+    said = wishes.said()
+    _check_outer(config.local_steps, {name: said[name] for name in _OUTER if said.get(name, was[name]) != was[name]})
     changes: dict[str, Any] = {}
     if wishes.steps is not None:
         changes["steps"] = _positive("steps", wishes.steps)
@@ -192,6 +196,14 @@ def check_examples(config: RunConfig, split: Split) -> None:
     for start in range(0, len(split), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(split)), dtype=np.int64)
         rules.check_data(gather(split, rows, np.empty((len(rows), split.features), np.float32)))
+
+
+def _check_outer(local_steps: int, said: dict[str, float]) -> None:
+    if said and not local_steps:
+        name, value = next(iter(said.items()))
+        raise UsageError(
+            f"--{name.replace('_', '-')} {value} is of the server's optimizer where there are --local-steps"
+        )
 
 
 def _positive(name: str, value: Any) -> Any:

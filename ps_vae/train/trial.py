@@ -39,10 +39,22 @@ __all__ = ["COMMUNICATION", "check_communication", "with_communication"]
 _STEPS, _FEWEST = 60, 5
 _SECONDS = 3.0
 _NEVER = 1 << 30
+# Where a run would have fewer, the outer optimizer has not got under way when it is over.
+_FEWEST_ROUNDS = 32
 
 Say = Callable[[str], None]
 Vector = npt.NDArray[np.float32]
 
+
+# What a run adds to the coordinator's state.
+_NOTHING_KNOWN: Mapping[str, Any] = {
+    "phase": "measuring the links",
+    **dict.fromkeys(("elbo", "reconstruction", "kl")),
+    "validation": {},
+    "examples_per_second": 0.0,
+    "seconds": 0.0,
+    "run_dir": "no folder yet",
+}
 
 COMMUNICATION = ("manual", "auto")
 """As the run's options say, or as a trial finds best."""
@@ -76,7 +88,7 @@ def with_communication(
 ) -> RunConfig:
     """The configuration with what fits the links and the workers that come, and says why.
 
-    As it is where the run is told to stop before that is known. Raises PsVaeError where the trial fails as a run would.
+    Raises PsVaeError where the run is told to stop before that is known, or the trial fails as a run would.
 
     wishes   of the run; of its communication nothing is said in them
     weights  (size,) float32, of the start; only read
@@ -89,7 +101,7 @@ def with_communication(
         trial = _Trial(dataclasses.replace(plain, **options), weights, endpoint, transport, await_workers, say)
         measured = trial.run(should_stop)
         if measured is None:
-            return config
+            raise PsVaeError("stopped while the links were measured; nothing was written")
         found.append(measured)
     large, small = found
 
@@ -99,7 +111,9 @@ def with_communication(
     def size_of(options: Mapping[str, Any]) -> float:
         return large.workers * _bytes_of(with_options(options), large.workers)
 
-    choice = choose(large, small, size_of, [fits(options) for options in CANDIDATES])
+    candidates = [fits(options) for options in CANDIDATES]
+    possible = [o for o in candidates if "local_steps" not in o or with_options(o).steps >= _FEWEST_ROUNDS]
+    choice = choose(large, small, size_of, possible)
     say(choice.why)
     return with_options(choice.options)
 
@@ -132,8 +146,9 @@ class _Trial:
             same_host(endpoint.address),
             config.pack(),
             state,
-            _nothing_known,
+            lambda: {**_NOTHING_KNOWN, "steps": config.steps},
             awaited=await_workers,
+            takes_shards=False,
         )
         self._server = Server(
             endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
@@ -176,15 +191,3 @@ class _Trial:
                 is_slow = event.version >= _FEWEST and self._times[-1] - self._times[0] > _SECONDS
                 if event.version >= _STEPS or is_slow:
                     self._server.dispatch([RunEnded(False, "measured")])
-
-
-def _nothing_known() -> dict[str, Any]:
-    """What a run adds to the coordinator's state."""
-    return {
-        "phase": "measuring the links",
-        **dict.fromkeys(("elbo", "reconstruction", "kl")),
-        "validation": {},
-        "examples_per_second": 0.0,
-        "seconds": 0.0,
-        "run_dir": "",
-    }

@@ -75,7 +75,7 @@ def test_a_step_is_applied_when_all_its_microbatches_are_there():
     outputs = machine.handle("b", push(0, 0, 1), 0.0)
 
     assert outputs[0] == StepApplied(0, 1, 0, (2.0,))
-    assert outputs[1] == Send(COORDINATOR, Applied(RUN, 1, 1, (), 0, 0, 0, 0))
+    assert outputs[1] == Send(COORDINATOR, Applied(RUN, 1, 1, (), 0, 0, 0, 2 * 4 * SIZE))
     assert machine.weights.tolist() == [2.0] * SIZE
 
 

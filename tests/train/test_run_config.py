@@ -235,7 +235,8 @@ def test_the_table_of_other_wishes_has_them_all() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(FIELDS) - TRANSLATED - {"data", "split"}))
 def test_a_wish_is_in_the_configuration(name: str) -> None:
-    config = small_config(**{name: OTHER[name]})
+    needed = {"local_steps": 2} if name.startswith("outer") else {}
+    config = small_config(**{name: OTHER[name]}, **needed)
     assert getattr(config if hasattr(config, name) else config.model, name) == OTHER[name]
 
 
@@ -269,9 +270,7 @@ def test_a_resumed_run_of_which_nothing_is_said_stays_as_it_was() -> None:
         (Wishes(schedule="cosine"), {"schedule": "cosine"}),
         (Wishes(push_codec="onebit"), {"push_codec": "onebit"}),
         (Wishes(pull_codec="fp16"), {"pull_codec": "fp16"}),
-        (Wishes(outer_rate=1.0), {"outer_rate": 1.0}),
         (Wishes(delay=1), {"delay": 1}),
-        (Wishes(outer_momentum=0.5), {"outer_momentum": 0.5}),
     ],
 )
 def test_a_resumed_run_may_end_later_write_at_other_times_and_take_other_strides(
@@ -279,6 +278,16 @@ def test_a_resumed_run_may_end_later_write_at_other_times_and_take_other_strides
 ) -> None:
     config = small_config()
     assert resumed(config, wishes) == dataclasses.replace(config, **change)
+
+
+def test_the_outer_optimizer_may_change_where_there_is_one() -> None:
+    config = small_config(local_steps=2)
+    changed = resumed(config, Wishes(outer_rate=0.5, outer_momentum=0.25))
+    assert changed == dataclasses.replace(config, outer_rate=0.5, outer_momentum=0.25)
+    with pytest.raises(UsageError, match=r"--outer-rate 0\.5 is of the server"):
+        resumed(small_config(), Wishes(outer_rate=0.5))
+    with pytest.raises(UsageError, match=r"--outer-momentum 0\.5 is of the server"):
+        small_config(outer_momentum=0.5)
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
@@ -315,8 +324,8 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"schedule": "sine"}, ["schedule", "'sine'", "cosine"]),
     ({"local_steps": -1}, ["--local-steps -1"]),
     ({"local_steps": 1 << 31, "steps": 4}, ["--steps", "2147483648"]),
-    ({"outer_rate": 0.0}, ["--outer-rate 0.0"]),
-    ({"outer_momentum": 1.0}, ["--outer-momentum 1.0"]),
+    ({"outer_rate": 0.0, "local_steps": 2}, ["--outer-rate 0.0"]),
+    ({"outer_momentum": 1.0, "local_steps": 2}, ["--outer-momentum 1.0"]),
     ({"delay": 2}, ["--delay 2"]),
     ({"delay": 1, "consistency": "asp"}, ["--delay 1", "bsp", "asp"]),
     ({"push_codec": "zip"}, ["--push-codec zip", "powersgd"]),

@@ -40,8 +40,10 @@ def test_who_works_for_a_trial_that_is_stopped_ends_too(processes):
     server, worker = serve(processes, "--steps", 200, "--await-workers", 2)
     processes.said(worker, "joined run")
     server.send_signal(signal.SIGINT)
-    for process in (server, worker):
-        assert process.wait(PATIENCE) == 0, process.log.read_text()
+    assert server.wait(PATIENCE) == 1
+    assert "nothing was written" in server.log.read_text()
+    assert not (processes.folder / "run").exists()
+    assert worker.wait(PATIENCE) == 0, worker.log.read_text()
 
 
 def test_a_trial_in_which_gradients_are_not_finite_fails_as_the_run_would(processes):

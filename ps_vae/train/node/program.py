@@ -16,6 +16,7 @@ from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import BlockCodec, Codec
+from ps_vae.ps.codecs.table import FACTORS
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.sharing.segment import Segment
@@ -215,7 +216,7 @@ class LeaveError(Exception):
 
 def check_push_codec(push_codec: str) -> None:
     """Raises UsageError for what cannot be made of a node's sum."""
-    if push_codec == "factors":
+    if push_codec == FACTORS:
         raise UsageError(
             "the run has --push-codec factors, and what a node with --as-one sums up has no factors any more; leave "
             "--as-one out, or start the run with another --push-codec"
