@@ -15,7 +15,8 @@ from ps_vae.ps.work import Lease, StepWork, fair_share
 
 __all__ = ["LEASE_SECONDS", "Backlog"]
 
-# The least time that work may take before it is given to somebody else, and what a worker of unknown speed gets.
+# The least time that work may take before it is given to somebody else, and what a worker of unknown speed gets; with
+# local steps it gets a second more for each.
 LEASE_SECONDS = 1.0
 _FIRST_LEASE_SECONDS = 10.0
 # How many times longer than expected a worker may take.
@@ -214,7 +215,8 @@ class Backlog:
         work.orphaned = work.orphaned and bool(work.pool)
         self._tickets += 1
         size = sum(len(block) for block in blocks)
-        seconds = _FIRST_LEASE_SECONDS if worker.pace is None else max(LEASE_SECONDS, _PATIENCE * worker.pace * size)
+        first = _FIRST_LEASE_SECONDS + size * (self.rules.batches - 1)
+        seconds = first if worker.pace is None else max(LEASE_SECONDS, _PATIENCE * worker.pace * size)
         deadline = now + seconds if self._is_computable(work.step) else None
         lease = Lease(self._tickets, worker.session, work.step, blocks, seconds, deadline)
         work.leases[lease.ticket] = lease

@@ -12,12 +12,14 @@ message    from       starting    training, stopping, closing                   
 hello      client     `starting`  it is a member: `welcome`, also if it came        `stop`
                                   while shards were missing
 ready      worker     -           its work is delivered; `work` as soon as there    `stop`
-                                  is some; the same again where it was lost
+                                  is some and all awaited are ready; the same again
+                                  where it was lost
 trouble    worker     -           its work goes to another; the second trouble      nothing
                                   with a step ends the run
 report     evaluator  -           figures; `milestone` again where it missed it     `stop`
 bye        client     -           its work goes to another at once                  it is gone
-join       server     `admit`     `admit` again for a member, else `full`           `stop`
+join       server     `admit`     `admit` again for a member, else `full`; none is   `stop`
+                                  taken (`starting`) while links are measured
 applied    shard      it is up    steps are finished, the next may be handed out    nothing
 snapshot   shard      -           a part of a checkpoint                            nothing
 status     anybody    `state`     `state`                                           `state`

@@ -19,6 +19,7 @@ class RunRules:
     steps         how many there are
     milestone     a snapshot is taken each time that so many steps are in the weights
     metrics       numbers that come with each push and are summed beside the gradient
+    batches       that a microbatch of a step is worked through one after the other: more than one with local steps
     """
 
     run: bytes
@@ -27,6 +28,7 @@ class RunRules:
     consistency: Consistency
     milestone: int
     metrics: int
+    batches: int = 1
 
     def is_milestone(self, version: int) -> bool:
         """Whether a snapshot of `version` is taken."""

@@ -275,8 +275,9 @@ class Shard:
         """The newest published version wanted; nothing yet where it is to come; None where it is gone."""
         if (found := self._published.find(want)) is not None:
             self._waiting.remove(sender, want)
-            # The first weights of a worker, and evaluators', would be sent as they are in any case.
-            self.traffic.dense += 4 * self.buffers.size if want.held is not None else 0
+            if want.held is not None:
+                # The first weights of a worker, and evaluators', are sent as they are in any case.
+                self.traffic.dense += 4 * self.buffers.size
             self._lag.weights_sent(sender, self._updates)
             return [Send(sender, found)]
         if want.versions.high is not None and want.versions.high <= self.version:

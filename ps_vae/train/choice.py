@@ -14,7 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CANDIDATES", "TINY", "Choice", "Link", "Measured", "choose", "link_between", "without_changes"]
+__all__ = ["CANDIDATES", "CHOICE", "TINY", "Choice", "Link", "Measured", "choose", "link_between", "without_changes"]
+
+CHOICE = "communication: "
+"""What the line begins with that says what was chosen."""
 
 # Of the time that workers should compute. With less exactness is given up only for a run that is far faster.
 _ENOUGH = 0.6
@@ -108,7 +111,7 @@ def choose(
     speed = f"{megabits:,.0f} Mbit/s" if math.isfinite(megabits) else "no limit to the bandwidth"
     what = f"{speed}, {1e3 * link.latency:.3g} ms, {large.workers} workers"
     if best is plain:
-        return Choice(best, f"communication: {what}; {dense}: left as it is")
+        return Choice(best, f"{CHOICE}{what}; {dense}: left as it is")
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.items())
     then = f"{1e3 * batch(best):.3g} ms, {part(best):.0%}"
-    return Choice(best, f"communication: {what}; {dense}; chosen {words}: {then}")
+    return Choice(best, f"{CHOICE}{what}; {dense}; chosen {words}: {then}")

@@ -14,6 +14,7 @@ from ps_vae.ps.addresses import connectable
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.sockets import check_address
 from ps_vae.ps.transport import check_transport
+from ps_vae.train.choice import CHOICE
 from ps_vae.train.plan import DEFAULTS, Wishes
 from ps_vae.train.processes import spawn, stop_all
 from ps_vae.train.run_folder import RunFolder, free_name
@@ -55,7 +56,7 @@ class LocalCluster:
         # What is chosen for some of the workers need not be right for all of them.
         self._awaited = max(options.await_workers, workers if options.communication == "auto" else 1)
         self._stops = 0
-        self._compiles = False
+        self._told: set[str] = set()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._observer: Observer | None = None
 
@@ -112,7 +113,9 @@ class LocalCluster:
         except (Unreachable, RefusedError):
             state = None
         if state is None or not state["version"]:
-            self._tell_of_compilation()
+            self._tell_of(COMPILING)
+        if self._options.communication == "auto":
+            self._tell_of(CHOICE)
         return state
 
     def stop(self) -> None:
@@ -140,13 +143,13 @@ class LocalCluster:
         if workers and code is None:
             raise PsVaeError(f"the workers ended: {self._last_words('workers')}")
 
-    def _tell_of_compilation(self) -> None:
-        """Say what the first of the members says that compiles: until then it would be silence that one waits in."""
-        if self._compiles:
+    def _tell_of(self, beginning: str) -> None:
+        """Pass on, once, the first line of a member's that begins so: until then it would be silence to wait in."""
+        if beginning in self._told:
             return
-        told = [line for name in self._children for line in self._lines(name) if line.startswith(COMPILING)]
+        told = [line for name in self._children for line in self._lines(name) if line.startswith(beginning)]
         if told:
-            self._compiles = True
+            self._told.add(beginning)
             self._say(told[0])
 
     def _last_words(self, name: str) -> str:

@@ -48,7 +48,7 @@ def contribution(
 
 
 @dataclass(slots=True)
-class _Replica:
+class _Inner:
     """The state that one trajectory hands to the next.
 
     updates  that are in it
@@ -72,8 +72,9 @@ class LocalSteps:
         self._gradient = gradient
         self._rule = optimizer(config.optimizer)
         self._rates = config.rates()
-        self._repeats = parse_consistency(config.consistency).is_synchronous
-        self._replicas: list[_Replica] = []
+        # Without a state the same work has the same result again.
+        self._repeats = parse_consistency(config.consistency).is_synchronous and bool(self._rule.state_names)
+        self._inner: list[_Inner] = []
         self._partial_sums = Buffers(self.layout.size)
         self._newest = -1
         self._done: dict[tuple[int, Block], tuple[Vector, Metrics]] = {}
@@ -90,7 +91,7 @@ class LocalSteps:
                 results.append(self._result(weights, step, block, first))
                 first += len(block)
         except ArithmeticError:
-            self._replicas.clear()
+            self._inner.clear()
             for result in results:
                 self.buffers.give(result.gradient)
             raise
@@ -109,7 +110,7 @@ class LocalSteps:
             return Result(block, out, known[1])
 
         def leaf(index: int, change: Vector) -> Metrics:
-            return self._trajectory(weights, step, index, self._replica(first + index - block.start), change)
+            return self._trajectory(weights, step, index, self._inner_of(first + index - block.start), change)
 
         try:
             metrics = sum_in_order(block, leaf, out, self._partial_sums)
@@ -123,7 +124,7 @@ class LocalSteps:
             self._done[step, block] = (kept, metrics)
         return Result(block, out, metrics)
 
-    def _trajectory(self, weights: Vector, step: int, index: int, replica: _Replica, change: Vector) -> Metrics:
+    def _trajectory(self, weights: Vector, step: int, index: int, inner: _Inner, change: Vector) -> Metrics:
         """Leaf `index`: `change` is overwritten with w - x_H; the metrics of its steps are summed."""
         place = change
         np.copyto(place, weights)
@@ -133,16 +134,16 @@ class LocalSteps:
             (result,) = self._gradient(place, batch, (Block(index, index + 1),))
             total = add_metrics(total, result.metrics) if total else result.metrics
             rate, scale = self._rates.rate_at(batch), 1.0 / self._config.microbatch
-            self._rule.update(place, result.gradient, scale, replica.optimizer, rate, replica.updates, place)
-            replica.updates += 1
+            self._rule.update(place, result.gradient, scale, inner.optimizer, rate, inner.updates, place)
+            inner.updates += 1
             self._gradient.buffers.give(result.gradient)
         np.subtract(weights, place, out=change)
         return total
 
-    def _replica(self, number: int) -> _Replica:
-        while len(self._replicas) <= number:
-            self._replicas.append(_Replica(self._rule.initial_state(self.layout.size)))
-        return self._replicas[number]
+    def _inner_of(self, number: int) -> _Inner:
+        while len(self._inner) <= number:
+            self._inner.append(_Inner(self._rule.initial_state(self.layout.size)))
+        return self._inner[number]
 
     def _forget_results(self, before: int) -> None:
         for place in [place for place in self._done if place[0] < before]:

@@ -27,6 +27,7 @@ def rules_of(config: RunConfig, run: bytes, version: int) -> RunRules:
         consistency=replace(parse_consistency(config.consistency), delay=config.delay, first=version),
         milestone=config.milestone,
         metrics=len(METRICS),
+        batches=config.batches_a_step,
     )
 
 

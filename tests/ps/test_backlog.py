@@ -337,3 +337,10 @@ def test_every_microbatch_is_with_nobody_or_one_worker_whatever_happens_and_all_
     data, consistency, microbatches
 ):
     Misadventure(data.draw, consistency, microbatches).run()
+
+
+def test_a_worker_of_unknown_speed_has_time_for_its_local_steps():
+    rules = RunRules(b"r" * 16, 4, 10, parse_consistency("bsp"), 10, metrics=2, batches=512)
+    lease = Backlog(rules, 0).next_work(worker := client("w"), [worker], 0.0)
+
+    assert (lease.microbatches, lease.seconds) == (4, 10.0 + 4 * 511)
