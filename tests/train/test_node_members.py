@@ -42,6 +42,7 @@ class Theatre:
         self.code = code
         self.streams: list[socket.socket] = []
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.players: list[threading.Thread] = []
         self.said: list[str] = []
 
     def start(self, stream: socket.socket) -> subprocess.Popen[bytes]:
@@ -69,6 +70,13 @@ def theatre(monkeypatch: pytest.MonkeyPatch) -> Iterator[Theatre]:
     monkeypatch.setattr(supervisor, "_FIRST_PAUSE_SECONDS", 0.01)
     made = Theatre()
     yield made
+    for stream in made.streams:
+        # A player hears the end of its stream, and nobody closes one that another thread still reads.
+        with contextlib.suppress(OSError):
+            stream.shutdown(socket.SHUT_RDWR)
+    for player in made.players:
+        player.join(PATIENCE)
+        assert not player.is_alive()
     for stream in made.streams:
         stream.close()
     for process in made.processes:
@@ -253,6 +261,7 @@ def serve(theatre: Theatre, number: int, answer: Callable[[Any, Segment], Any]) 
                     send(theatre.streams[number], said)
 
     thread = threading.Thread(target=play, daemon=True)
+    theatre.players.append(thread)
     thread.start()
     return thread
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.buffers import aligned
 from ps_vae.ps.record import record
 
 __all__ = ["BlockCodec", "Codec", "Key", "Matrix", "State", "Vector", "Words", "check_words"]
@@ -61,7 +62,7 @@ class Codec:
 
     def initial_state(self) -> State:
         """The state of a sender that has sent nothing."""
-        return {name: np.zeros(size, np.float32) for name, size in self.state.items()}
+        return {name: aligned(size) for name, size in self.state.items()}
 
 
 BlockCodec = Callable[[int], Codec]

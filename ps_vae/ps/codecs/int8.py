@@ -26,19 +26,19 @@ Random numbers: element i of block b takes half (i mod 2), the low one first, of
 
     philox(counter [64 b + (i div 2) mod 64, number, step, 255], key [seed low, seed high])
 
-255 is this codec's own: streams of noise, which stand in the low byte of that word, count from 0. In this order
-neighbours in a vector register are neighbours in memory.
+after seven rounds: they are half of what encoding costs. 255 is this codec's own: streams of noise, which stand in the
+low byte of that word, count from 0. In this order neighbours in a vector register are neighbours in memory.
 
 No state: what is right on the average leaves nothing to make up for.
 """
 
 import numpy as np
-from numba.extending import register_jitable
 
 from ps_vae.errors import PeerError
 from ps_vae.jit import exact_kernel
-from ps_vae.philox import philox
+from ps_vae.philox import philox_after
 from ps_vae.ps.codecs.codec import Codec, Key, Matrix, State, Vector, Words, check_words
+from ps_vae.ps.codecs.prefetch import AHEAD, NUMBERS_OF_A_LINE, soon_written
 
 __all__ = ["int8"]
 
@@ -73,10 +73,6 @@ _LEVELS, _UNITS, _UNIT_BITS = np.float32(127), np.float32(65536), np.int32(16)
 # 65536 / scale has to be finite, and so has -128 * scale, which no encoder says but a byte can.
 _FINEST = np.float32(2.0**-110)
 _COARSEST = np.finfo(np.float32).max / np.float32(128)
-
-# Copied into the kernel before LLVM sees it, which takes it for too long or not as the code around it happens to be:
-# only where it is part of the loop does the loop become vector instructions, five times faster.
-_philox = register_jitable(inline="always")(getattr(philox, "py_func", philox))
 
 
 @exact_kernel
@@ -115,7 +111,8 @@ def _largest_magnitude(bits):  # type: ignore[no-untyped-def]
 @exact_kernel
 def _random_words(words, first, number, step, seed):  # type: ignore[no-untyped-def]
     for group in range(words.shape[1]):
-        w0, w1, w2, w3 = _philox(first + np.uint64(group), number, step, _STREAM, seed & _WORD, seed >> _HALF_WORD)
+        counter = first + np.uint64(group)
+        w0, w1, w2, w3 = philox_after(7, counter, number, step, _STREAM, seed & _WORD, seed >> _HALF_WORD)
         words[0, group] = w0
         words[1, group] = w1
         words[2, group] = w2
@@ -128,8 +125,11 @@ def _decode(scales, quanta, out):  # type: ignore[no-untyped-def]
         scale = scales[block]
         if not _FINEST <= scale <= _COARSEST:
             return block
-        numbers = out[block * _BLOCK : (block + 1) * _BLOCK]
-        q = quanta[block * _BLOCK : block * _BLOCK + numbers.size]
+        start = block * _BLOCK
+        for line in range(start + AHEAD, start + AHEAD + _BLOCK, NUMBERS_OF_A_LINE):
+            soon_written(out, line)
+        numbers = out[start : start + _BLOCK]
+        q = quanta[start : start + numbers.size]
         for i in range(numbers.size):
             numbers[i] = np.float32(q[i]) * scale
     return -1

@@ -21,11 +21,11 @@ def codec(numbers: int) -> Codec:
 
 
 def philox(counter: list[np.ndarray | int], key: list[int]) -> list[np.ndarray]:
-    """Salmon et al. 2011, in the paper's order, on arrays of counters."""
+    """Salmon et al. 2011, in the paper's order, on arrays of counters; seven rounds."""
     low = np.uint64(2**32 - 1)
     x = [np.asarray(word, np.uint64) for word in counter]
     k = list(key)
-    for _ in range(10):
+    for _ in range(7):
         a, b = np.uint64(0xD2511F53) * x[0], np.uint64(0xCD9E8D57) * x[2]
         x = [(b >> 32) ^ x[1] ^ np.uint64(k[0]), b & low, (a >> 32) ^ x[3] ^ np.uint64(k[1]), a & low]
         k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
