@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder
+from ps_vae.train.run_lock import hold
 from ps_vae.train.shard import rules_of, shard_of
 from ps_vae.train.start import settle, starting_point
 from ps_vae.train.trial import check_communication, with_communication
@@ -65,6 +67,14 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
 
     Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen.
     """
+    with ExitStack() as held:
+        return _serve(wishes, options, held, say, should_stop)
+
+
+def _serve(
+    wishes: Wishes, options: ServerOptions, held: ExitStack, say: Say, should_stop: StopSignal
+) -> dict[str, Any]:
+    """The same; what is held is let go of afterwards."""
     check_transport(options.transport)
     check_communication(options.communication, wishes, resumes=options.resume)
     if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
@@ -73,6 +83,10 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
     start_numba()
     allow_many_files()
     folder, config, data = settle(wishes, options.run_dir, resumes=options.resume)
+    if options.resume:
+        # Before anything in it is read: another server may be writing.
+        held.enter_context(hold(folder.path, say=say))
+        folder.tidy()
     layout = ParameterLayout(config.model)
     slices = partition(layout.size, options.shards + options.remote_shards)
     state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)
@@ -97,6 +111,8 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
             folder.write_config(config)
             folder.forget_result()
         else:
+            folder.make()
+            held.enter_context(hold(folder.path, say=say))
             folder.create(config)
         say(f"{folder.path}: {data.description}; {layout.size:,} parameters; {origin}; {config.steps:,} steps")
         run = _Run(config, layout, folder, options, endpoint, state, say, should_stop)
@@ -190,12 +206,14 @@ class _Run:
             self._unwritten = self._reports.unwritten
             self._say(f"WARNING: {self._unwritten or 'metrics.jsonl is written again'}; training goes on")
         for written in self._writer.finished():
-            if written.error is not None:
-                self._failure = f"checkpoint of version {written.version} could not be written: {written.error}"
-                self._say(f"WARNING: {self._failure}; training goes on, free some space")
+            if written.path is None:
+                self._failure = f"checkpoint of version {written.version} could not be written: {written.why}"
+                self._say(f"WARNING: {self._failure}; training goes on")
             else:
                 self._failure = ""
                 self._say(f"checkpoint {written.path}")
+            if written.path is not None and written.error is not None:
+                self._say(f"WARNING: older checkpoints than {written.path} could not be removed: {written.why}")
             self._server.dispatch(self._coordinator.finished_writing(written.version, time.monotonic()))
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count
