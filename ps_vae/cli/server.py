@@ -12,6 +12,7 @@ from ps_vae.cli.options import (
     Debug,
     Json,
     Keep,
+    LogFormat,
     Reproducible,
     Resume,
     RunDir,
@@ -21,7 +22,7 @@ from ps_vae.cli.options import (
 )
 from ps_vae.cli.result import print_result
 from ps_vae.cli.run_options import takes_run_options
-from ps_vae.cli.terminal import print_json, say
+from ps_vae.cli.terminal import print_json, speaker
 from ps_vae.errors import PsVaeError, UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def server(
     run_dir: RunDir = None,
     resume: Resume = False,
     keep: Keep = 3,
+    log_format: LogFormat = "text",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -102,6 +104,7 @@ def server(
     """
     from ps_vae.train.processes import StopSignal
 
+    say = speaker(log_format)
     should_stop = StopSignal().listen()
     if join is not None:
         if wishes.said() or resume or run_dir is not None or remote_shards or shards != 1:
@@ -137,6 +140,7 @@ def server(
         transport,
         await_workers,
         communication,
+        log_format,
     )
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:

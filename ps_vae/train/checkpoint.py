@@ -6,8 +6,8 @@
         metrics                              float64: what the last step's examples summed to
         metadata                             version, model, and sha256 of these and of all tensors
 
-A file is written under a temporary name, flushed to disk, and renamed (durable.py): what has the right name is whole, or
-the disk has lied, which the digest tells.
+A file is written under a temporary name, flushed to disk, and renamed (durable.py): what has the right name is whole,
+or the disk has lied, which the digest tells.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ import safetensors
 from safetensors.numpy import save
 
 from ps_vae.errors import CheckpointError
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.state import ShardState
 from ps_vae.train.durable import make_folder, replace_file
 from ps_vae.vae.config import ModelConfig
@@ -52,6 +53,12 @@ class Damaged:
 
     path: Path
     why: str
+
+    @property
+    def line(self) -> Line:
+        """What is said of it."""
+        text = "WARNING: {why}; the checkpoint before it is used"
+        return Line("checkpoint-damaged", text, level=WARNING, path=str(self.path), why=self.why)
 
 
 def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint) -> Path:

@@ -6,9 +6,11 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.messages import Snapshot
 from ps_vae.ps.state import ShardState
 from ps_vae.train.checkpoint import Checkpoint, prune, write
@@ -34,8 +36,33 @@ class Written:
     error: Exception | None
 
     @property
-    def why(self) -> str:
+    def failure(self) -> str:
+        """Why it is not on the disk, as a sentence; empty where it is."""
+        if self.path is not None:
+            return ""
+        return f"checkpoint of version {self.version} could not be written: {self._why}"
+
+    @property
+    def line(self) -> Line:
+        """What is said of it."""
+        about: dict[str, Any] = {
+            "version": self.version,
+            "path": None if self.path is None else str(self.path),
+            "why": self._why,
+        }
+        if self.path is None:
+            text = "WARNING: {failure}; training goes on"
+            return Line("checkpoint-not-written", text, level=WARNING, failure=self.failure, **about)
+        if self.error is not None:
+            text = "WARNING: checkpoint {path} is written, but older ones could not be removed: {why}"
+            return Line("checkpoints-not-removed", text, level=WARNING, **about)
+        return Line("checkpoint-written", "checkpoint {path}", **about)
+
+    @property
+    def _why(self) -> str:
         """The error in words and, of a disk that is full, what to do."""
+        if self.error is None:
+            return ""
         if isinstance(self.error, OSError) and self.error.errno in _FULL:
             return f"{self.error.strerror}; free some space"
         return str(self.error) or type(self.error).__name__

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ps_vae.errors import UsageError
+from ps_vae.lines import WARNING, Line
 
 __all__ = ["LOCK", "hold"]
 
@@ -65,7 +66,8 @@ def _lock(descriptor: int, path: Path, say: Callable[[str], None]) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        say(f"WARNING: {path} cannot be locked ({error.strerror}); see to it that no other server uses the folder")
+        text = "WARNING: {path} cannot be locked ({why}); see to it that no other server uses the folder"
+        say(Line("not-locked", text, level=WARNING, path=str(path), why=error.strerror))
 
 
 def _is_the_file(path: Path, descriptor: int) -> bool:

@@ -10,17 +10,20 @@ from typing import Any
 
 from ps_vae.errors import UsageError
 from ps_vae.jit import announce_compilation, start_numba
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
 from ps_vae.ps.coordinator import Coordinator
-from ps_vae.ps.outbox import Event, Member, Refused, RunEnded, SnapshotTaken, StepApplied, Told
+from ps_vae.ps.outbox import Event, Refused, RunEnded, SnapshotTaken, StepApplied, Told
 from ps_vae.ps.partition import partition
 from ps_vae.ps.server import Endpoint, Server
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
+from ps_vae.train.event_lines import line_of
 from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
+from ps_vae.train.refusals import Refusals
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.run_lock import hold
@@ -48,6 +51,7 @@ class ServerOptions:
     transport      how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
     await_workers  that have to be ready before the first step begins
     communication  manual: as the run's options say; auto: as a trial finds best
+    log_format     of the shards' processes that are started here
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -60,6 +64,7 @@ class ServerOptions:
     transport: str = "auto"
     await_workers: int = 1
     communication: str = "manual"
+    log_format: str = "text"
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -94,7 +99,8 @@ def _serve(
     endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)))
     try:
         if chooses:
-            say(f"reached at {endpoint.address}; {_invitation(endpoint)}")
+            text = "reached at {address}; {invitation}"
+            say(Line("reached", text, address=endpoint.address, invitation=_invitation(endpoint)))
             config = with_communication(
                 config,
                 wishes,
@@ -114,7 +120,9 @@ def _serve(
             folder.make()
             held.enter_context(hold(folder.path, say=say))
             folder.create(config)
-        say(f"{folder.path}: {data.description}; {layout.size:,} parameters; {origin}; {config.steps:,} steps")
+        text = "{run_dir}: {data}; {parameters:,} parameters; {origin}; {steps:,} steps"
+        about: dict[str, Any] = {"run_dir": str(folder.path), "data": data.description, "origin": origin}
+        say(Line("run", text, parameters=layout.size, steps=config.steps, **about))
         run = _Run(config, layout, folder, options, endpoint, state, say, should_stop)
     except BaseException:
         endpoint.close()
@@ -145,6 +153,7 @@ class _Run:
         self._said_at = time.monotonic()
         self._failure = ""
         self._unwritten = ""
+        self._refused = Refusals()
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
         rules = rules_of(config, random_id(), state.version)
@@ -174,16 +183,19 @@ class _Run:
             spawn(
                 [
                     *("server", "--join", here, "--listen", sibling(endpoint.address), "--advertise", SAME_HOST),
-                    *("--transport", options.transport),
+                    *("--transport", options.transport, "--log-format", options.log_format),
                 ]
             )
             for _ in range(options.shards - 1)
         ]
-        say(f"listening on {endpoint.address}; {_invitation(endpoint)}")
+        text = "listening on {address}; {invitation}"
+        say(Line("listening", text, address=endpoint.address, invitation=_invitation(endpoint)))
         if options.await_workers > 1:
-            say(f"the first step begins when {options.await_workers} workers are ready")
+            text = "the first step begins when {workers} workers are ready"
+            say(Line("awaiting-workers", text, workers=options.await_workers))
         if options.remote_shards:
-            say(f"waiting for {options.remote_shards} more shards; start them with: start-server --join ADDRESS")
+            text = "waiting for {shards} more shards; start them with: start-server --join ADDRESS"
+            say(Line("awaiting-shards", text, shards=options.remote_shards))
 
     def run(self) -> dict[str, Any]:
         try:
@@ -198,22 +210,20 @@ class _Run:
         try:
             self._folder.write_result(result)
         except OSError as error:
-            self._say(f"WARNING: {self._folder.path}/result.json could not be written: {error.strerror}")
+            text = "WARNING: {path} could not be written: {why}"
+            path = f"{self._folder.path}/result.json"
+            self._say(Line("result-not-written", text, level=WARNING, path=path, why=error.strerror))
         return result
 
     def _tick(self) -> None:
         if self._reports.unwritten != self._unwritten:
             self._unwritten = self._reports.unwritten
-            self._say(f"WARNING: {self._unwritten or 'metrics.jsonl is written again'}; training goes on")
+            why = self._unwritten or "metrics.jsonl is written again"
+            event = "metrics-not-written" if self._unwritten else "metrics-written-again"
+            self._say(Line(event, "WARNING: {why}; training goes on", level=WARNING, why=why))
         for written in self._writer.finished():
-            if written.path is None:
-                self._failure = f"checkpoint of version {written.version} could not be written: {written.why}"
-                self._say(f"WARNING: {self._failure}; training goes on")
-            else:
-                self._failure = ""
-                self._say(f"checkpoint {written.path}")
-            if written.path is not None and written.error is not None:
-                self._say(f"WARNING: older checkpoints than {written.path} could not be removed: {written.why}")
+            self._failure = written.failure
+            self._say(written.line)
             self._server.dispatch(self._coordinator.finished_writing(written.version, time.monotonic()))
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count
@@ -226,7 +236,8 @@ class _Run:
     def _obey(self) -> None:
         now = time.monotonic()
         if self._obeyed == 1:
-            self._say("stopping: finishing the open steps, then a checkpoint (once more: stop at once)")
+            text = "stopping: finishing the open steps, then a checkpoint (once more: stop at once)"
+            self._say(Line("stopping", text))
             self._server.dispatch(self._coordinator.stop(now))
         elif self._server.ended is None:
             self._server.dispatch(self._coordinator.end(True, "stopped at once, without a last checkpoint", now))
@@ -240,14 +251,10 @@ class _Run:
                 self._writer.submit(assemble(self._layout, event.version, event.parts))
             case Told():
                 self._reports.told(event)
-                figures = ", ".join(f"{name} {value:.3f}" for name, value in event.values)
-                self._say(f"version {event.version:,}: validation {figures}")
-            case Member():
-                self._say(f"{event.name} {event.change}{': ' + event.why if event.why else ''}")
             case Refused():
-                self._say(f"refused a message of {event.who}: {event.code}: {event.text}")
-            case RunEnded():
-                self._say(f"the run ends: {event.reason}")
+                self._refused.add(event.code)
+        if (line := line_of(event)) is not None:
+            self._say(line)
 
     def _say_progress(self) -> None:
         now = time.monotonic()
@@ -256,9 +263,9 @@ class _Run:
         self._said_at = now
         latest = self._reports.latest
         pace = self._reports.speed()[2]
-        self._say(
-            f"step {latest['version']:,} of {self._config.steps:,}: ELBO {latest['elbo']:.3f}, {pace:,.0f} examples/s"
-        )
+        text = "step {version:,} of {steps:,}: ELBO {elbo:.3f}, {examples_per_second:,.0f} examples/s"
+        about = {"version": latest["version"], "elbo": latest["elbo"], "steps": self._config.steps}
+        self._say(Line("progress", text, examples_per_second=pace, **about))
 
     def _figures(self) -> dict[str, Any]:
         """What the run adds to the coordinator's state."""
@@ -272,6 +279,7 @@ class _Run:
             "seconds": round(seconds, 3),
             "batch_size": self._config.batch_size,
             "duplicates": self._shard.duplicates,
+            "refused": self._refused.counts,
             "run_dir": str(self._folder.path),
         }
 

@@ -142,5 +142,5 @@ def test_a_whole_file_with_other_contents_than_ours_is_refused_with_its_name(
     path = tmp_path / "step-00000001.safetensors"
     path.write_bytes(save(tensors, {"ps_vae": json.dumps(metadata)}))
 
-    with pytest.raises(CheckpointError, match="step-00000001.*another version"):
+    with pytest.raises(CheckpointError, match=r"step-00000001.*another version"):
         newest(tmp_path, TINY, [])
