@@ -20,6 +20,7 @@ __all__ = [
     "Json",
     "Keep",
     "LogFormat",
+    "MetricsPort",
     "Processes",
     "Reproducible",
     "Resume",
@@ -187,6 +188,16 @@ Communication = Annotated[
         metavar="manual|auto",
         rich_help_panel=CLUSTER,
         help="auto: time the first steps, then choose codecs and local steps that keep the workers busy, and say why.",
+    ),
+]
+MetricsPort = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-port",
+        metavar="[HOST:]PORT",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Show Prometheus how the run goes, at http://127.0.0.1:PORT/metrics; anybody who reaches it may look.",
     ),
 ]
 Run = Annotated[

@@ -13,6 +13,7 @@ from ps_vae.cli.options import (
     Json,
     Keep,
     LogFormat,
+    MetricsPort,
     Reproducible,
     Resume,
     RunDir,
@@ -95,6 +96,7 @@ def server(
     resume: Resume = False,
     keep: Keep = 3,
     log_format: LogFormat = "text",
+    metrics_port: MetricsPort = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -107,6 +109,8 @@ def server(
     say = speaker(log_format)
     should_stop = StopSignal().listen()
     if join is not None:
+        if metrics_port is not None:
+            raise UsageError(f"--metrics-port {metrics_port}: the first server shows what all shards do; leave it out")
         if wishes.said() or resume or run_dir is not None or remote_shards or shards != 1:
             raise UsageError(f"--join {join}: the run's options are said to its first server; leave them out here")
         from ps_vae.train.shard_server import serve_shard
@@ -141,6 +145,7 @@ def server(
         await_workers,
         communication,
         log_format,
+        metrics_port,
     )
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:

@@ -74,6 +74,7 @@ class LocalCluster:
             ),
             *("--transport", options.transport, "--await-workers", str(self._awaited)),
             *("--communication", options.communication),
+            *(["--metrics-port", options.metrics] if options.metrics is not None else []),
             *(["--resume"] if options.resume else []),
             *(["--reproducible"] if options.reproducible else []),
             *flags(self._wishes),

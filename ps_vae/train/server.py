@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
 from ps_vae.ps.coordinator import Coordinator
-from ps_vae.ps.outbox import Event, Refused, RunEnded, SnapshotTaken, StepApplied, Told
+from ps_vae.ps.outbox import Event, Member, Refused, RunEnded, SnapshotTaken, StepApplied, Told
 from ps_vae.ps.partition import partition
 from ps_vae.ps.server import Endpoint, Server
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
+from ps_vae.train.counts import Counts
 from ps_vae.train.event_lines import line_of
+from ps_vae.train.metrics_server import MetricsServer
 from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
-from ps_vae.train.refusals import Refusals
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.run_lock import hold
@@ -52,6 +53,7 @@ class ServerOptions:
     await_workers  that have to be ready before the first step begins
     communication  manual: as the run's options say; auto: as a trial finds best
     log_format     of the shards' processes that are started here
+    metrics        PORT or HOST:PORT where Prometheus finds what is measured; None: nowhere
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -65,6 +67,7 @@ class ServerOptions:
     await_workers: int = 1
     communication: str = "manual"
     log_format: str = "text"
+    metrics: str | None = None
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -84,6 +87,7 @@ def _serve(
     check_communication(options.communication, wishes, resumes=options.resume)
     if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
         raise UsageError("--shards, --keep and --await-workers are at least 1, --remote-shards at least 0")
+    metrics = None if options.metrics is None else held.enter_context(closing(MetricsServer(options.metrics)))
     announce_compilation(say)
     start_numba()
     allow_many_files()
@@ -123,7 +127,9 @@ def _serve(
         text = "{run_dir}: {data}; {parameters:,} parameters; {origin}; {steps:,} steps"
         about: dict[str, Any] = {"run_dir": str(folder.path), "data": data.description, "origin": origin}
         say(Line("run", text, parameters=layout.size, steps=config.steps, **about))
-        run = _Run(config, layout, folder, options, endpoint, state, say, should_stop)
+        if metrics is not None:
+            say(Line("metrics", "metrics at {url}", url=metrics.url))
+        run = _Run(config, layout, folder, options, endpoint, state, metrics, say, should_stop)
     except BaseException:
         endpoint.close()
         raise
@@ -141,9 +147,11 @@ class _Run:
         options: ServerOptions,
         endpoint: Endpoint,
         state: ShardState,
+        metrics: MetricsServer | None,
         say: Say,
         should_stop: StopSignal,
     ) -> None:
+        self._metrics = metrics
         self._config, self._layout, self._folder = config, layout, folder
         self._say, self._should_stop = say, should_stop
         self._reports = Reports(config, folder)
@@ -152,8 +160,11 @@ class _Run:
         self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep)
         self._said_at = time.monotonic()
         self._failure = ""
+        # Of the newest checkpoint that this server wrote; None while there is none.
+        self._checkpoint: int | None = None
+        self._failures = 0
         self._unwritten = ""
-        self._refused = Refusals()
+        self._refused, self._changes = Counts(), Counts()
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
         rules = rules_of(config, random_id(), state.version)
@@ -216,6 +227,8 @@ class _Run:
         return result
 
     def _tick(self) -> None:
+        if self._metrics is not None and self._metrics.is_due:
+            self._metrics.show(self._coordinator.state(time.monotonic()))
         if self._reports.unwritten != self._unwritten:
             self._unwritten = self._reports.unwritten
             why = self._unwritten or "metrics.jsonl is written again"
@@ -223,6 +236,8 @@ class _Run:
             self._say(Line(event, "WARNING: {why}; training goes on", level=WARNING, why=why))
         for written in self._writer.finished():
             self._failure = written.failure
+            self._failures += bool(written.failure)
+            self._checkpoint = self._checkpoint if written.failure else written.version
             self._say(written.line)
             self._server.dispatch(self._coordinator.finished_writing(written.version, time.monotonic()))
         if self._should_stop.count > self._obeyed:
@@ -251,6 +266,8 @@ class _Run:
                 self._writer.submit(assemble(self._layout, event.version, event.parts))
             case Told():
                 self._reports.told(event)
+            case Member():
+                self._changes.add(event.change)
             case Refused():
                 self._refused.add(event.code)
         if (line := line_of(event)) is not None:
@@ -279,7 +296,10 @@ class _Run:
             "seconds": round(seconds, 3),
             "batch_size": self._config.batch_size,
             "duplicates": self._shard.duplicates,
-            "refused": self._refused.counts,
+            "refused": self._refused.by_kind(),
+            "changes": self._changes.by_kind(),
+            "checkpoint": self._checkpoint,
+            "checkpoint_failures": self._failures,
             "run_dir": str(self._folder.path),
         }
 

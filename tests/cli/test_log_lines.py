@@ -78,8 +78,8 @@ def test_a_name_cannot_make_a_line_of_its_own_or_move_the_cursor(capsys, log_for
 
 
 def test_text_is_said_as_it_is(capsys) -> None:
-    say("bits may differ: ELBO −106.7, naïve, 手書き …")
-    assert capsys.readouterr().err == "bits may differ: ELBO −106.7, naïve, 手書き …\n"
+    say("bits may differ: ELBO ≥ -106.7, naïve, 手書き …")
+    assert capsys.readouterr().err == "bits may differ: ELBO ≥ -106.7, naïve, 手書き …\n"
 
 
 def test_a_log_on_a_full_disk_stops_nobody() -> None:
