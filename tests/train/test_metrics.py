@@ -1,11 +1,13 @@
 """What Prometheus is told is the run's state, in a form that its own parser takes."""
 
+import re
 import socket
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +61,8 @@ STATE: dict[str, Any] = {
     "checkpoint_failures": 1,
 }
 
+README = Path(__file__).resolve().parents[2] / "README.md"
+
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -105,6 +109,15 @@ def test_each_figure_of_the_state_is_a_series() -> None:
     found = {(name, label, kind): series[name, ((label, kind),)] for name, label, kind in labelled}
     assert found == labelled
     assert series["ps_vae_run_info", (("consistency", "bsp"), ("run", "00ff"), ("run_dir", "runs/a"))] == 1
+
+
+def test_every_metric_is_in_the_table_of_the_readme_with_its_type() -> None:
+    rows = [line.split("|") for line in README.read_text().splitlines() if line.startswith("| `ps_vae_")]
+    table = {(name, row[2].strip()) for row in rows for name in re.findall(r"ps_vae_\w+", row[1])}
+    text = exposition(STATE, 0.0).decode()
+    told = set(re.findall(r"^# TYPE (\S+) (\S+)$", text, flags=re.MULTILINE))
+    # In this format an info is a gauge that is always 1.
+    assert {(name, "gauge" if kind == "info" else kind) for name, kind in table} == told
 
 
 def test_what_is_not_known_is_left_out() -> None:
