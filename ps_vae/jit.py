@@ -37,6 +37,8 @@ from numba.core import event
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
+from ps_vae.lines import WARNING, Line
+
 __all__ = ["COMPILING", "announce_compilation", "exact_kernel", "kernel", "start_numba"]
 
 COMPILING = "compiling kernels"
@@ -101,9 +103,10 @@ class _Announcement(event.Listener):
 
     def on_start(self, compilation: event.Event) -> None:
         if compilation.data["dispatcher"].stats.cache_path is None and not self._said:
-            self.tell(f"{COMPILING}, in every process anew: Numba finds no folder for its cache; {_REMEDY}")
+            text = f"{COMPILING}, in every process anew: Numba finds no folder for its cache; {_REMEDY}"
+            self.tell(Line("compiling", "{text}", level=WARNING, text=text, is_kept=False))
         elif not self._said:
-            self.tell(f"{COMPILING}, once on this machine: some seconds")
+            self.tell(Line("compiling", COMPILING + ", once on this machine: some seconds", is_kept=True))
 
     def on_end(self, compilation: event.Event) -> None:
         pass
@@ -161,7 +164,8 @@ def _share(dispatcher: Any) -> None:
                     return load_or_compile(signature)
                 except OSError as error:
                     # The disk is full, or the folder is gone: by now the kernel is compiled, and nobody else gets it.
-                    _announcement.tell(f"kernels cannot be kept for the next time: {error}; {_REMEDY}")
+                    text = "kernels cannot be kept for the next time: {why}; " + _REMEDY
+                    _announcement.tell(Line("kernels-not-kept", text, level=WARNING, why=str(error)))
                     return load_or_compile(signature)
 
     dispatcher.compile = compile_once

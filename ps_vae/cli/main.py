@@ -24,9 +24,11 @@ from ps_vae.cli.generate import reconstruct, sample
 from ps_vae.cli.options import Invocation
 from ps_vae.cli.server import server
 from ps_vae.cli.status import status
+from ps_vae.cli.terminal import speaker
 from ps_vae.cli.train import train
 from ps_vae.cli.worker import worker
 from ps_vae.errors import PsVaeError, UsageError
+from ps_vae.lines import ERROR, Line
 
 __all__ = ["app", "run"]
 
@@ -68,10 +70,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return _forget_output()
     except Exception as error:
-        if invocation.debug:
-            traceback.print_exc()
-        with contextlib.suppress(BrokenPipeError):
-            print(f"ps-vae: {_line(error)}", file=sys.stderr, flush=True)
+        _tell(error, invocation)
         return 2 if isinstance(error, UsageError | _WordsError) else 1
 
 
@@ -94,6 +93,17 @@ def _ps_vae(
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+
+
+def _tell(error: Exception, invocation: Invocation) -> None:
+    code = type(error).__name__
+    shown = traceback.format_exc() if invocation.debug else None
+    if invocation.log_format == "json":
+        say = speaker(invocation.log_format)
+        say(Line("failed", "{why}", level=ERROR, why=_line(error), error=code, traceback=shown))
+        return
+    with contextlib.suppress(OSError):
+        print(f"{shown or ''}ps-vae: {_line(error)}", file=sys.stderr, flush=True)
 
 
 def _line(error: Exception) -> str:

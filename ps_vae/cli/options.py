@@ -19,6 +19,8 @@ __all__ = [
     "Invocation",
     "Json",
     "Keep",
+    "LogFormat",
+    "MetricsPort",
     "Processes",
     "Reproducible",
     "Resume",
@@ -41,6 +43,7 @@ class Invocation:
     """One call of `ps-vae`; typer carries it to the options' callbacks."""
 
     debug: bool = False
+    log_format: str = "text"
 
 
 def with_default(text: str, default: str) -> str:
@@ -61,6 +64,14 @@ def _set_debug(context: typer.Context, value: bool) -> bool:
     return value
 
 
+def _set_log_format(context: typer.Context, value: str) -> str:
+    from ps_vae.cli.terminal import check_log_format
+
+    if isinstance(context.obj, Invocation):
+        context.obj.log_format = check_log_format(value)
+    return value
+
+
 Debug = Annotated[
     bool,
     typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT, callback=_set_debug),
@@ -69,6 +80,18 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json", help="Print one JSON object on standard output, and nothing else there.", rich_help_panel=OUTPUT
+    ),
+]
+LogFormat = Annotated[
+    str,
+    typer.Option(
+        "--log-format",
+        metavar="text|json",
+        rich_help_panel=OUTPUT,
+        callback=_set_log_format,
+        # Before the other options, whose errors are told in it.
+        is_eager=True,
+        help="What is said on standard error: text for people, or one JSON object a line.",
     ),
 ]
 RunDir = Annotated[
@@ -165,6 +188,16 @@ Communication = Annotated[
         metavar="manual|auto",
         rich_help_panel=CLUSTER,
         help="auto: time the first steps, then choose codecs and local steps that keep the workers busy, and say why.",
+    ),
+]
+MetricsPort = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-port",
+        metavar="[HOST:]PORT",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="Show Prometheus how the run goes, at http://127.0.0.1:PORT/metrics; anybody who reaches it may look.",
     ),
 ]
 Run = Annotated[

@@ -12,6 +12,8 @@ from ps_vae.cli.options import (
     Debug,
     Json,
     Keep,
+    LogFormat,
+    MetricsPort,
     Reproducible,
     Resume,
     RunDir,
@@ -21,7 +23,7 @@ from ps_vae.cli.options import (
 )
 from ps_vae.cli.result import print_result
 from ps_vae.cli.run_options import takes_run_options
-from ps_vae.cli.terminal import print_json, say
+from ps_vae.cli.terminal import print_json, speaker
 from ps_vae.errors import PsVaeError, UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ def server(
     run_dir: RunDir = None,
     resume: Resume = False,
     keep: Keep = 3,
+    log_format: LogFormat = "text",
+    metrics_port: MetricsPort = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -102,8 +106,11 @@ def server(
     """
     from ps_vae.train.processes import StopSignal
 
+    say = speaker(log_format)
     should_stop = StopSignal().listen()
     if join is not None:
+        if metrics_port is not None:
+            raise UsageError(f"--metrics-port {metrics_port}: the first server shows what all shards do; leave it out")
         if wishes.said() or resume or run_dir is not None or remote_shards or shards != 1:
             raise UsageError(f"--join {join}: the run's options are said to its first server; leave them out here")
         from ps_vae.train.shard_server import serve_shard
@@ -137,6 +144,8 @@ def server(
         transport,
         await_workers,
         communication,
+        log_format,
+        metrics_port,
     )
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:

@@ -24,7 +24,7 @@ Timeout = Annotated[
 
 
 def status(address: Address, timeout: Timeout = 5.0, json: Json = False, debug: Debug = False) -> None:
-    """Show how a run is going: steps, ELBO, speed, workers, shards.
+    """Show how a run is going: steps, ELBO, speed, members and their leases, retries, refusals.
 
     Example: [bold]ps-vae status tcp://host:5555[/bold]
     """
@@ -50,14 +50,45 @@ def _print_state(state: dict[str, Any]) -> None:
             ("pace", ", ".join(pace(state))),
             ("bytes", fewer(state) or "as many as dense"),
             ("time", spent(state) or "not known yet"),
+            ("members", _by_kind(state["changes"]) or "nobody yet"),
+            ("retries", f"{_blocks(state['reissued_blocks'])}, {_pushes(state['duplicates'])}"),
+            ("refused", _by_kind(state["refused"]) or "nothing"),
         ]
     )
     workers = [
-        ["worker", worker["name"], worker["state"], f"{worker['microbatches_per_second'] or 0:,.1f} microbatches/s"]
+        [
+            *("worker", worker["name"], worker["state"]),
+            f"{worker['microbatches_per_second'] or 0:,.1f} microbatches/s",
+            _lease(worker),
+        ]
         for worker in state["workers"]
     ]
+    evaluators = [
+        ["evaluator", evaluator["name"], "", f"version {count(evaluator['version'])}", ""]
+        for evaluator in state["evaluators"]
+    ]
     shards = [
-        ["shard", shard["address"], "up" if shard["up"] else "not here", f"version {count(shard['version'])}"]
+        ["shard", shard["address"], "up" if shard["up"] else "not here", f"version {count(shard['version'])}", ""]
         for shard in state["shards"]
     ]
-    print_columns([*workers, *shards])
+    print_columns([*workers, *evaluators, *shards])
+
+
+def _lease(worker: dict[str, Any]) -> str:
+    """Which part of which step it has, and for how long."""
+    if worker["step"] is None:
+        return ""
+    words = f"{worker['microbatches']} of step {count(worker['step'])}"
+    return words if worker["lease_seconds"] is None else f"{words}, {worker['lease_seconds']:.1f} s left"
+
+
+def _by_kind(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {kind}" for kind, number in counts.items())
+
+
+def _blocks(number: int) -> str:
+    return f"{number:,} {'block' if number == 1 else 'blocks'} given out again"
+
+
+def _pushes(number: int) -> str:
+    return f"{number:,} {'push' if number == 1 else 'pushes'} counted already"

@@ -15,6 +15,7 @@ from ps_vae.cli.options import (
     Debug,
     Json,
     Keep,
+    MetricsPort,
     Reproducible,
     Resume,
     RunDir,
@@ -70,6 +71,7 @@ def train(
     resume: Resume = False,
     keep: Keep = 3,
     no_pictures: NoPictures = False,
+    metrics_port: MetricsPort = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -93,6 +95,7 @@ def train(
         transport=transport,
         await_workers=await_workers,
         communication=communication,
+        metrics=metrics_port,
     )
     should_stop = StopSignal().listen()
     with LocalCluster(wishes, options, workers, say=say) as cluster:

@@ -10,14 +10,16 @@ from ps_vae.cli.options import (
     DATA,
     ConnectTimeout,
     Debug,
+    LogFormat,
     Processes,
     Server,
     Transport,
     one_per_core,
     with_default,
 )
-from ps_vae.cli.terminal import say
+from ps_vae.cli.terminal import speaker
 from ps_vae.errors import PsVaeError
+from ps_vae.lines import Line
 
 __all__ = ["DataHere", "worker"]
 
@@ -53,6 +55,7 @@ def worker(
     transport: Transport = "auto",
     as_child: AsChild = False,
     as_member: AsMember = None,
+    log_format: LogFormat = "text",
     debug: Debug = False,
 ) -> None:
     """Work for the run of a server; it says what to compute.
@@ -63,6 +66,9 @@ def worker(
     """
     from ps_vae.train.processes import StopSignal, die_of_signals, prepare_environment
 
+    say = speaker(log_format)
+    # Of the processes that are started here.
+    logged = ["--log-format", log_format, *(["--debug"] if debug else [])]
     if as_member is not None:
         die_of_signals()
         from ps_vae.train.node.member import compute_for
@@ -78,7 +84,7 @@ def worker(
         arguments = ["worker", "--server", server, "--connect-timeout", str(connect_timeout), "--as-child"]
         arguments += ["--transport", check_transport(transport)]
         arguments += ["--data", data] if data is not None else []
-        arguments += ["--debug"] if debug else []
+        arguments += logged
         code = supervise(arguments, processes or one_per_core(), say=say, should_stop=should_stop)
         raise typer.Exit(code)
     if as_one:
@@ -89,7 +95,7 @@ def worker(
         outcome = work_as_one(
             server,
             processes or one_per_core(),
-            lambda descriptor: ["worker", "--as-member", str(descriptor), *(["--debug"] if debug else [])],
+            lambda descriptor: ["worker", "--as-member", str(descriptor), *logged],
             connect_timeout=connect_timeout,
             data=data,
             transport=transport,
@@ -104,4 +110,4 @@ def worker(
         )
     if outcome.failed:
         raise PsVaeError(outcome.reason)
-    say(f"the run has ended: {outcome.reason}")
+    say(Line("run-ended", "the run has ended: {reason}", failed=False, reason=outcome.reason))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import DataError, PeerError, RefusedError
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
@@ -132,7 +133,7 @@ class _Work:
         self.perform(self._session.tick(time.monotonic()))
         if self._session.waits_because != self._said:
             self._said = self._session.waits_because
-            self._program.say(self._said)
+            self._program.say(Line("waiting", "{why}", why=self._said))
 
     def perform(self, actions: list[Action]) -> None:
         sends = [action for action in actions if isinstance(action, Send)]
@@ -211,7 +212,7 @@ class _Work:
         try:
             results = self._program.compute(self._weights, work.step, work.blocks)
         except (ArithmeticError, DataError) as error:
-            self._program.say(str(error))
+            self._program.say(Line("work-failed", "{why}", level=WARNING, step=work.step, why=str(error)))
             self.perform(self._session.failed(str(error), time.monotonic()))
             return
         computed = time.perf_counter_ns()

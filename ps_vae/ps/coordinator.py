@@ -210,7 +210,8 @@ class Coordinator:
             "bytes_dense": sum(shard.dense for shard in self.shards),
             "time": standing.of_time(workers),
             "worker_count": len(workers),
-            "workers": [standing.of_client(worker) for worker in workers],
+            "workers": standing.of_workers(workers, self.backlog, now),
+            "evaluators": standing.of_evaluators(self._roster.evaluators),
             "shards": standing.of_fleet(self._fleet),
             **self._watch(),
         }

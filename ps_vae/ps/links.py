@@ -7,6 +7,7 @@ from typing import Any
 import zmq
 
 from ps_vae.errors import RefusedError, Unreachable
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import on_host
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.outbox import Send, ShardAddress
@@ -75,7 +76,8 @@ class Links:
             raise Unreachable(f"no server answered at {down.address} within {self._timeout:g} s")
         if seconds > _MENTION_SECONDS and not self._waiting:
             self._waiting = True
-            self._say(f"waiting for a server at {down.address} (for {self._timeout:g} s at most)")
+            text = "waiting for a server at {address} (for {timeout:g} s at most)"
+            self._say(Line("waiting-for-server", text, level=WARNING, address=down.address, timeout=self._timeout))
         elif seconds == 0.0:
             self._waiting = False
         if self._insists and any(link.shares is False for link in self._links):

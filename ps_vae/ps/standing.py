@@ -5,10 +5,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from ps_vae.ps.backlog import Backlog
 from ps_vae.ps.fleet import Fleet
 from ps_vae.ps.members import Client
+from ps_vae.ps.work import Lease
 
-__all__ = ["Speed", "as_json", "of_client", "of_fleet", "of_time"]
+__all__ = ["Speed", "as_json", "of_evaluators", "of_fleet", "of_time", "of_workers"]
 
 _SPEED_SECONDS = 10.0
 # A `state` message carries 60 KiB.
@@ -33,13 +35,18 @@ class Speed:
         return (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
 
 
-def of_client(client: Client) -> dict[str, Any]:
-    """One worker."""
-    return {
-        "name": client.name,
-        "microbatches_per_second": None if client.pace is None else round(1 / client.pace, 1),
-        "state": "idle" if client.idle else "working" if client.lease else "late or starting",
-    }
+def of_workers(workers: Sequence[Client], backlog: Backlog, now: float) -> list[dict[str, Any]]:
+    """The workers, and the leases that they have: of which step how much, and how long they may still take.
+
+    A lease whose weights do not exist yet has no end.
+    """
+    leases = {lease.ticket: lease for work in backlog.steps.values() for lease in work.leases.values()}
+    return [_of_worker(worker, leases.get(worker.lease or 0), now) for worker in workers]
+
+
+def of_evaluators(evaluators: Sequence[Client]) -> list[dict[str, Any]]:
+    """The evaluators, and the version that each measured last."""
+    return [{"name": client.name, "version": max(0, client.reported)} for client in evaluators]
 
 
 def of_time(workers: Sequence[Client]) -> dict[str, float]:
@@ -58,11 +65,24 @@ def of_fleet(fleet: Fleet) -> list[dict[str, Any]]:
 
 
 def as_json(state: dict[str, Any]) -> bytes:
-    """The state as JSON text that fits in a message: of many workers, or shards, only the first are listed."""
+    """The state as JSON text that fits in a message: of many members, or shards, only the first are listed."""
     text = json.dumps(state).encode()
-    kept = {name: len(state[name]) for name in ("workers", "shards") if name in state}
+    kept = {name: len(state[name]) for name in ("workers", "evaluators", "shards") if name in state}
     while len(text) > _LIMIT and any(kept.values()):
         longest = max(kept, key=lambda name: kept[name])
         kept[longest] //= 2
         text = json.dumps({**state, **{name: state[name][:count] for name, count in kept.items()}}).encode()
     return text
+
+
+def _of_worker(client: Client, lease: Lease | None, now: float) -> dict[str, Any]:
+    left = None if lease is None or lease.deadline is None else round(lease.deadline - now, 3)
+    return {
+        "name": client.name,
+        "microbatches_per_second": None if client.pace is None else round(1 / client.pace, 1),
+        "state": "idle" if client.idle else "working" if client.lease else "late or starting",
+        "step": None if lease is None else lease.step,
+        "microbatches": 0 if lease is None else sum(map(len, lease.blocks)),
+        "lease_seconds": left,
+        "silent_seconds": round(now - client.heard, 3),
+    }

@@ -6,13 +6,12 @@
         metrics                              float64: what the last step's examples summed to
         metadata                             version, model, and sha256 of these and of all tensors
 
-A file is written under a temporary name, flushed to disk, and renamed: what has the right name is whole, or the disk
-has lied, which the digest tells.
+A file is written under a temporary name, flushed to disk, and renamed (durable.py): what has the right name is whole,
+or the disk has lied, which the digest tells.
 """
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,11 +23,13 @@ import safetensors
 from safetensors.numpy import save
 
 from ps_vae.errors import CheckpointError
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.state import ShardState
+from ps_vae.train.durable import make_folder, replace_file
 from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.layout import ParameterLayout
 
-__all__ = ["Checkpoint", "Damaged", "list_checkpoints", "newest", "read", "write"]
+__all__ = ["Checkpoint", "Damaged", "list_checkpoints", "newest", "prune", "read", "write"]
 
 _ABOUT = "ps_vae"
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
@@ -53,12 +54,15 @@ class Damaged:
     path: Path
     why: str
 
+    @property
+    def line(self) -> Line:
+        """What is said of it."""
+        text = "WARNING: {why}; the checkpoint before it is used"
+        return Line("checkpoint-damaged", text, level=WARNING, path=str(self.path), why=self.why)
 
-def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write a checkpoint; of it and those before it only the `keep` newest stay. Raises OSError where the disk refuses.
 
-    A later one is a damaged one that was passed over: it is left alone until the run comes to its version again.
-    """
+def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint; when this returns it is on the disk. Raises OSError where the disk refuses."""
     tensors: dict[str, npt.NDArray[np.generic]] = dict(layout.views(checkpoint.state.weights))
     for name, vector in checkpoint.state.optimizer.items():
         tensors |= {f"optimizer/{name}/{tensor}": view for tensor, view in layout.views(vector).items()}
@@ -69,31 +73,27 @@ def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint, *, keep
         "optimizer": json.dumps(list(checkpoint.state.optimizer)),
     }
     metadata["sha256"] = _digest(tensors, metadata)
-    folder.mkdir(parents=True, exist_ok=True)
+    # One entry: safetensors writes several in any order, and the same run is to make the same file.
+    about = {_ABOUT: json.dumps(metadata, sort_keys=True)}
+    content = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, about)
+    make_folder(folder)
     path = folder / f"step-{checkpoint.version:08d}.safetensors"
-    temporary = path.with_suffix(".partial")
-    try:
-        with temporary.open("wb") as file:
-            # One entry: safetensors writes several in any order, and the same run is to make the same file.
-            about = {_ABOUT: json.dumps(metadata, sort_keys=True)}
-            file.write(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, about))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _flush_folder(folder)
-    found = list_checkpoints(folder)
-    for older in found[found.index(path) + keep :]:
-        older.unlink(missing_ok=True)
+    replace_file(path, content)
     return path
+
+
+def prune(folder: Path, version: int, *, keep: int) -> None:
+    """Of the checkpoint of `version` and those before it let only the `keep` newest stay. Raises OSError.
+
+    A later one is a damaged one that was passed over: it is left alone until the run comes to its version again.
+    """
+    for older in [path for found, path in _versions(folder) if found <= version][keep:]:
+        older.unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoint files of a folder, newest first."""
-    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    return [path for _, path in _versions(folder)]
 
 
 def newest(folder: Path, layout: ParameterLayout, damaged: list[Damaged]) -> Checkpoint | None:
@@ -115,24 +115,24 @@ def read(path: Path, layout: ParameterLayout) -> Checkpoint:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError, AttributeError) as error:
+        # AttributeError: of numbers that NumPy has no type for.
         raise _DamageError(f"{path}: cannot be read ({error})") from None
     if not isinstance(metadata, dict) or metadata.get("sha256") != _digest(tensors, metadata):
         raise _DamageError(f"{path}: its contents do not match its digest; the file is damaged")
-    _check_model(path, layout, tensors, metadata)
-    names: list[str] = json.loads(metadata["optimizer"])
-    optimizer = {name: _vector(layout, tensors, f"optimizer/{name}/") for name in names}
-    state = ShardState(int(metadata["version"]), _vector(layout, tensors, ""), optimizer)
-    return Checkpoint(state, tuple(tensors["metrics"].tolist()))
+    _check_model(path, layout, tensors)
+    try:
+        return _checkpoint(path, layout, tensors, metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        text = f"{path}: is whole, but cannot be understood ({error!r}); was it written by another version?"
+        raise CheckpointError(text) from None
 
 
 class _DamageError(CheckpointError):
     """Not whole, so that an older one may be used."""
 
 
-def _check_model(
-    path: Path, layout: ParameterLayout, tensors: dict[str, npt.NDArray[np.generic]], metadata: dict[str, str]
-) -> None:
+def _check_model(path: Path, layout: ParameterLayout, tensors: dict[str, npt.NDArray[np.generic]]) -> None:
     for tensor in layout:
         found = tensors.get(tensor.name)
         if found is None or found.shape != tensor.shape:
@@ -141,11 +141,20 @@ def _check_model(
                 f"{path}: {what} {tensor.name}, this run expects {tensor.shape}; it was written by another model: "
                 f"start with that model's options or another --run-dir"
             )
+
+
+def _checkpoint(
+    path: Path, layout: ParameterLayout, tensors: dict[str, npt.NDArray[np.generic]], metadata: dict[str, str]
+) -> Checkpoint:
     written_by = ModelConfig(**json.loads(metadata["model"]))
     if written_by != layout.config:
         raise CheckpointError(
             f"{path}: was written by {written_by}, this run is {layout.config}; start another --run-dir"
         )
+    names: list[str] = json.loads(metadata["optimizer"])
+    optimizer = {name: _vector(layout, tensors, f"optimizer/{name}/") for name in names}
+    state = ShardState(int(metadata["version"]), _vector(layout, tensors, ""), optimizer)
+    return Checkpoint(state, tuple(tensors["metrics"].tolist()))
 
 
 def _vector(
@@ -153,7 +162,10 @@ def _vector(
 ) -> npt.NDArray[np.float32]:
     vector: npt.NDArray[np.float32] = layout.zeros()
     for name, view in layout.views(vector).items():
-        view[...] = tensors[prefix + name]
+        found = tensors[prefix + name]
+        if (found.shape, found.dtype) != (view.shape, view.dtype):
+            raise ValueError(f"{prefix}{name} is {found.dtype} {found.shape}, not {view.dtype} {view.shape}")
+        view[...] = found
     return vector
 
 
@@ -172,10 +184,6 @@ def _pieces(tensors: dict[str, npt.NDArray[np.generic]]) -> Iterator[tuple[bytes
         yield f"{name} {array.dtype.str} {array.shape}".encode(), array.tobytes()
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _versions(folder: Path) -> list[tuple[int, Path]]:
+    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    return sorted(found, reverse=True)

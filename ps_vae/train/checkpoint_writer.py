@@ -1,45 +1,100 @@
 """Writes checkpoints on a thread of its own: the disk may be slow, the server must not be."""
 
 import errno
-import os
 import queue
 import threading
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.messages import Snapshot
 from ps_vae.ps.state import ShardState
-from ps_vae.train.checkpoint import Checkpoint, write
+from ps_vae.train.checkpoint import Checkpoint, prune, write
 from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["CheckpointWriter", "Written", "assemble"]
 
+# What may wait for a disk that is slower than the run. The newest one waits in any case.
+_WAITING_BYTES = 1 << 28
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+
+@dataclass(frozen=True, slots=True)
 class Written:
-    """A version whose checkpoint is on the disk, or the error that kept it from there."""
+    """What became of a checkpoint.
 
-    def __init__(self, version: int, path: Path | None, error: OSError | None) -> None:
-        self.version = version
-        self.path = path
-        self.error = error
+    path   where it is on the disk; None where it is not
+    error  what kept it from there; beside a path, what kept older ones from being removed
+    """
+
+    version: int
+    path: Path | None
+    error: Exception | None
+
+    @property
+    def failure(self) -> str:
+        """Why it is not on the disk, as a sentence; empty where it is."""
+        if self.path is not None:
+            return ""
+        return f"checkpoint of version {self.version} could not be written: {self._why}"
+
+    @property
+    def line(self) -> Line:
+        """What is said of it."""
+        about: dict[str, Any] = {
+            "version": self.version,
+            "path": None if self.path is None else str(self.path),
+            "why": self._why,
+        }
+        if self.path is None:
+            text = "WARNING: {failure}; training goes on"
+            return Line("checkpoint-not-written", text, level=WARNING, failure=self.failure, **about)
+        if self.error is not None:
+            text = "WARNING: checkpoint {path} is written, but older ones could not be removed: {why}"
+            return Line("checkpoints-not-removed", text, level=WARNING, **about)
+        return Line("checkpoint-written", "checkpoint {path}", **about)
+
+    @property
+    def _why(self) -> str:
+        """The error in words and, of a disk that is full, what to do."""
+        if self.error is None:
+            return ""
+        if isinstance(self.error, OSError) and self.error.errno in _FULL:
+            return f"{self.error.strerror}; free some space"
+        return str(self.error) or type(self.error).__name__
 
 
 class CheckpointWriter:
-    """Takes snapshots and writes them in order; the outcomes are collected by `finished`."""
+    """Takes snapshots and writes them in order; the outcomes are collected by `finished`.
+
+    Invariant: those that wait are together at most 256 MiB, or one. Where the disk cannot keep up the oldest of them
+    is left out, and its outcome says so.
+    """
 
     def __init__(self, folder: Path, layout: ParameterLayout, keep: int) -> None:
         self._folder = folder
         self._layout = layout
         self._keep = keep
-        self._tasks: queue.Queue[Checkpoint | None] = queue.Queue()
+        self._waiting: deque[Checkpoint] = deque()
+        self._is_closing = False
+        self._changed = threading.Condition()
         self._done: queue.SimpleQueue[Written] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
     def submit(self, checkpoint: Checkpoint) -> None:
         """Write this one. The arrays are the writer's from now on."""
-        self._tasks.put(checkpoint)
+        with self._changed:
+            self._waiting.append(checkpoint)
+            while len(self._waiting) > 1 and sum(map(_size, self._waiting)) > _WAITING_BYTES:
+                left_out = self._waiting.popleft()
+                slow = TimeoutError("left out, for the disk has not finished those before it")
+                self._done.put(Written(left_out.version, None, slow))
+            self._changed.notify()
 
     def finished(self) -> list[Written]:
         """What has been written, or has failed, since the last call."""
@@ -50,19 +105,31 @@ class CheckpointWriter:
 
     def close(self) -> None:
         """Finish what was submitted."""
-        self._tasks.put(None)
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        while (checkpoint := self._tasks.get()) is not None:
-            try:
-                path = write(self._folder, self._layout, checkpoint, keep=self._keep)
-                self._done.put(Written(checkpoint.version, path, None))
-            except OSError as error:
-                self._done.put(Written(checkpoint.version, None, error))
-            except MemoryError:
-                full = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-                self._done.put(Written(checkpoint.version, None, full))
+        while self._write_next():
+            pass
+
+    def _write_next(self) -> bool:
+        """Whether there may be more. What was written is let go of before the next is waited for."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closing)
+            if not self._waiting:
+                return False
+            checkpoint = self._waiting.popleft()
+        path = None
+        try:
+            path = write(self._folder, self._layout, checkpoint)
+            prune(self._folder, checkpoint.version, keep=self._keep)
+            self._done.put(Written(checkpoint.version, path, None))
+        except Exception as error:
+            # Whatever it is, it is told, and the next checkpoint is tried; without its frames, which hold the arrays.
+            self._done.put(Written(checkpoint.version, path, error.with_traceback(None)))
+        return True
 
 
 def assemble(layout: ParameterLayout, version: int, parts: tuple[Snapshot, ...]) -> Checkpoint:
@@ -71,3 +138,7 @@ def assemble(layout: ParameterLayout, version: int, parts: tuple[Snapshot, ...])
     names = parts[0].names
     optimizer = {name: np.concatenate([part.payload[1 + at] for part in parts]) for at, name in enumerate(names)}
     return Checkpoint(ShardState(version, weights, optimizer), parts[0].metrics)
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    return sum(array.nbytes for array in (checkpoint.state.weights, *checkpoint.state.optimizer.values()))

@@ -10,6 +10,7 @@ from typing import Any
 
 from ps_vae.errors import PsVaeError, RefusedError, Unreachable, UsageError
 from ps_vae.jit import COMPILING
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import connectable
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.sockets import check_address
@@ -74,6 +75,7 @@ class LocalCluster:
             ),
             *("--transport", options.transport, "--await-workers", str(self._awaited)),
             *("--communication", options.communication),
+            *(["--metrics-port", options.metrics] if options.metrics is not None else []),
             *(["--resume"] if options.resume else []),
             *(["--reproducible"] if options.reproducible else []),
             *flags(self._wishes),
@@ -174,10 +176,14 @@ class LocalCluster:
 
     def _keep_logs(self) -> None:
         logs = self.run_dir / "logs"
-        logs.mkdir(exist_ok=True)
-        for path in self._private.glob("*.log"):
-            with (logs / path.name).open("a") as file:
-                file.write(path.read_text(errors="replace"))
+        try:
+            logs.mkdir(exist_ok=True)
+            for path in self._private.glob("*.log"):
+                with (logs / path.name).open("a") as file:
+                    file.write(path.read_text(errors="replace"))
+        except OSError as error:
+            text = "WARNING: the logs could not be kept in {path}: {why}"
+            self._say(Line("logs-not-kept", text, level=WARNING, path=str(logs), why=error.strerror))
 
 
 def flags(wishes: Wishes) -> list[str]:

@@ -5,12 +5,12 @@ checkpoints/step-*           see checkpoint.py
 metrics.jsonl                a line per report
 result.json                  how the run ended
 pictures/*.png
+server.lock                  while a server has the run, see run_lock.py
 """
 
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 import ps_vae
 from ps_vae.errors import CheckpointError, UsageError
 from ps_vae.train.config import RunConfig
+from ps_vae.train.durable import append_line, make_folder, remove_partial, replace_file
+from ps_vae.train.run_lock import LOCK
 
 __all__ = ["RunFolder", "free_name"]
 
@@ -40,17 +42,25 @@ class RunFolder:
     def pictures(self) -> Path:
         return self.path / "pictures"
 
-    def create(self, config: RunConfig) -> None:
+    def make(self) -> None:
         """Make the folder of a new run. Raises UsageError where it exists already, and writes nothing then."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or any(path.name != LOCK for path in self.path.iterdir())):
             raise UsageError(f"{self.path} exists; continue it with --resume or give another --run-dir")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
         except OSError as error:
             raise UsageError(
                 f"cannot make the run folder {self.path}: {error.strerror}; give another --run-dir"
             ) from None
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folder of a new run, and run.json. Raises UsageError where it exists already."""
+        self.make()
         self.write_config(config)
+
+    def tidy(self) -> list[Path]:
+        """Remove what a server that was killed left unfinished; returns what that was. Only while the lock is held."""
+        return remove_partial(self.path) + remove_partial(self.checkpoints)
 
     def write_config(self, config: RunConfig) -> None:
         """(Re)write run.json."""
@@ -75,15 +85,14 @@ class RunFolder:
             ) from None
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        """Add a line to metrics.jsonl, whole or not at all. Raises OSError where the disk refuses."""
+        append_line(self.path / "metrics.jsonl", json.dumps(line))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut off is left out."""
+        """The lines of metrics.jsonl; one that was cut off when its writer was killed is left out."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return [plain for plain in map(_object, lines) if plain is not None]
 
     def rewrite_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Let metrics.jsonl be these lines."""
@@ -106,9 +115,7 @@ class RunFolder:
         self._replace(name, json.dumps(value, indent=2) + "\n")
 
     def _replace(self, name: str, text: str) -> None:
-        temporary = self.path / f"{name}.partial"
-        temporary.write_text(text)
-        os.replace(temporary, self.path / name)
+        replace_file(self.path / name, text.encode())
 
 
 def free_name(parent: Path, data: str) -> Path:
@@ -118,3 +125,11 @@ def free_name(parent: Path, data: str) -> Path:
     while (parent / f"{stem}-{number}").exists():
         number += 1
     return parent / f"{stem}-{number}"
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        plain = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return plain if isinstance(plain, dict) else None

@@ -3,12 +3,14 @@
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ps_vae.errors import UsageError
 from ps_vae.jit import announce_compilation, start_numba
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.outbox import Event, Member, Refused, RunEnded, SnapshotTaken, StepApplied, Told
@@ -18,10 +20,14 @@ from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
+from ps_vae.train.counts import Counts
+from ps_vae.train.event_lines import line_of
+from ps_vae.train.metrics_server import MetricsServer
 from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder
+from ps_vae.train.run_lock import hold
 from ps_vae.train.shard import rules_of, shard_of
 from ps_vae.train.start import settle, starting_point
 from ps_vae.train.trial import check_communication, with_communication
@@ -46,6 +52,8 @@ class ServerOptions:
     transport      how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
     await_workers  that have to be ready before the first step begins
     communication  manual: as the run's options say; auto: as a trial finds best
+    log_format     of the shards' processes that are started here
+    metrics        PORT or HOST:PORT where Prometheus finds what is measured; None: nowhere
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -58,6 +66,8 @@ class ServerOptions:
     transport: str = "auto"
     await_workers: int = 1
     communication: str = "manual"
+    log_format: str = "text"
+    metrics: str | None = None
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -65,14 +75,27 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
 
     Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen.
     """
+    with ExitStack() as held:
+        return _serve(wishes, options, held, say, should_stop)
+
+
+def _serve(
+    wishes: Wishes, options: ServerOptions, held: ExitStack, say: Say, should_stop: StopSignal
+) -> dict[str, Any]:
+    """The same; what is held is let go of afterwards."""
     check_transport(options.transport)
     check_communication(options.communication, wishes, resumes=options.resume)
     if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
         raise UsageError("--shards, --keep and --await-workers are at least 1, --remote-shards at least 0")
+    metrics = None if options.metrics is None else held.enter_context(closing(MetricsServer(options.metrics)))
     announce_compilation(say)
     start_numba()
     allow_many_files()
     folder, config, data = settle(wishes, options.run_dir, resumes=options.resume)
+    if options.resume:
+        # Before anything in it is read: another server may be writing.
+        held.enter_context(hold(folder.path, say=say))
+        folder.tidy()
     layout = ParameterLayout(config.model)
     slices = partition(layout.size, options.shards + options.remote_shards)
     state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)
@@ -80,7 +103,8 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
     endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)))
     try:
         if chooses:
-            say(f"reached at {endpoint.address}; {_invitation(endpoint)}")
+            text = "reached at {address}; {invitation}"
+            say(Line("reached", text, address=endpoint.address, invitation=_invitation(endpoint)))
             config = with_communication(
                 config,
                 wishes,
@@ -97,9 +121,15 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
             folder.write_config(config)
             folder.forget_result()
         else:
+            folder.make()
+            held.enter_context(hold(folder.path, say=say))
             folder.create(config)
-        say(f"{folder.path}: {data.description}; {layout.size:,} parameters; {origin}; {config.steps:,} steps")
-        run = _Run(config, layout, folder, options, endpoint, state, say, should_stop)
+        text = "{run_dir}: {data}; {parameters:,} parameters; {origin}; {steps:,} steps"
+        about: dict[str, Any] = {"run_dir": str(folder.path), "data": data.description, "origin": origin}
+        say(Line("run", text, parameters=layout.size, steps=config.steps, **about))
+        if metrics is not None:
+            say(Line("metrics", "metrics at {url}", url=metrics.url))
+        run = _Run(config, layout, folder, options, endpoint, state, metrics, say, should_stop)
     except BaseException:
         endpoint.close()
         raise
@@ -117,9 +147,11 @@ class _Run:
         options: ServerOptions,
         endpoint: Endpoint,
         state: ShardState,
+        metrics: MetricsServer | None,
         say: Say,
         should_stop: StopSignal,
     ) -> None:
+        self._metrics = metrics
         self._config, self._layout, self._folder = config, layout, folder
         self._say, self._should_stop = say, should_stop
         self._reports = Reports(config, folder)
@@ -128,7 +160,11 @@ class _Run:
         self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep)
         self._said_at = time.monotonic()
         self._failure = ""
+        # Of the newest checkpoint that this server wrote; None while there is none.
+        self._checkpoint: int | None = None
+        self._failures = 0
         self._unwritten = ""
+        self._refused, self._changes = Counts(), Counts()
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
         rules = rules_of(config, random_id(), state.version)
@@ -158,16 +194,19 @@ class _Run:
             spawn(
                 [
                     *("server", "--join", here, "--listen", sibling(endpoint.address), "--advertise", SAME_HOST),
-                    *("--transport", options.transport),
+                    *("--transport", options.transport, "--log-format", options.log_format),
                 ]
             )
             for _ in range(options.shards - 1)
         ]
-        say(f"listening on {endpoint.address}; {_invitation(endpoint)}")
+        text = "listening on {address}; {invitation}"
+        say(Line("listening", text, address=endpoint.address, invitation=_invitation(endpoint)))
         if options.await_workers > 1:
-            say(f"the first step begins when {options.await_workers} workers are ready")
+            text = "the first step begins when {workers} workers are ready"
+            say(Line("awaiting-workers", text, workers=options.await_workers))
         if options.remote_shards:
-            say(f"waiting for {options.remote_shards} more shards; start them with: start-server --join ADDRESS")
+            text = "waiting for {shards} more shards; start them with: start-server --join ADDRESS"
+            say(Line("awaiting-shards", text, shards=options.remote_shards))
 
     def run(self) -> dict[str, Any]:
         try:
@@ -182,20 +221,24 @@ class _Run:
         try:
             self._folder.write_result(result)
         except OSError as error:
-            self._say(f"WARNING: {self._folder.path}/result.json could not be written: {error.strerror}")
+            text = "WARNING: {path} could not be written: {why}"
+            path = f"{self._folder.path}/result.json"
+            self._say(Line("result-not-written", text, level=WARNING, path=path, why=error.strerror))
         return result
 
     def _tick(self) -> None:
+        if self._metrics is not None and self._metrics.is_due:
+            self._metrics.show(self._coordinator.state(time.monotonic()))
         if self._reports.unwritten != self._unwritten:
             self._unwritten = self._reports.unwritten
-            self._say(f"WARNING: {self._unwritten or 'metrics.jsonl is written again'}; training goes on")
+            why = self._unwritten or "metrics.jsonl is written again"
+            event = "metrics-not-written" if self._unwritten else "metrics-written-again"
+            self._say(Line(event, "WARNING: {why}; training goes on", level=WARNING, why=why))
         for written in self._writer.finished():
-            if written.error is not None:
-                self._failure = f"checkpoint of version {written.version} could not be written: {written.error}"
-                self._say(f"WARNING: {self._failure}; training goes on, free some space")
-            else:
-                self._failure = ""
-                self._say(f"checkpoint {written.path}")
+            self._failure = written.failure
+            self._failures += bool(written.failure)
+            self._checkpoint = self._checkpoint if written.failure else written.version
+            self._say(written.line)
             self._server.dispatch(self._coordinator.finished_writing(written.version, time.monotonic()))
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count
@@ -208,7 +251,8 @@ class _Run:
     def _obey(self) -> None:
         now = time.monotonic()
         if self._obeyed == 1:
-            self._say("stopping: finishing the open steps, then a checkpoint (once more: stop at once)")
+            text = "stopping: finishing the open steps, then a checkpoint (once more: stop at once)"
+            self._say(Line("stopping", text))
             self._server.dispatch(self._coordinator.stop(now))
         elif self._server.ended is None:
             self._server.dispatch(self._coordinator.end(True, "stopped at once, without a last checkpoint", now))
@@ -222,14 +266,12 @@ class _Run:
                 self._writer.submit(assemble(self._layout, event.version, event.parts))
             case Told():
                 self._reports.told(event)
-                figures = ", ".join(f"{name} {value:.3f}" for name, value in event.values)
-                self._say(f"version {event.version:,}: validation {figures}")
             case Member():
-                self._say(f"{event.name} {event.change}{': ' + event.why if event.why else ''}")
+                self._changes.add(event.change)
             case Refused():
-                self._say(f"refused a message of {event.who}: {event.code}: {event.text}")
-            case RunEnded():
-                self._say(f"the run ends: {event.reason}")
+                self._refused.add(event.code)
+        if (line := line_of(event)) is not None:
+            self._say(line)
 
     def _say_progress(self) -> None:
         now = time.monotonic()
@@ -238,9 +280,9 @@ class _Run:
         self._said_at = now
         latest = self._reports.latest
         pace = self._reports.speed()[2]
-        self._say(
-            f"step {latest['version']:,} of {self._config.steps:,}: ELBO {latest['elbo']:.3f}, {pace:,.0f} examples/s"
-        )
+        text = "step {version:,} of {steps:,}: ELBO {elbo:.3f}, {examples_per_second:,.0f} examples/s"
+        about = {"version": latest["version"], "elbo": latest["elbo"], "steps": self._config.steps}
+        self._say(Line("progress", text, examples_per_second=pace, **about))
 
     def _figures(self) -> dict[str, Any]:
         """What the run adds to the coordinator's state."""
@@ -254,6 +296,10 @@ class _Run:
             "seconds": round(seconds, 3),
             "batch_size": self._config.batch_size,
             "duplicates": self._shard.duplicates,
+            "refused": self._refused.by_kind(),
+            "changes": self._changes.by_kind(),
+            "checkpoint": self._checkpoint,
+            "checkpoint_failures": self._failures,
             "run_dir": str(self._folder.path),
         }
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ps_vae.errors import PeerError, Unreachable
 from ps_vae.jit import announce_compilation, start_numba
+from ps_vae.lines import Line
 from ps_vae.ps.addresses import SAME_HOST, reachable_from, same_host, sibling
 from ps_vae.ps.messages import Admit
 from ps_vae.ps.outbox import Event, Refused, RunEnded
@@ -14,6 +15,7 @@ from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.config import RunConfig
+from ps_vae.train.event_lines import line_of
 from ps_vae.train.processes import StopSignal, allow_many_files
 from ps_vae.train.shard import rules_of, shard_of
 from ps_vae.train.warm_up import warm_up_shard
@@ -52,9 +54,11 @@ def serve_shard(
             address = same_host(endpoint.address)
         else:
             address = advertise or reachable_from(endpoint.address, coordinator)
-        say(f"listening on {endpoint.address}; joining {coordinator} as {address}")
+        text = "listening on {listen}; joining {coordinator} as {address}"
+        say(Line("listening", text, listen=endpoint.address, coordinator=coordinator, address=address))
         link, admit = join(coordinator, address, timeout=connect_timeout, should_stop=should_stop)
-        say(f"joined run {admit.run.hex()} as shard {admit.shard + 1}: parameters {admit.start:,} to {admit.stop:,}")
+        text = "joined run {run} as shard {shard}: parameters {start:,} to {stop:,}"
+        say(Line("joined", text, run=admit.run.hex(), shard=admit.shard + 1, start=admit.start, stop=admit.stop))
         shard, segment = _shard(admit, transport)
         server = Server(
             endpoint,
@@ -76,7 +80,8 @@ def serve_shard(
         if should_stop.count > obeyed:
             obeyed = should_stop.count
             if obeyed == 1:
-                say("a shard ends with its run: stop the first server (once more: stop at once, and the run fails)")
+                text = "a shard ends with its run: stop the first server (once more: stop at once, and the run fails)"
+                say(Line("not-stopping", text))
             else:
                 server.dispatch([_GIVEN_UP])
 
@@ -92,8 +97,9 @@ _GIVEN_UP = RunEnded(True, "stopped at once: its part of the weights is gone wit
 
 def _watcher(say: Callable[[str], None]) -> Callable[[Event], None]:
     def notice(event: Event) -> None:
-        if isinstance(event, Refused):
-            say(f"refused a message of {event.who}: {event.code}: {event.text}")
+        line = line_of(event) if isinstance(event, Refused) else None
+        if line is not None:
+            say(line)
 
     return notice
 

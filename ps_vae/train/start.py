@@ -51,7 +51,7 @@ def starting_point(
         if found is None and damaged:
             raise CheckpointError(f"{damaged[0].why}, and so are all {len(damaged)}; start another --run-dir")
         for file in damaged:
-            say(f"WARNING: {file.why}; the checkpoint before it is used")
+            say(file.line)
         if found is not None:
             if found.version >= config.steps:
                 have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"

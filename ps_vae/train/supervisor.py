@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
+from ps_vae.lines import WARNING, Line
 from ps_vae.train.processes import StopSignal, spawn, stop_all
 
 __all__ = ["Slot", "cores_for", "supervise"]
@@ -80,7 +81,8 @@ class Slot:
         pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**self._crashes)
         self._crashes += 1
         self._resume_at = now + pause
-        say(f"worker {self.child.pid} was killed by signal {-code}; another is started in {pause:g} s")
+        text = "worker {pid} was killed by signal {signal}; another is started in {pause:g} s"
+        say(Line("worker-killed", text, level=WARNING, pid=self.child.pid, signal=-code, pause=pause))
 
     def _start(self) -> None:
         self._resume_at = None

@@ -51,7 +51,7 @@ class TrainedModel:
             damaged: list[checkpoint.Damaged] = []
             found = checkpoint.newest(folder.checkpoints, layout, damaged)
             for file in damaged:
-                say(f"WARNING: {file.why}; the checkpoint before it is used")
+                say(file.line)
         if found is None:
             raise CheckpointError(
                 f"{run_dir} has no checkpoint that can be read; train it first, or give --steps fewer"

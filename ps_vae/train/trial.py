@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ps_vae.data import Dataset
 from ps_vae.errors import PsVaeError, UsageError
+from ps_vae.lines import Line
 from ps_vae.ps.addresses import same_host
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
@@ -26,6 +27,7 @@ from ps_vae.ps.state import ShardState
 from ps_vae.train.choice import CANDIDATES, TINY, Measured, choose, without_changes
 from ps_vae.train.config import RunConfig
 from ps_vae.train.encoding import pull_codecs, push_codecs
+from ps_vae.train.event_lines import line_of
 from ps_vae.train.plan import CHOSEN, Wishes, in_rounds, plan
 from ps_vae.train.processes import StopSignal, random_id
 from ps_vae.train.shard import rules_of, shard_of
@@ -54,6 +56,9 @@ _NOTHING_KNOWN: Mapping[str, Any] = {
     "examples_per_second": 0.0,
     "seconds": 0.0,
     "run_dir": "no folder yet",
+    "duplicates": 0,
+    "refused": {},
+    "changes": {},
 }
 
 COMMUNICATION = ("manual", "auto")
@@ -95,7 +100,8 @@ def with_communication(
     """
     plain = dataclasses.replace(config, delay=0, steps=max(config.steps, _STEPS + 1))
     fits = (lambda options: options) if parse_consistency(config.consistency).is_synchronous else without_changes
-    say(f"measuring the links; training begins after that (workers awaited: {await_workers})")
+    text = "measuring the links; training begins after that (workers awaited: {workers})"
+    say(Line("measuring", text, workers=await_workers))
     found = []
     for options in ({}, fits(TINY)):
         trial = _Trial(dataclasses.replace(plain, **options), weights, endpoint, transport, await_workers, say)
@@ -114,7 +120,7 @@ def with_communication(
     candidates = [fits(options) for options in CANDIDATES]
     possible = [o for o in candidates if "local_steps" not in o or with_options(o).steps >= _FEWEST_ROUNDS]
     choice = choose(large, small, size_of, possible)
-    say(choice.why)
+    say(Line("communication", "{why}", why=choice.why, options=dict(choice.options)))
     return with_options(choice.options)
 
 
@@ -184,8 +190,8 @@ class _Trial:
 
     def _notice(self, event: Event) -> None:
         match event:
-            case Member():
-                self._say(f"{event.name} {event.change}{': ' + event.why if event.why else ''}")
+            case Member() if (line := line_of(event)) is not None:
+                self._say(line)
             case StepApplied():
                 self._times.append(time.monotonic())
                 is_slow = event.version >= _FEWEST and self._times[-1] - self._times[0] > _SECONDS

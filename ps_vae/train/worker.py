@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.jit import announce_compilation, start_numba
+from ps_vae.lines import Line
 from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
@@ -76,7 +77,8 @@ class Program:
         form = factored_form(config, _slices(welcome)) if config.push_codec == FACTORS else None
         description = self.prepare(config, gradients, form)
         warm_up_codecs(config)
-        self.say(f"joined run {welcome.run.hex()[:8]}: {description}")
+        run = welcome.run.hex()[:8]
+        self.say(Line("joined", "joined run {run}: {data}", run=run, data=description))
 
     def prepare(self, config: RunConfig, gradients: Buffers, form: FormOf | None = None) -> str:
         """What `join` does for a run's configuration; the data in words."""

@@ -42,8 +42,28 @@ STATE: dict[str, Any] = {
     "bytes_shared": 0,
     "bytes_dense": 25_000_000,
     "time": {"computing": 0.75, "encoding": 0.05, "waiting": 0.2},
-    "worker_count": 1,
-    "workers": [{"name": "host:17", "microbatches_per_second": None, "state": "working"}],
+    "worker_count": 2,
+    "workers": [
+        {
+            "name": "host:17",
+            "microbatches_per_second": None,
+            "state": "working",
+            "step": 250,
+            "microbatches": 4,
+            "lease_seconds": 8.25,
+            "silent_seconds": 0.5,
+        },
+        {
+            "name": "host:18",
+            "microbatches_per_second": 2.5,
+            "state": "idle",
+            "step": None,
+            "microbatches": 0,
+            "lease_seconds": None,
+            "silent_seconds": 0.25,
+        },
+    ],
+    "evaluators": [{"name": "host:19", "version": 200}],
     "shards": [{"address": "tcp://*:5555", "up": True, "version": 250}],
     "elbo": None,
     "reconstruction": None,
@@ -52,7 +72,11 @@ STATE: dict[str, Any] = {
     "examples_per_second": 256.0,
     "batch_size": 128,
     "seconds": 125.0,
-    "duplicates": 0,
+    "duplicates": 1,
+    "refused": {"malformed": 2, "stale": 1_000},
+    "changes": {"joined": 5, "late": 1},
+    "checkpoint": 200,
+    "checkpoint_failures": 0,
 }
 EVALUATION: dict[str, Any] = {
     "split": "test",
@@ -153,8 +177,14 @@ def test_json_is_the_only_thing_on_standard_output(stubs, capsys, command: list[
                 "2:05 left",
                 "256 examples/s",
                 "12.0 MB",
-                "1 worker",
+                "2 workers",
                 "host:17",
+                "4 of step 250, 8.2 s left",
+                "host:19",
+                "version 200",
+                "5 joined, 1 late",
+                "0 blocks given out again, 1 push counted already",
+                "2 malformed, 1,000 stale",
                 "tcp://*:5555",
                 "20% waiting",
             ],
@@ -171,7 +201,7 @@ def test_progress_without_a_terminal_is_a_line_on_standard_error(stubs, capsys) 
     run(["train", "--no-pictures", "--json"])
 
     assert capsys.readouterr().err == (
-        "step 250 of 500: 256 examples/s, pushed 12.0 MB, pulled 13.0 MB, 1 worker, 2:05 left\n"
+        "step 250 of 500: 256 examples/s, pushed 12.0 MB, pulled 13.0 MB, 2 workers, 2:05 left\n"
     )
 
 

@@ -28,7 +28,7 @@ def make_run(folder: Path, data: Path, likelihood: str) -> Path:
     layout = ParameterLayout(config.model)
     RunFolder(run_dir).create(config)
     state = fresh_state(config, initial_weights(layout, 0, None))
-    checkpoint.write(RunFolder(run_dir).checkpoints, layout, Checkpoint(state, (-10.0, 1.0)), keep=1)
+    checkpoint.write(RunFolder(run_dir).checkpoints, layout, Checkpoint(state, (-10.0, 1.0)))
     for version in (1, 2, 3):
         RunFolder(run_dir).append_metrics({"kind": "training", "version": version, "elbo": -9.0 + version})
     return run_dir

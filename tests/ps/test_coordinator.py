@@ -533,3 +533,25 @@ def test_the_state_says_how_it_is_going():
         "steps_per_second": 2.0,
     }
     assert [worker["state"] for worker in state["workers"]] == ["working"]
+
+
+def test_the_state_shows_the_leases_how_long_they_last_and_who_is_silent():
+    machine = started()
+    work_for(machine, "a", now=0.0)
+    work_for(machine, "b", now=1.0)
+    enter(machine, "c", now=2.0)
+    enter(machine, "e", now=2.0, role="evaluator")
+
+    state = machine.state(3.0)
+
+    shown = {one["name"]: (one["step"], one["microbatches"], one["lease_seconds"]) for one in state["workers"]}
+    # Of unknown speed, they have 10 s from the moment that the weights are there: of step 1 they are not.
+    assert shown == {"a": (0, 2, 7.0), "b": (1, 1, None), "c": (None, 0, None)}
+    assert [one["silent_seconds"] for one in state["workers"]] == [3.0, 2.0, 1.0]
+    assert state["evaluators"] == [{"name": "e", "version": 0}]
+
+    machine.tick(10.5)
+
+    late = {one["name"]: one for one in machine.state(10.5)["workers"]}["a"]
+    assert (late["step"], late["lease_seconds"], late["state"]) == (None, None, "late or starting")
+    assert machine.state(10.5)["reissued_blocks"] == 1

@@ -1,5 +1,7 @@
 """The thread that writes checkpoints: nothing is lost, nothing is kept back, and what fails is told."""
 
+import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +35,22 @@ def test_what_was_submitted_is_written_in_order_and_told_once(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"), [(OSError(28, "No space left on device"), "No space left"), (MemoryError(), "memory")]
+    ("failure", "told"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device; free some space"),
+        (OSError(5, "Input/output error"), "[Errno 5] Input/output error"),
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("a fault of ours"), "a fault of ours"),
+    ],
 )
 def test_a_checkpoint_that_cannot_be_written_is_told_and_the_next_one_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, told: str
 ) -> None:
 
-    def fails_once(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint, *, keep: int) -> Path:
+    def fails_once(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint) -> Path:
         if checkpoint.version == 1:
             raise failure
-        return write(folder, layout, checkpoint, keep=keep)
+        return write(folder, layout, checkpoint)
 
     monkeypatch.setattr(checkpoint_writer, "write", fails_once)
     writer = CheckpointWriter(tmp_path, LAYOUT, keep=2)
@@ -51,10 +59,91 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_the_next_one_is_written
     writer.close()
     failed, written = writer.finished()
     assert (failed.version, failed.path) == (1, None)
-    assert isinstance(failed.error, OSError)
-    assert told in str(failed.error)
+    assert failed.line == f"WARNING: checkpoint of version 1 could not be written: {told}; training goes on"
     assert (written.version, written.error) == (2, None)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002.safetensors"]
+
+
+def test_a_checkpoint_beside_which_older_ones_cannot_be_removed_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **keywords: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(checkpoint_writer, "prune", refuse)
+    writer = CheckpointWriter(tmp_path, LAYOUT, keep=1)
+    writer.submit(zeros(1))
+    writer.close()
+    (written,) = writer.finished()
+    assert written.path == tmp_path / "step-00000001.safetensors"
+    assert written.failure == ""
+    assert written.line.startswith(f"WARNING: checkpoint {written.path} is written, but older ones could not")
+
+
+class SlowDisk:
+    """Writes that last until they are told to end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_writing = threading.Event()
+        self.may_end = threading.Event()
+        monkeypatch.setattr(checkpoint_writer, "write", self._write)
+
+    def _write(self, folder: Path, layout: ParameterLayout, checkpoint: Checkpoint) -> Path:
+        self.is_writing.set()
+        assert self.may_end.wait(60)
+        return write(folder, layout, checkpoint)
+
+
+def test_a_slow_disk_gets_the_newest_and_no_more_than_memory_is_meant_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    monkeypatch.setattr(checkpoint_writer, "_WAITING_BYTES", 2 * LAYOUT.zeros().nbytes)
+    writer = CheckpointWriter(tmp_path, LAYOUT, keep=9)
+    writer.submit(zeros(1))
+    assert disk.is_writing.wait(60)
+    for version in range(2, 8):
+        writer.submit(zeros(version))
+    disk.may_end.set()
+    writer.close()
+    outcomes = writer.finished()
+    assert [done.version for done in outcomes if done.path is not None] == [1, 6, 7]
+    left_out = [done for done in outcomes if done.path is None]
+    assert [done.version for done in left_out] == [2, 3, 4, 5]
+    assert all("left out" in done.line for done in left_out)
+
+
+def test_one_checkpoint_larger_than_that_still_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = SlowDisk(monkeypatch)
+    monkeypatch.setattr(checkpoint_writer, "_WAITING_BYTES", 0)
+    writer = CheckpointWriter(tmp_path, LAYOUT, keep=9)
+    writer.submit(zeros(1))
+    assert disk.is_writing.wait(60)
+    writer.submit(zeros(2))
+    disk.may_end.set()
+    writer.close()
+    assert [done.path is not None for done in writer.finished()] == [True, True]
+
+
+@pytest.mark.parametrize("failure", [None, OSError(28, "No space left on device")])
+def test_what_was_written_or_refused_is_let_go_of_while_the_next_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: OSError | None
+) -> None:
+    def perhaps(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint) -> Path:
+        if failure is not None:
+            raise failure
+        return write(folder, layout, checkpoint)
+
+    monkeypatch.setattr(checkpoint_writer, "write", perhaps)
+    writer = CheckpointWriter(tmp_path, LAYOUT, keep=1)
+    checkpoint = zeros(1)
+    gone = threading.Event()
+    weakref.finalize(checkpoint.state.weights, gone.set)
+    writer.submit(checkpoint)
+    del checkpoint
+    assert gone.wait(60)
+    assert len(writer.finished()) == 1
+    writer.close()
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -31,7 +31,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped before its first step."""
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
     folder.create(CONFIG)
-    write(folder.checkpoints, LAYOUT, Checkpoint(fresh_state(CONFIG, small_weights(CONFIG)), (0.0, 0.0)), keep=1)
+    write(folder.checkpoints, LAYOUT, Checkpoint(fresh_state(CONFIG, small_weights(CONFIG)), (0.0, 0.0)))
     return folder.path
 
 

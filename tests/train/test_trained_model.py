@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> RunFolder:
     folder.create(CONFIG)
     for version in (1, 2):
         state = ShardState(version, np.asarray(weights(version).vector, np.float32), {})
-        write(folder.checkpoints, LAYOUT, Checkpoint(state, (0.0, 0.0)), keep=2)
+        write(folder.checkpoints, LAYOUT, Checkpoint(state, (0.0, 0.0)))
     return folder
 
 
@@ -97,7 +97,7 @@ def test_data_that_have_changed_or_gone_since_are_a_data_error(tmp_path: Path) -
     folder = RunFolder(tmp_path / "run")
     folder.create(config)
     layout = ParameterLayout(config.model)
-    write(folder.checkpoints, layout, Checkpoint(ShardState(0, layout.zeros(), {}), (0.0, 0.0)), keep=1)
+    write(folder.checkpoints, layout, Checkpoint(ShardState(0, layout.zeros(), {}), (0.0, 0.0)))
     assert TrainedModel.open(folder.path, say=silent).data.fingerprint == data.fingerprint
 
     np.save(file, np.eye(31, 16, dtype=np.float32))

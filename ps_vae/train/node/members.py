@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError, PsVaeError
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.sharing.segment import Segment
 from ps_vae.train.gradient import METRICS
@@ -186,7 +187,8 @@ class Members:
                 return self._take(member, message, descriptor)
         except PeerError as error:
             child = self._slots[member.number].child
-            self._say(f"process {child.pid} of this node says what makes no sense, and is ended: {error}")
+            text = "process {pid} of this node says what makes no sense, and is ended: {why}"
+            self._say(Line("process-ended", text, level=WARNING, pid=child.pid, why=str(error)))
             child.kill()
             self._hang_up(member)
             return [(member, None)]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import DataError, NumericalError, PsVaeError, UsageError
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
@@ -99,7 +100,8 @@ class Node:
         is_finite(np.zeros(1, np.float32))
         warm_up_codecs(self._config)
         self._wait_for_members()
-        self.say(f"joined run {welcome.run.hex()[:8]}: {self._members.description}")
+        run, data = welcome.run.hex()[:8], self._members.description
+        self.say(Line("joined", "joined run {run}: {data}", run=run, data=data))
 
     def compute(self, weights: Vector, step: int, blocks: Sequence[Block]) -> list[Result]:
         """Raises NumericalError or DataError as a single worker would, PsVaeError where a member has ended itself."""
@@ -168,7 +170,8 @@ class Node:
             if blocks is not None and now - member.began > member.pace.patience(sum(map(len, blocks))):
                 node_work.take_back(member.number)
                 seconds = now - member.began
-                self.say(f"a process of this node is silent for {seconds:.1f} s; others do its part of step {step}")
+                text = "a process of this node is silent for {seconds:.1f} s; others do its part of step {step}"
+                self.say(Line("process-silent", text, level=WARNING, seconds=seconds, step=step))
 
     def _check(self, node_work: NodeWork, step: int, results: list[Result]) -> None:
         """Members check their sums; of finite ones the sum may still be infinite."""
