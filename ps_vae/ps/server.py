@@ -248,9 +248,10 @@ class Server:
         return outputs
 
     def _forget(self, sender: Sender) -> list[Output]:
-        self._shard.forget(sender)
+        now = time.monotonic()
+        outputs = self._shard.forget(sender, now)
         self._clients.forget(sender)
-        return self._coordinator.forget(sender, time.monotonic()) if self._coordinator is not None else []
+        return outputs + (self._coordinator.forget(sender, now) if self._coordinator is not None else [])
 
     def _take_orders(self, link: Connection, ready: Collection[Any]) -> None:
         """Messages from the coordinator to this shard."""

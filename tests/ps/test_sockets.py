@@ -310,13 +310,13 @@ NONSENSE = {
     "malformed: a claim": [b"\xdd\xff\xff\xff\xff"],
     "malformed: a long header": [bytes(1 << 17)],
     "wrong-run": encode(Pull(b"x" * 16, (0, None), False)),
-    "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0, 0)),
+    "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0, 0, 0, None, None)),
     "bad-block": encode(Push(RUN, 0, 1, 3, 0, (4.0,), None, (VALUE,))),
     "bad-size": encode(Push(RUN, 0, 0, 4, 0, (4.0,), None, (VALUE[:-1],))),
     "bad-step": encode(Push(RUN, 9999, 0, 4, 0, (4.0,), None, (VALUE,))),
-    "bad-shard": encode(Applied(RUN, 1, 5, (), 0, 0, 0, 0)),
-    "full": encode(Join(PROTOCOL, b"j" * 16, "tcp://x:1")),
-    "protocol": encode(Join(PROTOCOL + 1, b"j" * 16, "tcp://x:1")),
+    "bad-shard": encode(Applied(RUN, 1, 5, (), 0, 0, 0, 0, 0, None, None)),
+    "full": encode(Join(PROTOCOL, b"j" * 16, "tcp://x:1", False)),
+    "protocol": encode(Join(PROTOCOL + 1, b"j" * 16, "tcp://x:1", False)),
     "unknown-message: a server's word": encode(TakeSnapshot(0)),
 }
 

@@ -23,7 +23,7 @@ ASK = "from ps_vae.train.arithmetic import fingerprint, use_one_thread; use_one_
 
 
 def welcome(config: bytes) -> Welcome:
-    return Welcome(bytes(16), bytes(16), config, (("tcp://*:1", 0, 16),), 4, 6, 0, 0, 0, 0)
+    return Welcome(bytes(16), bytes(16), config, (("tcp://*:1", 0, 16),), 4, 6, 0, 0, 0, 0, 0)
 
 
 def test_the_configuration_is_the_servers() -> None:
