@@ -208,6 +208,7 @@ class Coordinator:
         self._assignments.is_open = False
         everybody = [client.sender for client in self.clients.values()]
         everybody += [sender for sender, _ in self._early.values()]
+        everybody += self._fleet.followers
         return [*(Send(to, self._stop()) for to in everybody + self._fleet.others), self.ended]
 
     def finished_writing(self, version: int, now: float) -> list[Output]:

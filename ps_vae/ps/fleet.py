@@ -159,6 +159,12 @@ class Fleet:
         return []
 
     @property
+    def followers(self) -> list[Sender]:
+        """Where followers are."""
+        followers = [shard.follower for shard in self.shards if shard.follower is not None]
+        return [follower.sender for follower in followers if follower.sender is not None]
+
+    @property
     def servers(self) -> dict[bytes, str]:
         """The address of each server in another process that is up, by its session."""
         leaders = {shard.session: shard.address for shard in self.shards if shard.session is not None and shard.is_up}

@@ -46,6 +46,7 @@ class ServerOptions:
     transport      how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
     await_workers  that have to be ready before the first step begins
     communication  manual: as the run's options say; auto: as a trial finds best
+    replicas       followers of each shard, started here: 0 or 1
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -58,6 +59,7 @@ class ServerOptions:
     transport: str = "auto"
     await_workers: int = 1
     communication: str = "manual"
+    replicas: int = 0
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -67,12 +69,16 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
     """
     check_transport(options.transport)
     check_communication(options.communication, wishes, resumes=options.resume)
+    if options.replicas not in (0, 1):
+        raise UsageError(f"--replicas {options.replicas}: a shard has no follower or one")
     if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
         raise UsageError("--shards, --keep and --await-workers are at least 1, --remote-shards at least 0")
     announce_compilation(say)
     start_numba()
     allow_many_files()
     folder, config, data = settle(wishes, options.run_dir, resumes=options.resume)
+    if options.replicas and config.consistency != "bsp":
+        raise UsageError(f"--replicas {options.replicas} needs --consistency bsp; this run is {config.consistency}")
     layout = ParameterLayout(config.model)
     slices = partition(layout.size, options.shards + options.remote_shards)
     state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)
@@ -154,15 +160,12 @@ class _Run:
             endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
         )
         here = connectable(endpoint.address)
-        self._others: list[subprocess.Popen[bytes]] = [
-            spawn(
-                [
-                    *("server", "--join", here, "--listen", sibling(endpoint.address), "--advertise", SAME_HOST),
-                    *("--transport", options.transport),
-                ]
-            )
-            for _ in range(options.shards - 1)
-        ]
+        self._join_here = ["server", "--join", here, "--advertise", SAME_HOST, "--transport", options.transport]
+        self._bound = endpoint.address
+        self._replicas = options.replicas
+        followers = options.replicas * len(slices)
+        self._others = [self._spawn() for _ in range(options.shards - 1)]
+        self._others += [self._spawn("--follower") for _ in range(followers)]
         say(f"listening on {endpoint.address}; {_invitation(endpoint)}")
         if options.await_workers > 1:
             say(f"the first step begins when {options.await_workers} workers are ready")
@@ -200,10 +203,23 @@ class _Run:
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count
             self._obey()
-        for child in self._others:
-            if child.poll() is not None and self._server.ended is None:
-                reason = f"a shard's process on this host ended with code {child.returncode}; continue with --resume"
-                self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
+        for child in [child for child in self._others if child.poll() is not None]:
+            if self._server.ended is None:
+                self._lost(child)
+
+    def _spawn(self, *more: str) -> subprocess.Popen[bytes]:
+        return spawn([*self._join_here, "--listen", sibling(self._bound), *more])
+
+    def _lost(self, child: subprocess.Popen[bytes]) -> None:
+        """A server's process on this host has ended: another one follows the new leader, if leaders are followed."""
+        how = f"a shard's process on this host ended with code {child.returncode}"
+        if not self._replicas:
+            reason = f"{how}; continue with --resume"
+            self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
+            return
+        self._say(f"{how}; a follower is started in its place")
+        self._others.remove(child)
+        self._others.append(self._spawn("--follower"))
 
     def _obey(self) -> None:
         now = time.monotonic()
