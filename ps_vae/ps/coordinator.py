@@ -178,6 +178,11 @@ class Coordinator:
         return []
 
     @property
+    def lacks_follower(self) -> bool:
+        """Whether a server that wants to follow would be admitted."""
+        return self._fleet.lacks_follower and self.ended is None
+
+    @property
     def servers(self) -> dict[bytes, str]:
         """Addresses of servers in other processes, by session: whoever sees that one is gone says `lost_server`."""
         return self._fleet.servers if self.ended is None else {}

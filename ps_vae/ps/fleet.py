@@ -142,6 +142,14 @@ class Fleet:
                 return f"{name} is silent for {_SILENCE_SECONDS:.0f} s; resume from the newest checkpoint"
         return None
 
+    def can_be_replaced(self, shard: ShardMember) -> bool:
+        """Whether its follower has all that is published, and every version that may be asked for."""
+        follower = shard.follower
+        if follower is None or follower.following is None or follower.sender is None:
+            return False
+        is_relied_on = follower.following == shard.relied_on and follower.following not in shard.over
+        return is_relied_on and follower.since <= self.lowest
+
     def followed_and_silent(self, now: float) -> list[bytes]:
         """The sessions of servers whose place another can take, or has to, and that have not been heard of."""
         leaders = [shard.session for shard in self.shards[1:] if shard.heard is not None and self._is_late(shard, now)]
@@ -154,9 +162,14 @@ class Fleet:
         for shard in self.shards:
             if shard.follower is not None and shard.follower.session == session:
                 return self._lost_follower(shard)
-            if shard.session == session and self._can_be_replaced(shard):
+            if shard.session == session and self.can_be_replaced(shard):
                 return self._promote(shard, now)
         return []
+
+    @property
+    def lacks_follower(self) -> bool:
+        """Whether a server that wants to follow would find something to do."""
+        return self.is_complete and any(shard.follower is None for shard in self.shards)
 
     @property
     def followers(self) -> list[Sender]:
@@ -211,14 +224,7 @@ class Fleet:
 
     def _is_late(self, shard: ShardMember, now: float) -> bool:
         is_silent = shard.heard is not None and now - shard.heard > _FOLLOWED_SILENCE_SECONDS
-        return is_silent and self._can_be_replaced(shard)
-
-    def _can_be_replaced(self, shard: ShardMember) -> bool:
-        follower = shard.follower
-        if follower is None or follower.following is None or follower.sender is None:
-            return False
-        is_relied_on = follower.following == shard.relied_on and follower.following not in shard.over
-        return is_relied_on and follower.since <= self.lowest
+        return is_silent and self.can_be_replaced(shard)
 
     def _promote(self, shard: ShardMember, now: float) -> list[Output]:
         follower = shard.follower

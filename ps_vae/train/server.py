@@ -34,6 +34,8 @@ __all__ = ["ServerOptions", "serve"]
 Say = Callable[[str], None]
 
 _SAY_SECONDS = 5.0
+# Between two servers that are started in place of one that was lost.
+_SPAWN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ class _Run:
         self._join_here = ["server", "--join", here, "--advertise", SAME_HOST, "--transport", options.transport]
         self._bound = endpoint.address
         self._replicas = options.replicas
+        self._lacking, self._spawned_at = 0, float("-inf")
         followers = options.replicas * len(slices)
         self._others = [self._spawn() for _ in range(options.shards - 1)]
         self._others += [self._spawn("--follower") for _ in range(followers)]
@@ -206,6 +209,10 @@ class _Run:
         for child in [child for child in self._others if child.poll() is not None]:
             if self._server.ended is None:
                 self._lost(child)
+        if self._lacking and self._coordinator.lacks_follower and time.monotonic() - self._spawned_at > _SPAWN_SECONDS:
+            self._lacking -= 1
+            self._spawned_at = time.monotonic()
+            self._others.append(self._spawn("--follower"))
 
     def _spawn(self, *more: str) -> subprocess.Popen[bytes]:
         return spawn([*self._join_here, "--listen", sibling(self._bound), *more])
@@ -217,9 +224,9 @@ class _Run:
             reason = f"{how}; continue with --resume"
             self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
             return
-        self._say(f"{how}; a follower is started in its place")
+        self._say(f"{how}; its place is taken")
         self._others.remove(child)
-        self._others.append(self._spawn("--follower"))
+        self._lacking += 1
 
     def _obey(self) -> None:
         now = time.monotonic()
