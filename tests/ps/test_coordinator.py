@@ -49,14 +49,18 @@ def started(**options):
     machine = new_coordinator(**options)
     version = options.get("version", 0)
     for number in range(1, options.get("shards", 1)):
-        machine.handle(f"s{number}", Join(PROTOCOL, f"server-{number}".encode().ljust(16), f"tcp://s{number}:1", False), 0.0)
+        machine.handle(
+            f"s{number}", Join(PROTOCOL, f"server-{number}".encode().ljust(16), f"tcp://s{number}:1", False), 0.0
+        )
     apply(machine, version)
     return machine
 
 
 def apply(machine, version, now=0.0):
     return [
-        o for s in machine.shards for o in machine.handle("s", Applied(RUN, s.number, version, (), 0, 0, 0, 0, 0, None, None), now)
+        o
+        for s in machine.shards
+        for o in machine.handle("s", Applied(RUN, s.number, version, (), 0, 0, 0, 0, 0, None, None), now)
     ]
 
 
@@ -353,7 +357,7 @@ def test_an_evaluator_that_missed_a_milestone_is_told_again_and_its_figures_coun
 
     assert sent(machine.handle("e", Report(session("e"), None, (), 0), 1.0), Milestone) == [Milestone(5, False)]
     figures = Report(session("e"), 5, (("elbo", -1.0),), 0)
-    assert machine.handle("e", figures, 2.0) == [Told(5, (("elbo", -1.0),), 0)]
+    assert machine.handle("e", figures, 2.0) == [Told(5, (("elbo", -1.0),))]
     assert machine.handle("e", figures, 3.0) == []
 
 

@@ -323,9 +323,9 @@ def test_a_snapshot_is_of_one_version_also_while_a_step_is_held_back():
 )
 def test_a_copy_that_is_no_shards_is_refused(broken):
     machine, heir = leader(), follower()
-    (send,) = [output for output in machine.handle("f", heir.tick(0.0)[1].message, 0.0)]
+    (send,) = machine.handle("f", heir.tick(0.0)[1].message, 0.0)
 
-    with pytest.raises(PeerError, match="bad-size|numbers|published"):
+    with pytest.raises(PeerError, match=r"numbers|published"):
         heir.handle(broken(send.message), 0.0)
     assert heir.shard is None
 

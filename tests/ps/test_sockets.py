@@ -247,7 +247,12 @@ def test_a_second_server_joins_and_holds_its_part(listen, tmp_path):
     with FirstServer(listen, shards=2) as server:
         first = worker(server.address)
         endpoint = Endpoint(listen.replace("/s", "/t") if listen.startswith("ipc") else listen, 1 << 20)
-        link, admit = join(server.address, endpoint.address, timeout=PATIENCE, should_stop=lambda: False)
+        link, admit = join(
+            server.address,
+            Join(PROTOCOL, b"j" * 16, endpoint.address, False),
+            timeout=PATIENCE,
+            should_stop=lambda: False,
+        )
         rules = RunRules(
             admit.run,
             admit.microbatches,
@@ -416,7 +421,7 @@ def test_nobody_who_listens_is_unreachable_after_the_timeout():
     with pytest.raises(Unreachable, match=rf"no server answered at {address} within 0.3 s"):
         work(address, Program(), name="w", fingerprint="f", connect_timeout=0.3, should_stop=lambda: False)
     with pytest.raises(Unreachable, match="no server answered"):
-        join(address, "tcp://x:1", timeout=0.3, should_stop=lambda: False)
+        join(address, Join(PROTOCOL, b"j" * 16, "tcp://x:1", False), timeout=0.3, should_stop=lambda: False)
     observer = Observer(address)
     with pytest.raises(Unreachable, match="no server answered"):
         observer.ask(0.3)
@@ -457,7 +462,7 @@ def test_words_that_are_no_address_are_the_users_mistake(address):
 
 def test_a_full_run_refuses_a_further_server():
     with FirstServer("tcp://127.0.0.1:*") as server, pytest.raises(RefusedError, match="the run has its 1 shards"):
-        join(server.address, "tcp://x:1", timeout=PATIENCE, should_stop=lambda: False)
+        join(server.address, Join(PROTOCOL, b"k" * 16, "tcp://x:1", False), timeout=PATIENCE, should_stop=lambda: False)
 
 
 def test_data_that_cannot_be_read_end_the_run_with_the_reason():
