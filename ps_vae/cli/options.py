@@ -22,6 +22,7 @@ __all__ = [
     "LogFormat",
     "MetricsPort",
     "Processes",
+    "Replicas",
     "Reproducible",
     "Resume",
     "Run",
@@ -134,6 +135,17 @@ Shards = Annotated[
         min=1,
         rich_help_panel=CLUSTER,
         help="Server processes on this machine; each holds one part of the weights.",
+    ),
+]
+Replicas = Annotated[
+    int,
+    typer.Option(
+        "--replicas",
+        metavar="0|1",
+        min=0,
+        max=1,
+        rich_help_panel=CLUSTER,
+        help="1: each shard has a follower in another process, which takes its place when it is lost.",
     ),
 ]
 ConnectTimeout = Annotated[

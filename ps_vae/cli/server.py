@@ -14,6 +14,7 @@ from ps_vae.cli.options import (
     Keep,
     LogFormat,
     MetricsPort,
+    Replicas,
     Reproducible,
     Resume,
     RunDir,
@@ -65,6 +66,14 @@ Join = Annotated[
         help="Hold one shard of the run whose first server is there; the run's options are said there.",
     ),
 ]
+IsFollower = Annotated[
+    bool,
+    typer.Option(
+        "--follower",
+        rich_help_panel=CLUSTER,
+        help="With --join: hold a copy of a shard that is held elsewhere, and take its place when that server is gone.",
+    ),
+]
 Advertise = Annotated[
     str | None,
     typer.Option(
@@ -87,6 +96,8 @@ def server(
     remote_shards: RemoteShards = 0,
     join: Join = None,
     advertise: Advertise = None,
+    follower: IsFollower = False,
+    replicas: Replicas = 0,
     connect_timeout: ConnectTimeout = 60.0,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
@@ -111,19 +122,12 @@ def server(
     if join is not None:
         if metrics_port is not None:
             raise UsageError(f"--metrics-port {metrics_port}: the first server shows what all shards do; leave it out")
-        if wishes.said() or resume or run_dir is not None or remote_shards or shards != 1:
+        if wishes.said() or resume or run_dir is not None or remote_shards or shards != 1 or replicas:
             raise UsageError(f"--join {join}: the run's options are said to its first server; leave them out here")
-        from ps_vae.train.shard_server import serve_shard
+        from ps_vae.train.shard_server import Place, serve_shard
 
-        failed, reason = serve_shard(
-            join,
-            listen=listen,
-            advertise=advertise,
-            connect_timeout=connect_timeout,
-            transport=transport,
-            say=say,
-            should_stop=should_stop,
-        )
+        place = Place(join, listen, advertise, follower, connect_timeout, transport)
+        failed, reason = serve_shard(place, say=say, should_stop=should_stop)
         if failed:
             raise PsVaeError(reason)
         return
@@ -131,6 +135,8 @@ def server(
         raise UsageError(
             f"--advertise {advertise} goes with --join; the first server is known by the address workers use"
         )
+    if follower:
+        raise UsageError("--follower goes with --join: it follows a shard of the run there")
     from ps_vae.train.server import ServerOptions, serve
 
     options = ServerOptions(
@@ -146,6 +152,7 @@ def server(
         communication,
         log_format,
         metrics_port,
+        replicas,
     )
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:

@@ -15,6 +15,7 @@ __all__ = [
     "Joined",
     "Measure",
     "Result",
+    "ShardsMoved",
     "Spent",
     "Stopped",
     "Store",
@@ -30,6 +31,13 @@ class Joined:
     """The run is known: connect to its shards, prepare model and data, then call `prepared`."""
 
     welcome: Welcome
+
+
+@record
+class ShardsMoved:
+    """The shards are at these addresses from now on; what follows goes there."""
+
+    addresses: tuple[str, ...]
 
 
 @record
@@ -72,7 +80,7 @@ class Measure:
     version: int
 
 
-Action = Send | Joined | Store | StoreWords | Compute | Measure | Stopped
+Action = Send | Joined | ShardsMoved | Store | StoreWords | Compute | Measure | Stopped
 
 
 @record

@@ -151,6 +151,13 @@ class Backlog:
                 for ticket in list(work.leases):
                     self._orphan(work, ticket)
 
+    def reissue_delivered(self) -> None:
+        """A shard has another leader: what was pushed to the one before, and is not applied, is anyone's again."""
+        for work in self.steps.values():
+            for lease in list(work.leases.values()):
+                if lease.delivered:
+                    self._orphan(work, lease.ticket)
+
     def stop_opening(self) -> int:
         """Open no further step; returns the version at which all open ones are applied."""
         self.limit = max(self.opened, self.lowest)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ps_vae.errors import DataError, PeerError, RefusedError
 from ps_vae.lines import WARNING, Line
-from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, Spent, Stopped, Store, StoreWords
+from ps_vae.ps.actions import Action, Compute, Joined, Measure, Result, ShardsMoved, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import BlockCodec, Codec
@@ -136,9 +136,7 @@ class _Work:
             self._program.say(Line("waiting", "{why}", why=self._said))
 
     def perform(self, actions: list[Action]) -> None:
-        sends = [action for action in actions if isinstance(action, Send)]
-        if sends:
-            self._links.send(sends)
+        _send(self._links, actions)
         for action in actions:
             match action:
                 case Store():
@@ -282,9 +280,7 @@ class _Evaluation:
         self._weights: Vector = np.zeros(0, np.float32)
 
     def perform(self, actions: list[Action]) -> None:
-        sends = [action for action in actions if isinstance(action, Send)]
-        if sends:
-            self._links.send(sends)
+        _send(self._links, actions)
         for action in actions:
             match action:
                 case Store():
@@ -299,3 +295,13 @@ class _Evaluation:
                     self._weights = self._program.join(action.welcome)
                 case Stopped():
                     self.outcome = Outcome(action.failed, action.reason)
+
+
+def _send(links: Links, actions: list[Action]) -> None:
+    """To where the shards are now."""
+    for action in actions:
+        if isinstance(action, ShardsMoved):
+            links.move_shards(action.addresses)
+    sends = [action for action in actions if isinstance(action, Send)]
+    if sends:
+        links.send(sends)

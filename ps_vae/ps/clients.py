@@ -10,7 +10,7 @@ from ps_vae.errors import PeerError
 from ps_vae.ps import sockets
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.frames import HEADER_LIMIT, pack, unpack
-from ps_vae.ps.messages import TO_SERVER, Meet, Pull, Push, Weights
+from ps_vae.ps.messages import TO_SERVER, Meet, Pull, Push, Replicate, Weights
 from ps_vae.ps.outbox import Sender
 from ps_vae.ps.parcels import parcels
 from ps_vae.ps.sharing.meeting import Meeting
@@ -118,6 +118,8 @@ class Clients:
                 raise
             return error.errno == errno.EAGAIN
         for message in messages:
+            if isinstance(message, Replicate) and tracker is not None and not tracker.done:
+                self._weights.hold(message.payload[0], lambda: bool(tracker.done))
             if isinstance(message, Weights):
                 (weights,) = message.payload
                 shared = weights.nbytes if lent else 0

@@ -21,6 +21,7 @@ bye        client     -           its work goes to another at once              
 join       server     `admit`     `admit` again for a member, else `full`; none is   `stop`
                                   taken (`starting`) while links are measured
 applied    shard      it is up    steps are finished, the next may be handed out    nothing
+standby    follower   -           it is there; `lead` where it has to               nothing
 snapshot   shard      -           a part of a checkpoint                            nothing
 status     anybody    `state`     `state`                                           `state`
 
@@ -48,6 +49,7 @@ from ps_vae.ps.messages import (
     Ready,
     Report,
     Snapshot,
+    Standby,
     State,
     Status,
     Stop,
@@ -133,7 +135,7 @@ class Coordinator:
             case Ready() | Report() if self.ended is not None:
                 return [Send(sender, self._stop())]
             case Ready():
-                return self._assignments.ready(sender, message, now)
+                return self._assignments.ready(sender, message, now) + self._where(sender, message.moves)
             case Applied():
                 return self._applied(message, now)
             case Hello():
@@ -143,12 +145,15 @@ class Coordinator:
             case Status():
                 return [Send(sender, State(standing.as_json(self.state(now))))]
             case Join():
-                return self._join(sender, message)
+                return self._join(sender, message, now)
+            case Standby():
+                return self._fleet.standby(sender, message, now) if self.ended is None else [Send(sender, self._stop())]
             case Trouble():
                 outputs, failure = self._assignments.trouble(message, now)
                 return outputs if failure is None else self.end(True, failure, now)
             case Report():
-                return self._milestones.report(sender, message, now) + self._watch_the_end(now)
+                outputs = self._milestones.report(sender, message, now) + self._where(sender, message.moves)
+                return outputs + self._watch_the_end(now)
             case Bye():
                 return self._assignments.leave(self._roster.find(message.session, None, now), "left", "", now)
         raise PeerError("unknown-message", f"the coordinator takes no message {message.KIND!r}")
@@ -158,6 +163,8 @@ class Coordinator:
         if self.ended is not None:
             return []
         outputs = self._assignments.watch(now)
+        for session in self._fleet.followed_and_silent(now):
+            outputs += self.lost_server(session, now)
         if (silence := self._fleet.silent(now)) is not None:
             return outputs + self.end(True, silence, now)
         return outputs + self._watch_the_end(now)
@@ -169,6 +176,26 @@ class Coordinator:
             if client.sender == sender:
                 return self._assignments.leave(client, "lost", "its connection is closed", now)
         return []
+
+    @property
+    def lacks_follower(self) -> bool:
+        """Whether a server that wants to follow would be admitted."""
+        return self._fleet.lacks_follower and self.ended is None
+
+    @property
+    def servers(self) -> dict[bytes, str]:
+        """Addresses of servers in other processes, by session: whoever sees that one is gone says `lost_server`."""
+        return self._fleet.servers if self.ended is None else {}
+
+    def lost_server(self, session: bytes, now: float) -> list[Output]:
+        """The server with this session is gone. Where another can take its place it does; else it may come back."""
+        moves = self._fleet.moves
+        outputs = self._fleet.lost(session, now)
+        if self._fleet.moves == moves:
+            return outputs
+        outputs += [Send(client.sender, self._fleet.moved) for client in self.clients.values()]
+        self.backlog.reissue_delivered()
+        return outputs + self._assignments.hand_out(now)
 
     def stop(self, now: float) -> list[Output]:
         """Finish the steps that are open, take a snapshot, end. Calling it again changes nothing."""
@@ -186,6 +213,7 @@ class Coordinator:
         self._assignments.is_open = False
         everybody = [client.sender for client in self.clients.values()]
         everybody += [sender for sender, _ in self._early.values()]
+        everybody += self._fleet.followers
         return [*(Send(to, self._stop()) for to in everybody + self._fleet.others), self.ended]
 
     def finished_writing(self, version: int, now: float) -> list[Output]:
@@ -259,15 +287,20 @@ class Coordinator:
             delay=self.rules.consistency.delay,
             first=self.rules.consistency.first,
             version=self.backlog.lowest,
+            moves=self._fleet.moves,
         )
 
-    def _join(self, sender: Sender, join: Join) -> list[Output]:
+    def _where(self, sender: Sender, moves: int) -> list[Output]:
+        """Tell a client that has missed it where the shards are."""
+        return [Send(sender, self._fleet.moved)] if moves < self._fleet.moves else []
+
+    def _join(self, sender: Sender, join: Join, now: float) -> list[Output]:
         _same_protocol(join.protocol)
         if self.ended is not None:
             return [Send(sender, self._stop())]
         if not self._takes_shards:
             return [Send(sender, Error("starting", "the run has not begun yet; it takes shards then"))]
-        return [Send(sender, self._fleet.join(join))]
+        return [Send(sender, self._fleet.join(join, now))]
 
     def _applied(self, applied: Applied, now: float) -> list[Output]:
         outputs = self._fleet.applied(applied, now)

@@ -12,11 +12,25 @@ Hello and pulls are repeated until they are answered, the last report for as lon
 then knows that we are there, and tells us again of a milestone that we have not reported.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from ps_vae.errors import RefusedError
-from ps_vae.ps.actions import RETRY_SECONDS, Action, Joined, Measure, Stopped, Store
-from ps_vae.ps.messages import PROTOCOL, Bye, Error, Hello, Message, Milestone, Pull, Report, Stop, Weights, Welcome
+from ps_vae.ps.actions import RETRY_SECONDS, Action, Joined, Measure, ShardsMoved, Stopped, Store
+from ps_vae.ps.messages import (
+    PROTOCOL,
+    Bye,
+    Error,
+    Hello,
+    Message,
+    Milestone,
+    Moved,
+    Pull,
+    Report,
+    Stop,
+    Weights,
+    Welcome,
+)
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
 
 __all__ = ["Evaluator", "Measure"]
@@ -39,6 +53,10 @@ class Evaluator:
         self._values: tuple[tuple[str, float], ...] = ()
         self._sent_at = float("-inf")
 
+    @property
+    def _moves(self) -> int:
+        return 0 if self._welcome is None else self._welcome.moves
+
     def start(self, now: float) -> list[Action]:
         """Say hello."""
         self.state, self._sent_at = "greeting", now
@@ -55,6 +73,8 @@ class Evaluator:
             case Welcome() if self.state == "greeting":
                 self.state, self._welcome, self._reported, self._values = "watching", message, None, ()
                 return [Joined(message)]
+            case Moved() if self._welcome is not None:
+                return self._move(self._welcome, message)
             case Milestone() if self.state in ("watching", "fetching"):
                 return self._go_to(message.version, now)
             case Weights() if self.state == "fetching" and message.version == self._target and link in self._missing:
@@ -84,6 +104,13 @@ class Evaluator:
             return self.start(now)
         return [*self._pull(), *self._report(now)]
 
+    def _move(self, welcome: Welcome, moved: Moved) -> list[Action]:
+        if moved.moves <= welcome.moves or len(moved.addresses) != len(welcome.shards):
+            return []
+        shards = tuple((to, start, stop) for to, (_, start, stop) in zip(moved.addresses, welcome.shards, strict=True))
+        self._welcome = dataclasses.replace(welcome, shards=shards, moves=moved.moves)
+        return [ShardsMoved(moved.addresses), *self._pull()]
+
     def _go_to(self, version: int, now: float) -> list[Action]:
         is_old = self._reported is not None and version <= self._reported
         is_known = self.state == "fetching" and version <= self._target
@@ -101,7 +128,7 @@ class Evaluator:
 
     def _report(self, now: float) -> list[Action]:
         self._sent_at = now
-        return [Send(COORDINATOR, Report(self._session, self._reported, self._values))]
+        return [Send(COORDINATOR, Report(self._session, self._reported, self._values, self._moves))]
 
     def _take(self, link: int, weights: Weights) -> list[Action]:
         if self._welcome is None:

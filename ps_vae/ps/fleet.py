@@ -1,32 +1,46 @@
-"""The servers of a run: which shard is where, and how far it is."""
+"""The servers of a run: which shard is where, who follows it, and how far it is.
+
+When a leader is gone the follower that it relied on takes its place: under the shard's next incarnation, so that nobody
+believes the old leader should it come back. A follower has no versions older than the copy that it began with; so it
+can take over once every shard has reached that.
+"""
+
+import numpy as np
+import numpy.typing as npt
 
 from ps_vae.errors import PeerError
-from ps_vae.ps.members import ShardMember
-from ps_vae.ps.messages import Admit, Applied, Join
-from ps_vae.ps.outbox import Member, Output, Sender, ShardAddress
+from ps_vae.ps.members import FollowerMember, ShardMember
+from ps_vae.ps.messages import Admit, Applied, Join, Lead, Moved, Standby
+from ps_vae.ps.outbox import Member, Output, Send, Sender, ShardAddress
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.state import ShardState
 
 __all__ = ["Fleet"]
 
+Array = npt.NDArray[np.float32]
+
 _SILENCE_SECONDS = 30.0
+# Where somebody can take its place; and a follower's.
+_FOLLOWED_SILENCE_SECONDS = 5.0
 
 
 class Fleet:
     """The shards, by number; the first is in the coordinator's own process.
 
-    Invariants: a shard is one server's from its `admit` on;
+    Invariants: a shard is one server's from its `admit` on, until that is gone and its follower leads;
                 `version` never decreases.
 
     initial  the whole vector and optimizer state, from which joining shards get their slices
     names    of the optimizer's arrays
+    moves    how many times a shard has got another leader
     """
 
     def __init__(self, rules: RunRules, slices: list[Slice], address: str, config: bytes, initial: ShardState) -> None:
         self.shards = [ShardMember(number, piece, before=initial.version) for number, piece in enumerate(slices)]
         self.shards[0].address = address
         self.names = tuple(initial.optimizer)
+        self.moves = 0
         self._rules = rules
         self._config = config
         self._initial: ShardState | None = initial
@@ -56,8 +70,10 @@ class Fleet:
         """The addresses of the shards in other processes."""
         return [ShardAddress(shard.number) for shard in self.shards[1:] if shard.session]
 
-    def join(self, join: Join) -> Admit:
-        """Admit the server to the shard that it has, or else to the first that nobody has."""
+    def join(self, join: Join, now: float) -> Admit:
+        """Admit the server to the shard that it has, or else to the first that nobody has, or that nobody follows."""
+        if join.follows:
+            return self._admit_follower(join, now)
         free = [shard for shard in self.shards[1:] if shard.session in (None, join.session)]
         ours = [shard for shard in free if shard.session == join.session] or free
         if not ours or self._initial is None:
@@ -65,27 +81,32 @@ class Fleet:
         shard = ours[0]
         shard.session, shard.address = join.session, join.address
         state, piece = self._initial, slice(shard.slice.start, shard.slice.stop)
-        return Admit(
-            run=self._rules.run,
-            config=self._config,
-            shard=shard.number,
-            start=shard.slice.start,
-            stop=shard.slice.stop,
-            microbatches=self._rules.microbatches,
-            steps=self._rules.steps,
-            bound=self._rules.consistency.bound,
-            delay=self._rules.consistency.delay,
-            milestone=self._rules.milestone,
-            version=state.version,
-            names=tuple(state.optimizer),
-            payload=(state.weights[piece], *(array[piece] for array in state.optimizer.values())),
-        )
+        payload = (state.weights[piece], *(array[piece] for array in state.optimizer.values()))
+        return self._admit(shard, "", state.version, tuple(state.optimizer), payload)
+
+    def standby(self, sender: Sender, standby: Standby, now: float) -> list[Output]:
+        """A follower is there; one that has been told to lead and does not know it yet is told again."""
+        shard = self.find(standby.run, standby.shard)
+        if shard.session == standby.session:
+            return [Send(sender, Lead(self._rules.run, shard.number, shard.incarnation, None))]
+        follower = shard.follower
+        if follower is None or follower.session != standby.session:
+            raise PeerError("bad-shard", f"this server does not follow shard {shard.number} (any more); join again")
+        outputs: list[Output] = []
+        if follower.following is None and standby.following is not None:
+            outputs.append(Member(f"follower of shard {_name(shard, self.shards)}", "joined", follower.address))
+        follower.sender, follower.heard, follower.version = sender, now, standby.version
+        follower.following, follower.since = standby.following, standby.since
+        return outputs
 
     def applied(self, applied: Applied, now: float) -> list[Output]:
         """Note how far a shard is; a message that was overtaken by a later one says nothing new."""
         shard = self.find(applied.run, applied.shard)
         if applied.before > self._rules.steps:
             raise PeerError("bad-step", f"shard {applied.shard + 1} says {applied.before} of {self._rules.steps} steps")
+        if applied.incarnation < shard.incarnation:
+            text = f"another server leads shard {applied.shard + 1}, as incarnation {shard.incarnation}"
+            raise PeerError("deposed", f"{text}; this one was incarnation {applied.incarnation}")
         outputs: list[Output] = []
         if not shard.is_up:
             outputs.append(Member(f"shard {_name(shard, self.shards)}", "joined", shard.address))
@@ -94,6 +115,9 @@ class Fleet:
             shard.before, shard.beyond = applied.before, frozenset(applied.beyond)
             shard.pushed, shard.pulled = applied.pushed, applied.pulled
             shard.shared, shard.dense = applied.shared, applied.dense
+        shard.relied_on = applied.follower
+        if applied.leaving is not None:
+            outputs.append(self._let_go(shard, applied.leaving))
         if self.is_complete:
             self._initial = None
         return outputs
@@ -117,6 +141,118 @@ class Fleet:
                 name = f"shard {_name(shard, self.shards)} at {shard.address}"
                 return f"{name} is silent for {_SILENCE_SECONDS:.0f} s; resume from the newest checkpoint"
         return None
+
+    def can_be_replaced(self, shard: ShardMember) -> bool:
+        """Whether its follower has all that is published, and every version that may be asked for."""
+        follower = shard.follower
+        if follower is None or follower.following is None or follower.sender is None:
+            return False
+        is_relied_on = follower.following == shard.relied_on and follower.following not in shard.over
+        return is_relied_on and follower.since <= self.lowest
+
+    def followed_and_silent(self, now: float) -> list[bytes]:
+        """The sessions of servers whose place another can take, or has to, and that have not been heard of."""
+        leaders = [shard.session for shard in self.shards[1:] if shard.heard is not None and self._is_late(shard, now)]
+        followers = [shard.follower for shard in self.shards if shard.follower is not None]
+        late = [each.session for each in followers if now - each.heard > _FOLLOWED_SILENCE_SECONDS]
+        return [session for session in leaders if session is not None] + late
+
+    def lost(self, session: bytes, now: float) -> list[Output]:
+        """The server is gone: its follower leads; or nobody follows the shard any more."""
+        for shard in self.shards:
+            if shard.follower is not None and shard.follower.session == session:
+                return self._lost_follower(shard)
+            if shard.session == session and self.can_be_replaced(shard):
+                return self._promote(shard, now)
+        return []
+
+    @property
+    def lacks_follower(self) -> bool:
+        """Whether a server that wants to follow would find something to do."""
+        return self.is_complete and any(shard.follower is None for shard in self.shards)
+
+    @property
+    def followers(self) -> list[Sender]:
+        """Where followers are."""
+        followers = [shard.follower for shard in self.shards if shard.follower is not None]
+        return [follower.sender for follower in followers if follower.sender is not None]
+
+    @property
+    def servers(self) -> dict[bytes, str]:
+        """The address of each server in another process that is up, by its session."""
+        leaders = {shard.session: shard.address for shard in self.shards if shard.session is not None and shard.is_up}
+        followers = [shard.follower for shard in self.shards if shard.follower is not None]
+        return {**leaders, **{follower.session: follower.address for follower in followers}}
+
+    @property
+    def moved(self) -> Moved:
+        """Where the shards are."""
+        return Moved(self.moves, tuple(shard.address for shard in self.shards))
+
+    def _admit_follower(self, join: Join, now: float) -> Admit:
+        if not self.is_complete:
+            raise PeerError("starting", f"the run waits for shard {', '.join(self.missing)}; followers come after that")
+        known = [shard for shard in self.shards if shard.follower is not None]
+        ours = [shard for shard in known if shard.follower is not None and shard.follower.session == join.session]
+        ours = ours or [shard for shard in self.shards if shard.follower is None]
+        if not ours:
+            raise PeerError("full", f"each of the run's {len(self.shards)} shards has its follower")
+        shard = ours[0]
+        shard.follower = FollowerMember(join.session, join.address, now)
+        return self._admit(shard, shard.address, shard.before, (), ())
+
+    def _admit(
+        self, shard: ShardMember, leader: str, version: int, names: tuple[str, ...], payload: tuple[Array, ...]
+    ) -> Admit:
+        return Admit(
+            run=self._rules.run,
+            config=self._config,
+            shard=shard.number,
+            start=shard.slice.start,
+            stop=shard.slice.stop,
+            microbatches=self._rules.microbatches,
+            steps=self._rules.steps,
+            bound=self._rules.consistency.bound,
+            delay=self._rules.consistency.delay,
+            milestone=self._rules.milestone,
+            first=self._rules.consistency.first,
+            leader=leader,
+            version=version,
+            names=names,
+            payload=payload,
+        )
+
+    def _is_late(self, shard: ShardMember, now: float) -> bool:
+        is_silent = shard.heard is not None and now - shard.heard > _FOLLOWED_SILENCE_SECONDS
+        return is_silent and self.can_be_replaced(shard)
+
+    def _promote(self, shard: ShardMember, now: float) -> list[Output]:
+        follower = shard.follower
+        if follower is None or follower.sender is None:
+            raise RuntimeError("there is nobody to lead")
+        gone = shard.address
+        shard.incarnation += 1
+        shard.session, shard.address, shard.heard = follower.session, follower.address, now
+        shard.follower = shard.relied_on = None
+        self.moves += 1
+        why = f"the server at {gone} is gone; its follower at {shard.address} leads"
+        lead = Lead(self._rules.run, shard.number, shard.incarnation, None)
+        return [Member(f"shard {_name(shard, self.shards)}", "moved", why), Send(follower.sender, lead)]
+
+    def _lost_follower(self, shard: ShardMember) -> list[Output]:
+        follower, shard.follower = shard.follower, None
+        if follower is None:
+            raise RuntimeError("nobody follows the shard")
+        outputs: list[Output] = []
+        if follower.following is not None:
+            outputs.append(Member(f"follower of shard {_name(shard, self.shards)}", "lost", follower.address))
+            outputs.append(self._let_go(shard, follower.following))
+        return outputs
+
+    def _let_go(self, shard: ShardMember, following: bytes) -> Send:
+        shard.over.add(following)
+        shard.relied_on = None
+        return Send(ShardAddress(shard.number), Lead(self._rules.run, shard.number, shard.incarnation, following))
 
 
 def _name(shard: ShardMember, shards: list[ShardMember]) -> str:

@@ -34,7 +34,8 @@ class Links:
         self._say = say
         self._timeout = timeout
         self._waiting = False
-        self._insists = False
+        self._insists = self._shares = False
+        self._segment: Segment | None = None
         self._ready: dict[Any, int] = {}
         self._poller = zmq.Poller()
         self._links = [Connection(address, self._context)]
@@ -45,13 +46,22 @@ class Links:
         for link in self._links[1:]:
             link.close(0.0)
         self._links[1:] = [Connection(on_host(a, self._links[0].address), self._context) for a in addresses[1:]]
-        self._poller = zmq.Poller()
-        for link in self._links:
-            link.register(self._poller)
+        self._listen()
+
+    def move_shards(self, addresses: Sequence[str]) -> None:
+        """Connect to those shards that are somewhere else now; what is to be shared is shared with them too."""
+        for number, address in enumerate(on_host(a, self._links[0].address) for a in addresses):
+            if number == 0 or self._links[number].address == address:
+                continue
+            self._links[number].close(0.0)
+            self._links[number] = Connection(address, self._context)
+            if self._shares:
+                self._links[number].share(self._segment)
+        self._listen()
 
     def share(self, segment: Segment | None, *, insists: bool) -> None:
         """Share memory with every server on this host; `insists`: RefusedError, from `wait`, where one is not."""
-        self._insists = insists
+        self._insists, self._shares, self._segment = insists, True, segment
         for link in self._links:
             link.share(segment)
 
@@ -88,6 +98,11 @@ class Links:
         """What `wait` has found, with the number of the link that it came by."""
         links = enumerate(self._links)
         return [(number, message) for number, link in links for message in link.messages(self._ready)]
+
+    def _listen(self) -> None:
+        self._poller = zmq.Poller()
+        for link in self._links:
+            link.register(self._poller)
 
     def close(self) -> None:
         for link in self._links:

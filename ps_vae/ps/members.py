@@ -6,7 +6,7 @@ from ps_vae.ps.blocks import Block
 from ps_vae.ps.outbox import Sender
 from ps_vae.ps.partition import Slice
 
-__all__ = ["ROLES", "Client", "ShardMember"]
+__all__ = ["ROLES", "Client", "FollowerMember", "ShardMember"]
 
 ROLES = ("worker", "evaluator")
 
@@ -74,6 +74,23 @@ class Client:
 
 
 @dataclass(slots=True)
+class FollowerMember:
+    """A server that follows a leader.
+
+    following  the name of this time, once it has a copy
+    since      the version of that copy
+    """
+
+    session: bytes
+    address: str
+    heard: float
+    sender: Sender | None = None
+    following: bytes | None = None
+    since: int = 0
+    version: int = 0
+
+
+@dataclass(slots=True)
 class ShardMember:
     """A server that holds one slice, and what it has applied.
 
@@ -83,6 +100,10 @@ class ShardMember:
     pushed, pulled  bytes to and from it
     shared          how many of both were not sent, but read in shared memory
     dense           how many it had been if none were encoded
+    incarnation     how many servers have led this shard before
+    follower        the server that follows it
+    relied_on       the following that has all that is published, as the leader says
+    over            followings that the leader was told to be over: nobody relies on them any more
     """
 
     number: int
@@ -96,6 +117,10 @@ class ShardMember:
     pulled: int = 0
     shared: int = 0
     dense: int = 0
+    incarnation: int = 0
+    follower: FollowerMember | None = None
+    relied_on: bytes | None = None
+    over: set[bytes] = field(default_factory=set)
 
     @property
     def version(self) -> int:

@@ -20,18 +20,25 @@ __all__ = [
     "Admit",
     "Applied",
     "Bye",
+    "Copy",
     "Error",
+    "Follow",
     "Hello",
     "Join",
+    "Lead",
     "Meet",
     "Message",
     "Milestone",
+    "Moved",
     "Pull",
     "Push",
     "Ready",
+    "Replicate",
+    "Replicated",
     "Report",
     "Share",
     "Snapshot",
+    "Standby",
     "State",
     "Status",
     "Stop",
@@ -54,6 +61,7 @@ _MICROBATCH = Integer(20)
 _CONFIG = Binary(32 * 1024)
 _METRICS = ListOf(Number(), 64)
 _NAMES = ListOf(Text(64), 16)
+_COPIED = ListOf(Text(64), 24)
 
 
 @record
@@ -87,6 +95,20 @@ class Welcome:
     delay: int = header_field("d", _SMALL)
     first: int = header_field("f", _COUNT)
     version: int = header_field("v", _COUNT)
+    moves: int = header_field("mv", _COUNT)
+
+
+@record
+class Moved:
+    """Coordinator -> worker or evaluator: shards are at other addresses now; ask them again what they did not answer.
+
+    moves      how many times shards have moved
+    addresses  of all shards, in order
+    """
+
+    KIND: ClassVar[str] = "moved"
+    moves: int = header_field("mv", _COUNT)
+    addresses: tuple[str, ...] = header_field("h", ListOf(Text(256)))
 
 
 @record
@@ -99,6 +121,7 @@ class Ready:
     nanoseconds  that its computation took; 0 where it was dropped, its weights being gone
     encoding     nanoseconds of these that its pushes were encoded for
     waiting      nanoseconds between the end of the work before and its beginning
+    moves        how many times shards have moved, as far as it knows
     """
 
     KIND: ClassVar[str] = "ready"
@@ -107,6 +130,7 @@ class Ready:
     nanoseconds: int = header_field("ns", _COUNT)
     encoding: int = header_field("en", _COUNT)
     waiting: int = header_field("wt", _COUNT)
+    moves: int = header_field("mv", _COUNT)
 
 
 @record
@@ -199,6 +223,7 @@ class Report:
     session: bytes = header_field("s", _ID)
     version: int | None = header_field("v", Nullable(_COUNT))
     values: tuple[tuple[str, float], ...] = header_field("m", ListOf(Each((Text(64), Number())), 64))
+    moves: int = header_field("mv", _COUNT)
 
 
 @record
@@ -260,19 +285,25 @@ class Meet:
 
 @record
 class Join:
-    """Server -> coordinator: I can be a shard, reached at `address`. Sent again until it is answered."""
+    """Server -> coordinator: I can be a shard, reached at `address`. Sent again until it is answered.
+
+    follows  it wants to follow a leader; else it wants a shard that nobody has
+    """
 
     KIND: ClassVar[str] = "join"
     protocol: int = header_field("p", _SMALL)
     session: bytes = header_field("s", _ID)
     address: str = header_field("a", Text(256))
+    follows: bool = header_field("f", Boolean())
 
 
 @record
 class Admit:
     """Coordinator -> server: you are this shard; here are your weights and your optimizer's state.
 
-    tensors  the slice at `version`, then each array of the optimizer's state, in the order of `names`
+    first    the version that the servers began at
+    leader   where the leader is that it is to follow; empty for one that leads
+    tensors  of one that leads: the slice at `version`, then each array of `names`, the optimizer's state
     """
 
     KIND: ClassVar[str] = "admit"
@@ -286,6 +317,8 @@ class Admit:
     bound: int | None = header_field("b", Nullable(_COUNT))
     delay: int = header_field("d", _SMALL)
     milestone: int = header_field("ms", _COUNT)
+    first: int = header_field("f", _COUNT)
+    leader: str = header_field("l", Text(256))
     version: int = header_field("v", _COUNT)
     names: tuple[str, ...] = header_field("o", _NAMES)
     payload: Tensors = tensors(17)
@@ -298,6 +331,9 @@ class Applied:
     pushed, pulled  bytes so far, to and from the shard
     shared          how many of both were not sent, but read in shared memory
     dense           how many the pushes and their answers had been if nothing were encoded
+    incarnation     of the shard that this leader is
+    follower        the following (see `follow`) that has all that is published here; nil: nobody is waited for
+    leaving         the following that is to be over as soon as the coordinator says so; else nil
 
     Sent after every step and once a second; the latest says all.
     """
@@ -311,6 +347,9 @@ class Applied:
     pulled: int = header_field("out", _COUNT)
     shared: int = header_field("sh", _COUNT)
     dense: int = header_field("de", _COUNT)
+    incarnation: int = header_field("ic", _COUNT)
+    follower: bytes | None = header_field("f", Nullable(_ID))
+    leaving: bytes | None = header_field("l", Nullable(_ID))
 
 
 @record
@@ -334,6 +373,86 @@ class Snapshot:
     payload: Tensors = tensors(17)
 
 
+@record
+class Lead:
+    """Coordinator -> server: you lead this shard, as this incarnation of it.
+
+    gone  the following that is known to be over; else nil
+    """
+
+    KIND: ClassVar[str] = "lead"
+    run: bytes = header_field("run", _ID)
+    shard: int = header_field("i", _SMALL)
+    incarnation: int = header_field("ic", _COUNT)
+    gone: bytes | None = header_field("g", Nullable(_ID))
+
+
+@record
+class Follow:
+    """Follower -> leader: send me your state, and from then on what you apply. Sent again until it is answered.
+
+    following  16 bytes drawn for this time
+    """
+
+    KIND: ClassVar[str] = "follow"
+    run: bytes = header_field("run", _ID)
+    shard: int = header_field("i", _SMALL)
+    following: bytes = header_field("f", _ID)
+
+
+@record
+class Copy:
+    """Leader -> follower: its whole state at a version.
+
+    updates  how many updates made it
+    tensors  the slice, each array of the optimizer's state, and what is published besides, in the order of `names`
+    """
+
+    KIND: ClassVar[str] = "copy"
+    following: bytes = header_field("f", _ID)
+    version: int = header_field("v", _COUNT)
+    updates: int = header_field("u", _COUNT)
+    metrics: tuple[float, ...] = header_field("m", _METRICS)
+    names: tuple[str, ...] = header_field("o", _COPIED)
+    payload: Tensors = tensors(24)
+
+
+@record
+class Replicate:
+    """Leader -> follower: the summed gradient of the step after `version`, which is published once you have it."""
+
+    KIND: ClassVar[str] = "replicate"
+    following: bytes = header_field("f", _ID)
+    version: int = header_field("v", _COUNT)
+    metrics: tuple[float, ...] = header_field("m", _METRICS)
+    payload: Tensors = tensors(1)
+
+
+@record
+class Replicated:
+    """Follower -> leader: I have all that makes this version. Sent again every second."""
+
+    KIND: ClassVar[str] = "replicated"
+    following: bytes = header_field("f", _ID)
+    version: int = header_field("v", _COUNT)
+
+
+@record
+class Standby:
+    """Follower -> coordinator: I am there. Sent again every second.
+
+    following  what it is following, since the version `since` of the copy that it got; nil before it has one
+    """
+
+    KIND: ClassVar[str] = "standby"
+    run: bytes = header_field("run", _ID)
+    shard: int = header_field("i", _SMALL)
+    session: bytes = header_field("s", _ID)
+    following: bytes | None = header_field("f", Nullable(_ID))
+    since: int = header_field("b", _COUNT)
+    version: int = header_field("v", _COUNT)
+
+
 Message = Any
 
 TO_SERVER: dict[str, type] = {
@@ -349,13 +468,32 @@ TO_SERVER: dict[str, type] = {
         Join,
         Applied,
         Snapshot,
+        Standby,
         Push,
         Pull,
+        Follow,
+        Replicated,
         TakeSnapshot,
         Stop,
         Error,
     )
 }
 TO_CLIENT: dict[str, type] = {
-    cls.KIND: cls for cls in (Welcome, Work, Weights, Milestone, State, Meet, Stop, Error, Admit, TakeSnapshot)
+    cls.KIND: cls
+    for cls in (
+        Welcome,
+        Moved,
+        Work,
+        Weights,
+        Milestone,
+        State,
+        Meet,
+        Stop,
+        Error,
+        Admit,
+        TakeSnapshot,
+        Lead,
+        Copy,
+        Replicate,
+    )
 }

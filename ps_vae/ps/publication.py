@@ -9,11 +9,12 @@ pull of a worker        the replica itself: that is how a worker begins, and how
 pull of an evaluator    the weights
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from ps_vae.errors import PeerError
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.pull import PullCodec
 from ps_vae.ps.consistency import Consistency, Versions
@@ -25,6 +26,8 @@ from ps_vae.ps.replica import Replica
 __all__ = ["Publication", "Want"]
 
 Array = npt.NDArray[np.float32]
+
+_COPY, _CODEC = "copy", "codec/"
 
 
 @record
@@ -44,6 +47,7 @@ class Publication:
     """The published versions of one slice.
 
     is_ahead  whether `add` is told, in a synchronous run, where the weights are expected to be
+    besides   of another one of this kind at this version, which this one goes on from; PeerError where it does not fit
 
     Invariant: the newest weights are `weights`; with a codec, whoever holds the replica of the version before and takes
     the newest words holds the newest replica.
@@ -60,6 +64,7 @@ class Publication:
         is_ahead: bool = False,
         number: int,
         is_finite: Callable[[Array], bool],
+        besides: Mapping[str, Array] | None = None,
     ) -> None:
         self._buffers = buffers
         self._delay = consistency.delay
@@ -74,6 +79,8 @@ class Publication:
             np.copyto(first, weights)
             self._copies = Published(version, first, buffers, before=before)
             self._replica = None if pull is None else Replica(pull, first, number, buffers, is_finite)
+        if besides:
+            self._restore(besides)
 
     @property
     def weights(self) -> Array:
@@ -98,6 +105,14 @@ class Publication:
         if ahead is not None:
             self._buffers.give(ahead)
 
+    @property
+    def besides(self) -> dict[str, Array]:
+        """What is needed to go on as this one does, beside the newest weights: not to be written to."""
+        if self._copies is self._exact:
+            return {}
+        state = {} if self._replica is None else self._replica.state
+        return {_COPY: self._copies.weights, **{f"{_CODEC}{name}": array for name, array in state.items()}}
+
     def arrays(self) -> dict[int, Array]:
         """Everything that is kept, by the identity of the array."""
         return {**self._exact.arrays(), **self._copies.arrays()}
@@ -116,6 +131,15 @@ class Publication:
             if version - 1 - self._delay <= want.held < version:
                 return Weights(version, True, version - 1, (words,))
         return Weights(version, False, None, (array,))
+
+    def _restore(self, besides: Mapping[str, Array]) -> None:
+        copy = besides.get(_COPY)
+        if self._copies is self._exact or copy is None or copy.size != self._copies.weights.size:
+            raise PeerError("bad-size", f"{sorted(besides)} are not what is published beside the weights here")
+        np.copyto(self._copies.weights, copy)
+        if self._replica is not None:
+            state = {name[len(_CODEC) :]: array for name, array in besides.items() if name.startswith(_CODEC)}
+            self._replica.restore(state)
 
 
 def _kept(consistency: Consistency) -> int:

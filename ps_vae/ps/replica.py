@@ -9,7 +9,7 @@ The replica starts as the weights themselves: with a resumed run the residual is
 replica as it is. A worker that takes the words does the same addition as the shard, so that all hold the same bits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,20 @@ class Replica:
         self._held = weights
         self._missing = np.empty_like(weights)
 
+    @property
+    def state(self) -> dict[str, Array]:
+        """What the codec remembers."""
+        return self._state
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Go on with what another replica of this kind remembered. PeerError where that does not fit."""
+        if {name: array.size for name, array in state.items()} != {
+            name: array.size for name, array in self._state.items()
+        }:
+            raise PeerError("bad-size", f"a codec's state of {sorted(state)}, this one has {sorted(self._state)}")
+        for name, array in state.items():
+            np.copyto(self._state[name], array)
+
     def follow(self, weights: Array, version: int) -> tuple[Array, Words | None]:
         """The replica of these weights, and the words that it follows from.
 
@@ -82,6 +96,10 @@ class Replica:
                 self._state["residual"].fill(0)
         key = (self._seed, version & 0xFFFFFFFF, self._number)
         self._codec.encode(source, self._state, key, words)
+
+
+def _sizes(state: Mapping[str, Array]) -> dict[str, int]:
+    return {name: array.size for name, array in state.items()}
 
 
 class ReplicaReader:

@@ -7,7 +7,6 @@ other server <- DEALER -> ROUTER of the first: join, applied, snapshot; admit, t
 """
 
 import errno
-import os
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -16,11 +15,25 @@ import zmq
 
 from ps_vae.errors import PeerError, RefusedError, Unreachable
 from ps_vae.ps import sockets
-from ps_vae.ps.addresses import plain
+from ps_vae.ps.addresses import connectable, plain
 from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
-from ps_vae.ps.messages import PROTOCOL, Admit, Applied, Error, Join, Pull, Push, Share, Stop, TakeSnapshot, Weights
+from ps_vae.ps.messages import (
+    Admit,
+    Applied,
+    Error,
+    Follow,
+    Join,
+    Lead,
+    Pull,
+    Push,
+    Replicated,
+    Share,
+    Stop,
+    TakeSnapshot,
+    Weights,
+)
 from ps_vae.ps.outbox import COORDINATOR, Event, Output, Refused, RunEnded, Send, Sender, ShardAddress
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.sharing.segment import Segment
@@ -32,7 +45,12 @@ _JOIN_RETRY_SECONDS = 1.0
 # What is still queued for a slow link, weights perhaps, goes out before the word that the run is over.
 _LAST_WORDS_SECONDS = 10.0
 
-_TO_SHARD = (Push, Pull)
+# A server whose connection is down for longer is gone: a process that ends closes it, and one that is there takes the
+# next at once. One that has not been reached yet has longer.
+_GONE_SECONDS = 0.5
+_UNREACHED_SECONDS = 5.0
+
+_TO_SHARD = (Push, Pull, Follow, Replicated)
 
 Notify = Callable[[Event], None]
 
@@ -64,16 +82,14 @@ class Endpoint:
         self.context.term()
 
 
-def join(
-    coordinator: str, address: str, *, timeout: float, should_stop: Callable[[], bool]
-) -> tuple[Connection, Admit]:
-    """Offer this server, reached at `address`, to the run of `coordinator`; returns the connection to it when admitted.
+def join(coordinator: str, ask: Join, *, timeout: float, should_stop: Callable[[], bool]) -> tuple[Connection, Admit]:
+    """Offer this server to the run of `coordinator`; returns the connection to it when admitted.
 
     Raises Unreachable after `timeout` seconds without an answer, RefusedError where the run does not want it.
     """
     link = Connection(coordinator)
     try:
-        return link, _ask_to_join(link, Join(PROTOCOL, os.urandom(16), address), timeout, should_stop)
+        return link, _ask_to_join(link, ask, timeout, should_stop)
     except BaseException:
         link.close(0.0)
         raise
@@ -130,12 +146,14 @@ class Server:
         self._patience = patience
         self._clients = Clients(endpoint.socket, segment, shard.buffers, shard.traffic)
         self._shards: dict[int, Sender] = {}
+        self._watched: dict[bytes, _Watched] = {}
         self._here = (COORDINATOR, ShardAddress(shard.number))
         self._poller = zmq.Poller()
         self._clients.register(self._poller)
         if link is not None:
             link.register(self._poller)
         self.ended: RunEnded | None = None
+        self.is_deposed = False
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> RunEnded:
         """Serve until the run has ended. `on_tick` is called about twenty times a second."""
@@ -163,6 +181,8 @@ class Server:
         """Let the last messages leave, then close."""
         if self._link is not None:
             self._link.close(_LAST_WORDS_SECONDS)
+        for watched in self._watched.values():
+            watched.connection.close(0.0)
         self._clients.close()
         self._endpoint.close(_LAST_WORDS_SECONDS)
 
@@ -248,9 +268,10 @@ class Server:
         return outputs
 
     def _forget(self, sender: Sender) -> list[Output]:
-        self._shard.forget(sender)
+        now = time.monotonic()
+        outputs = self._shard.forget(sender, now)
         self._clients.forget(sender)
-        return self._coordinator.forget(sender, time.monotonic()) if self._coordinator is not None else []
+        return outputs + (self._coordinator.forget(sender, now) if self._coordinator is not None else [])
 
     def _take_orders(self, link: Connection, ready: Collection[Any]) -> None:
         """Messages from the coordinator to this shard."""
@@ -262,13 +283,16 @@ class Server:
             self._notify(Refused("the coordinator", error.code, str(error)))
 
     def _take_order(self, message: Any) -> None:
-        if isinstance(message, TakeSnapshot):
+        if isinstance(message, TakeSnapshot | Lead):
             try:
                 self.dispatch(self._shard.handle(COORDINATOR, message, time.monotonic()))
             except PeerError as error:
                 self.dispatch([Send(COORDINATOR, Error(error.code, str(error)[:2048]))])
         elif isinstance(message, Stop):
             self.dispatch([RunEnded(message.failed, message.reason)])
+        elif isinstance(message, Error) and message.code == "deposed":
+            self.is_deposed = True
+            self.dispatch([RunEnded(False, message.text)])
         elif isinstance(message, Error) and message.code in ("wrong-run", "bad-shard"):
             self.dispatch([RunEnded(True, f"the coordinator was started again, without this shard: {message.text}")])
         elif isinstance(message, Error):
@@ -277,11 +301,38 @@ class Server:
     def _tick(self, now: float) -> None:
         outputs = self._shard.tick(now)
         if self._coordinator is not None:
-            outputs = outputs + self._coordinator.tick(now)
+            outputs = outputs + self._coordinator.tick(now) + self._lost_servers(self._coordinator, now)
         elif self._link is not None and (down := self._link.seconds_down) > self._patience:
             reason = f"the coordinator at {self._link.address} is gone for {down:.0f} s"
             outputs = [*outputs, RunEnded(True, reason)]
         self.dispatch(outputs)
+
+    def _lost_servers(self, coordinator: Coordinator, now: float) -> list[Output]:
+        """What follows from servers of this run whose processes have ended, or cannot be reached."""
+        servers = coordinator.servers
+        for session in self._watched.keys() - servers.keys():
+            self._watched.pop(session).connection.close(0.0)
+        outputs: list[Output] = []
+        for session, address in servers.items():
+            if session not in self._watched:
+                self._watched[session] = _Watched(Connection(connectable(address), self._endpoint.context))
+            if self._watched[session].is_gone():
+                outputs += coordinator.lost_server(session, now)
+        return outputs
+
+
+class _Watched:
+    """Another server, watched through a connection that nothing is sent on."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._was_there = False
+
+    def is_gone(self) -> bool:
+        self.connection.watch()
+        down = self.connection.seconds_down
+        self._was_there = self._was_there or down == 0.0
+        return down > (_GONE_SECONDS if self._was_there else _UNREACHED_SECONDS)
 
 
 def _refusal(sender: Sender, error: PeerError) -> list[Output]:

@@ -60,8 +60,17 @@ def of_time(workers: Sequence[Client]) -> dict[str, float]:
 
 
 def of_fleet(fleet: Fleet) -> list[dict[str, Any]]:
-    """The shards in order."""
-    return [{"address": shard.address, "up": shard.is_up, "version": shard.version} for shard in fleet.shards]
+    """The shards in order; `follower`: none, joining, or ready to lead."""
+    return [
+        {
+            "address": shard.address,
+            "up": shard.is_up,
+            "version": shard.version,
+            "incarnation": shard.incarnation,
+            "follower": "none" if shard.follower is None else "ready" if fleet.can_be_replaced(shard) else "joining",
+        }
+        for shard in fleet.shards
+    ]
 
 
 def as_json(state: dict[str, Any]) -> bytes:

@@ -13,13 +13,25 @@ Whatever is lost on the way is asked for again by `tick`: hello, ready and pull 
 ready also while fetching.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import RefusedError
-from ps_vae.ps.actions import RETRY_SECONDS, Action, Compute, Joined, Result, Spent, Stopped, Store, StoreWords
+from ps_vae.ps.actions import (
+    RETRY_SECONDS,
+    Action,
+    Compute,
+    Joined,
+    Result,
+    ShardsMoved,
+    Spent,
+    Stopped,
+    Store,
+    StoreWords,
+)
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.messages import (
@@ -28,6 +40,7 @@ from ps_vae.ps.messages import (
     Error,
     Hello,
     Message,
+    Moved,
     Pull,
     Push,
     Ready,
@@ -96,6 +109,8 @@ class Worker:
                 return self._take_work(message, now)
             case Welcome() if self.state == "greeting":
                 return self._enter(message)
+            case Moved() if self._welcome is not None and self.state != "greeting":
+                return self._move(message)
             case Stop():
                 self.state = "stopped"
                 return [Stopped(message.failed, message.reason)]
@@ -171,10 +186,23 @@ class Worker:
         self.state = "warming"
         return [Joined(welcome)]
 
+    def _move(self, moved: Moved) -> list[Action]:
+        """What a shard that moved was asked for is asked again at its new address."""
+        welcome = self._entered()
+        if moved.moves <= welcome.moves or len(moved.addresses) != len(welcome.shards):
+            return []
+        changed = [at for at, shard in enumerate(welcome.shards) if shard[0] != moved.addresses[at]]
+        shards = tuple((to, start, stop) for to, (_, start, stop) in zip(moved.addresses, welcome.shards, strict=True))
+        self._welcome = dataclasses.replace(welcome, shards=shards, moves=moved.moves)
+        for shard in changed:
+            self._asked[shard], self._early[shard] = [], []
+        actions: list[Action] = [ShardsMoved(moved.addresses)]
+        return [*actions, *(self._fetch() if self.state == "fetching" else [])]
+
     def _say_ready(self, now: float) -> list[Action]:
         self._sent_at = now
-        spent = self._spent
-        ready = Ready(self._session, self._ticket, spent.computing, spent.encoding, spent.waiting)
+        spent, moves = self._spent, self._entered().moves
+        ready = Ready(self._session, self._ticket, spent.computing, spent.encoding, spent.waiting, moves)
         return [Send(COORDINATOR, ready)]
 
     def _take_work(self, work: Work, now: float) -> list[Action]:

@@ -40,6 +40,8 @@ __all__ = ["ServerOptions", "serve"]
 Say = Callable[[str], None]
 
 _SAY_SECONDS = 5.0
+# Between two servers that are started in place of one that was lost.
+_SPAWN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class ServerOptions:
     communication  manual: as the run's options say; auto: as a trial finds best
     log_format     of the shards' processes that are started here
     metrics        PORT or HOST:PORT where Prometheus finds what is measured; None: nowhere
+    replicas       followers of each shard, started here: 0 or 1
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -68,6 +71,7 @@ class ServerOptions:
     communication: str = "manual"
     log_format: str = "text"
     metrics: str | None = None
+    replicas: int = 0
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -85,6 +89,8 @@ def _serve(
     """The same; what is held is let go of afterwards."""
     check_transport(options.transport)
     check_communication(options.communication, wishes, resumes=options.resume)
+    if options.replicas not in (0, 1):
+        raise UsageError(f"--replicas {options.replicas}: a shard has no follower or one")
     if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
         raise UsageError("--shards, --keep and --await-workers are at least 1, --remote-shards at least 0")
     metrics = None if options.metrics is None else held.enter_context(closing(MetricsServer(options.metrics)))
@@ -92,6 +98,8 @@ def _serve(
     start_numba()
     allow_many_files()
     folder, config, data = settle(wishes, options.run_dir, resumes=options.resume)
+    if options.replicas and config.consistency != "bsp":
+        raise UsageError(f"--replicas {options.replicas} needs --consistency bsp; this run is {config.consistency}")
     if options.resume:
         # Before anything in it is read: another server may be writing.
         held.enter_context(hold(folder.path, say=say))
@@ -190,15 +198,14 @@ class _Run:
             endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
         )
         here = connectable(endpoint.address)
-        self._others: list[subprocess.Popen[bytes]] = [
-            spawn(
-                [
-                    *("server", "--join", here, "--listen", sibling(endpoint.address), "--advertise", SAME_HOST),
-                    *("--transport", options.transport, "--log-format", options.log_format),
-                ]
-            )
-            for _ in range(options.shards - 1)
-        ]
+        self._join_here = ["server", "--join", here, "--advertise", SAME_HOST, "--transport", options.transport]
+        self._join_here += ["--log-format", options.log_format]
+        self._bound = endpoint.address
+        self._replicas = options.replicas
+        self._lacking, self._spawned_at = 0, float("-inf")
+        followers = options.replicas * len(slices)
+        self._others = [self._spawn() for _ in range(options.shards - 1)]
+        self._others += [self._spawn("--follower") for _ in range(followers)]
         text = "listening on {address}; {invitation}"
         say(Line("listening", text, address=endpoint.address, invitation=_invitation(endpoint)))
         if options.await_workers > 1:
@@ -243,10 +250,27 @@ class _Run:
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count
             self._obey()
-        for child in self._others:
-            if child.poll() is not None and self._server.ended is None:
-                reason = f"a shard's process on this host ended with code {child.returncode}; continue with --resume"
-                self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
+        for child in [child for child in self._others if child.poll() is not None]:
+            if self._server.ended is None:
+                self._lost(child)
+        if self._lacking and self._coordinator.lacks_follower and time.monotonic() - self._spawned_at > _SPAWN_SECONDS:
+            self._lacking -= 1
+            self._spawned_at = time.monotonic()
+            self._others.append(self._spawn("--follower"))
+
+    def _spawn(self, *more: str) -> subprocess.Popen[bytes]:
+        return spawn([*self._join_here, "--listen", sibling(self._bound), *more])
+
+    def _lost(self, child: subprocess.Popen[bytes]) -> None:
+        """A server's process on this host has ended: another one follows the new leader, if leaders are followed."""
+        if not self._replicas:
+            reason = f"a shard's process on this host ended with code {child.returncode}; continue with --resume"
+            self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
+            return
+        text = "a shard's process on this host ended with code {code}; another one is started to follow"
+        self._say(Line("lost-server", text, level=WARNING, code=child.returncode))
+        self._others.remove(child)
+        self._lacking += 1
 
     def _obey(self) -> None:
         now = time.monotonic()

@@ -1,17 +1,22 @@
-"""The program of a further server: it holds one shard of a run that it joins."""
+"""The program of a further server: it holds one shard of a run that it joins, or follows who does."""
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ps_vae.errors import PeerError, Unreachable
 from ps_vae.jit import announce_compilation, start_numba
-from ps_vae.lines import Line
+from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import SAME_HOST, reachable_from, same_host, sibling
-from ps_vae.ps.messages import Admit
+from ps_vae.ps.connection import Connection
+from ps_vae.ps.follower import Follower
+from ps_vae.ps.messages import PROTOCOL, Admit, Join
 from ps_vae.ps.outbox import Event, Refused, RunEnded
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.server import Endpoint, Server, join
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.sharing.segment import Segment
+from ps_vae.ps.standby import stand_by
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.config import RunConfig
@@ -20,102 +25,171 @@ from ps_vae.train.processes import StopSignal, allow_many_files
 from ps_vae.train.shard import rules_of, shard_of
 from ps_vae.train.warm_up import warm_up_shard
 
-__all__ = ["serve_shard"]
+__all__ = ["Place", "serve_shard"]
 
 # Of a shard's slice: the largest model this project is meant for, cut in one.
 _FRAME_LIMIT = 1 << 33
 
 
-def serve_shard(
-    coordinator: str,
-    *,
-    listen: str | None,
-    advertise: str | None,
-    connect_timeout: float,
-    transport: str,
-    say: Callable[[str], None],
-    should_stop: StopSignal,
-) -> tuple[bool, str]:
-    """Join the run at `coordinator` and serve a shard of it; returns whether the run failed, and its last word.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a further server belongs.
 
-    listen     address to bind; without one, any port of every interface, or an ipc socket beside the coordinator's
-    advertise  address that others are told; `*`: this server is on the coordinator's host
-    transport  how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
+    coordinator      address of the run's first server
+    listen           address to bind; without one, any port of every interface, or an ipc socket beside the
+                     coordinator's
+    advertise        address that others are told; `*`: this server is on the coordinator's host
+    follows          it follows the leader of a shard; else it holds a shard that nobody has
+    connect_timeout  seconds to wait for a coordinator
+    transport        how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
+    """
+
+    coordinator: str
+    listen: str | None = None
+    advertise: str | None = None
+    follows: bool = False
+    connect_timeout: float = 60.0
+    transport: str = "auto"
+
+
+def serve_shard(place: Place, *, say: Callable[[str], None], should_stop: StopSignal) -> tuple[bool, str]:
+    """Join the run and serve a shard of it; returns whether the run failed, and its last word.
+
+    A leader whose place another has taken comes back as a follower.
 
     Raises Unreachable, RefusedError or PeerError where there is no run that wants it.
     """
-    check_transport(transport)
+    check_transport(place.transport)
     announce_compilation(say)
     start_numba()
     allow_many_files()
-    endpoint = Endpoint(listen or _beside(coordinator), _FRAME_LIMIT)
-    try:
-        if advertise == SAME_HOST:
+    follows = place.follows
+    while True:
+        endpoint = Endpoint(place.listen or _beside(place.coordinator), _FRAME_LIMIT)
+        member = _Member(place, endpoint, say, should_stop)
+        try:
+            ended = member.follow() if follows else member.lead()
+        except BaseException as error:
+            if isinstance(error, Unreachable) and should_stop():
+                return False, str(error)
+            raise
+        finally:
+            endpoint.close()
+        if ended is not None:
+            return ended.failed, ended.reason
+        follows = True
+
+
+class _Member:
+    """A server from its joining until its end, or until it has to join again."""
+
+    def __init__(self, place: Place, endpoint: Endpoint, say: Callable[[str], None], should_stop: StopSignal) -> None:
+        self._place, self._endpoint = place, endpoint
+        self._say, self._should_stop = say, should_stop
+        self._session = os.urandom(16)
+        self._segment: Segment | None = None
+        self._obeyed = 0
+
+    def lead(self) -> RunEnded | None:
+        """Hold a shard that nobody has."""
+        link, admit = self._join(follows=False)
+        self._say(_joined(admit, "as shard {shard}"))
+        return self._serve(self._shard(admit, _admitted(admit)), link)
+
+    def follow(self) -> RunEnded | None:
+        """Follow a shard's leader, and lead when that is gone."""
+        link, admit = self._join(follows=True)
+        self._say(_joined(admit, "as follower of shard {shard}"))
+        size = admit.stop - admit.start
+        warm_up_shard(RunConfig.unpack(admit.config))
+        follower = Follower(
+            admit.run, admit.shard, self._session, size, lambda state: self._shard(admit, state), lambda: os.urandom(16)
+        )
+        found = stand_by(
+            follower,
+            link,
+            admit.leader,
+            notify=self._notice,
+            patience=self._place.connect_timeout,
+            on_tick=self._should_stop,
+        )
+        if isinstance(found, Shard):
+            text = "leading shard {shard} from version {version:,} on"
+            self._say(Line("leading", text, shard=admit.shard + 1, version=found.version))
+            return self._serve(found, link)
+        link.close(0.0)
+        if found is None:
+            self._say(Line("let-go", "not needed as this follower any more; joining again"))
+        return found
+
+    def _join(self, *, follows: bool) -> tuple[Connection, Admit]:
+        place, endpoint = self._place, self._endpoint
+        if place.advertise == SAME_HOST:
             address = same_host(endpoint.address)
         else:
-            address = advertise or reachable_from(endpoint.address, coordinator)
+            address = place.advertise or reachable_from(endpoint.address, place.coordinator)
         text = "listening on {listen}; joining {coordinator} as {address}"
-        say(Line("listening", text, listen=endpoint.address, coordinator=coordinator, address=address))
-        link, admit = join(coordinator, address, timeout=connect_timeout, should_stop=should_stop)
-        text = "joined run {run} as shard {shard}: parameters {start:,} to {stop:,}"
-        say(Line("joined", text, run=admit.run.hex(), shard=admit.shard + 1, start=admit.start, stop=admit.stop))
-        shard, segment = _shard(admit, transport)
+        self._say(Line("listening", text, listen=endpoint.address, coordinator=place.coordinator, address=address))
+        ask = Join(PROTOCOL, self._session, address, follows)
+        return join(place.coordinator, ask, timeout=place.connect_timeout, should_stop=self._should_stop)
+
+    def _shard(self, admit: Admit, state: ShardState) -> Shard:
+        config = RunConfig.unpack(admit.config)
+        rules = rules_of(config, admit.run, admit.first)
+        piece = Slice(admit.start, admit.stop)
+        shard, self._segment = shard_of(config, rules, admit.shard, piece, state, self._place.transport)
+        return shard
+
+    def _serve(self, shard: Shard, link: Connection) -> RunEnded | None:
         server = Server(
-            endpoint,
+            self._endpoint,
             shard,
             link=link,
-            segment=segment,
-            notify=_watcher(say),
-            patience=connect_timeout,
+            segment=self._segment,
+            notify=self._notice,
+            patience=self._place.connect_timeout,
         )
-    except BaseException as error:
-        endpoint.close()
-        if isinstance(error, Unreachable) and should_stop():
-            return False, str(error)
-        raise
-    obeyed = 0
+        try:
+            ended = server.run(lambda: self._obey(server))
+        finally:
+            server.close()
+        if not server.is_deposed:
+            return ended
+        self._say(Line("deposed", "{why}; joining again, as a follower", level=WARNING, why=ended.reason))
+        return None
 
-    def obey() -> None:
-        nonlocal obeyed
-        if should_stop.count > obeyed:
-            obeyed = should_stop.count
-            if obeyed == 1:
-                text = "a shard ends with its run: stop the first server (once more: stop at once, and the run fails)"
-                say(Line("not-stopping", text))
+    def _obey(self, server: Server) -> None:
+        if self._should_stop.count > self._obeyed:
+            self._obeyed = self._should_stop.count
+            if self._obeyed == 1:
+                text = "a shard ends with its run: stop the first server (once more: stop at once)"
+                self._say(Line("not-stopping", text))
             else:
                 server.dispatch([_GIVEN_UP])
 
-    try:
-        ended = server.run(obey)
-    finally:
-        server.close()
-    return ended.failed, ended.reason
-
-
-_GIVEN_UP = RunEnded(True, "stopped at once: its part of the weights is gone with it")
-
-
-def _watcher(say: Callable[[str], None]) -> Callable[[Event], None]:
-    def notice(event: Event) -> None:
+    def _notice(self, event: Event) -> None:
         line = line_of(event) if isinstance(event, Refused) else None
         if line is not None:
-            say(line)
-
-    return notice
+            self._say(line)
 
 
-def _shard(admit: Admit, transport: str) -> tuple[Shard, Segment | None]:
-    config = RunConfig.unpack(admit.config)
+_GIVEN_UP = RunEnded(True, "stopped at once: its part of the weights is gone with it, unless it is followed")
+
+
+def _admitted(admit: Admit) -> ShardState:
     size = admit.stop - admit.start
     if len(admit.payload) != len(admit.names) + 1 or any(array.size != size for array in admit.payload):
         raise PeerError(
             "bad-size", f"the coordinator sent {[array.size for array in admit.payload]} numbers for {size}"
         )
     weights, *arrays = (array.copy() for array in admit.payload)
-    state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
-    warm_up_shard(config)
-    rules = rules_of(config, admit.run, admit.version)
-    return shard_of(config, rules, admit.shard, Slice(admit.start, admit.stop), state, transport)
+    warm_up_shard(RunConfig.unpack(admit.config))
+    return ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
+
+
+def _joined(admit: Admit, how: str) -> Line:
+    text = f"joined run {{run}} {how}: parameters {{start:,}} to {{stop:,}}"
+    return Line("joined", text, run=admit.run.hex(), shard=admit.shard + 1, start=admit.start, stop=admit.stop)
 
 
 def _beside(coordinator: str) -> str:

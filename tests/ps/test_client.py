@@ -9,7 +9,7 @@ from ps_vae.ps.messages import Error, Ready, Weights, Welcome, Work
 from ps_vae.ps.worker import Worker
 
 SIZE = 48
-WELCOME = Welcome(b"s" * 16, b"r" * 16, b"{}", (("a", 0, SIZE),), 4, 100, 0, 0, 0, 0)
+WELCOME = Welcome(b"s" * 16, b"r" * 16, b"{}", (("a", 0, SIZE),), 4, 100, 0, 0, 0, 0, 0)
 
 
 class Links:

@@ -49,14 +49,18 @@ def started(**options):
     machine = new_coordinator(**options)
     version = options.get("version", 0)
     for number in range(1, options.get("shards", 1)):
-        machine.handle(f"s{number}", Join(PROTOCOL, f"server-{number}".encode().ljust(16), f"tcp://s{number}:1"), 0.0)
+        machine.handle(
+            f"s{number}", Join(PROTOCOL, f"server-{number}".encode().ljust(16), f"tcp://s{number}:1", False), 0.0
+        )
     apply(machine, version)
     return machine
 
 
 def apply(machine, version, now=0.0):
     return [
-        o for s in machine.shards for o in machine.handle("s", Applied(RUN, s.number, version, (), 0, 0, 0, 0), now)
+        o
+        for s in machine.shards
+        for o in machine.handle("s", Applied(RUN, s.number, version, (), 0, 0, 0, 0, 0, None, None), now)
     ]
 
 
@@ -76,7 +80,7 @@ def hello(name, *, role="worker", fingerprint="same", protocol=PROTOCOL):
 
 
 def ready(name, ticket=0, nanoseconds=0, encoding=0, waiting=0):
-    return Ready(session(name), ticket, nanoseconds, encoding, waiting)
+    return Ready(session(name), ticket, nanoseconds, encoding, waiting, 0)
 
 
 def enter(machine, name, now=0.0, **words):
@@ -125,15 +129,15 @@ def plain(value, seen=()):
         (hello("known", role="evaluator"), "bad-role"),
         (ready("w"), "unknown-session"),
         (ready("eva"), "bad-role"),
-        (Report(session("known"), 1, ()), "bad-role"),
-        (Report(session("w"), 1, ()), "unknown-session"),
+        (Report(session("known"), 1, (), 0), "bad-role"),
+        (Report(session("w"), 1, (), 0), "unknown-session"),
         (Trouble(session("w"), 1, ""), "unknown-session"),
         (Bye(session("w")), "unknown-session"),
-        (Join(PROTOCOL + 1, SERVER, "a"), "protocol"),
-        (Join(PROTOCOL, b"another server!!", "a"), "full"),
-        (Applied(b"x" * 16, 0, 1, (), 0, 0, 0, 0), "wrong-run"),
-        (Applied(RUN, 7, 1, (), 0, 0, 0, 0), "bad-shard"),
-        (Applied(RUN, 0, 11, (), 0, 0, 0, 0), "bad-step"),
+        (Join(PROTOCOL + 1, SERVER, "a", False), "protocol"),
+        (Join(PROTOCOL, b"another server!!", "a", False), "full"),
+        (Applied(b"x" * 16, 0, 1, (), 0, 0, 0, 0, 0, None, None), "wrong-run"),
+        (Applied(RUN, 7, 1, (), 0, 0, 0, 0, 0, None, None), "bad-shard"),
+        (Applied(RUN, 0, 11, (), 0, 0, 0, 0, 0, None, None), "bad-step"),
         (Snapshot(b"x" * 16, 0, 5, (), (), ()), "wrong-run"),
         (Snapshot(RUN, 7, 5, (), (), ()), "bad-shard"),
         (Snapshot(RUN, 0, 5, (), (), ()), "bad-size"),
@@ -153,7 +157,7 @@ def test_a_message_that_does_not_fit_is_refused_and_changes_nothing(message, cod
 
 def test_while_a_shard_is_missing_clients_are_told_to_wait_for_it():
     machine = new_coordinator(shards=2)
-    machine.handle("s", Applied(RUN, 0, 0, (), 0, 0, 0, 0), 0.0)
+    machine.handle("s", Applied(RUN, 0, 0, (), 0, 0, 0, 0, 0, None, None), 0.0)
 
     (error,) = sent(enter(machine, "w"), Error)
 
@@ -168,7 +172,7 @@ def test_clients_that_came_early_are_welcome_as_soon_as_the_last_shard_is_there(
     enter(machine, "b", fingerprint="other")
     enter(machine, "gone")
     machine.forget("gone", 0.0)
-    machine.handle("s", Join(PROTOCOL, SERVER, "tcp://s1:1"), 0.0)
+    machine.handle("s", Join(PROTOCOL, SERVER, "tcp://s1:1", False), 0.0)
 
     outputs = apply(machine, 0)
 
@@ -189,13 +193,13 @@ def test_clients_that_came_early_hear_of_an_early_end():
 def test_a_shard_that_was_not_admitted_is_not_listened_to():
     machine = new_coordinator(shards=2)
 
-    assert refused(machine, Applied(RUN, 1, 0, (), 0, 0, 0, 0)) == "bad-shard"
+    assert refused(machine, Applied(RUN, 1, 0, (), 0, 0, 0, 0, 0, None, None)) == "bad-shard"
 
 
 def test_a_joining_server_gets_its_slice_and_the_same_one_when_it_asks_again():
     machine = new_coordinator(shards=2)
 
-    first, again = (sent(machine.handle("s", Join(PROTOCOL, SERVER, "a"), 0.0), Admit)[0] for _ in range(2))
+    first, again = (sent(machine.handle("s", Join(PROTOCOL, SERVER, "a", False), 0.0), Admit)[0] for _ in range(2))
 
     assert (first.shard, first.start, first.stop, first.names) == (1, 16, 32, ("m",))
     assert [array.tolist() for array in first.payload] == [list(range(16, 32)), [1.0] * 16]
@@ -351,8 +355,8 @@ def test_an_evaluator_that_missed_a_milestone_is_told_again_and_its_figures_coun
     assert sent(enter(machine, "e", role="evaluator"), Milestone) == [Milestone(0, False)]
     apply(machine, 5)
 
-    assert sent(machine.handle("e", Report(session("e"), None, ()), 1.0), Milestone) == [Milestone(5, False)]
-    figures = Report(session("e"), 5, (("elbo", -1.0),))
+    assert sent(machine.handle("e", Report(session("e"), None, (), 0), 1.0), Milestone) == [Milestone(5, False)]
+    figures = Report(session("e"), 5, (("elbo", -1.0),), 0)
     assert machine.handle("e", figures, 2.0) == [Told(5, (("elbo", -1.0),))]
     assert machine.handle("e", figures, 3.0) == []
 
@@ -367,9 +371,9 @@ def test_a_run_is_done_when_its_last_snapshot_is_written_and_every_evaluator_has
     assert machine.ended is None
 
     machine.finished_writing(10, 0.0)
-    machine.handle("e", Report(session("e"), 10, ()), 0.0)
+    machine.handle("e", Report(session("e"), 10, (), 0), 0.0)
     assert machine.ended is None
-    outputs = machine.handle("f", Report(session("f"), 10, ()), 0.0)
+    outputs = machine.handle("f", Report(session("f"), 10, (), 0), 0.0)
 
     assert machine.ended == RunEnded(False, "done")
     assert len(sent(outputs, Stop)) == 2
@@ -382,7 +386,7 @@ def test_an_evaluator_that_never_reports_does_not_keep_the_run_from_ending():
     snapshot(machine, 10)
     machine.finished_writing(10, 0.0)
     for now in range(0, 130, 2):
-        machine.handle("e", Report(session("e"), None, ()), float(now)) if machine.ended is None else None
+        machine.handle("e", Report(session("e"), None, (), 0), float(now)) if machine.ended is None else None
         machine.tick(float(now))
 
     assert machine.ended == RunEnded(False, "done")
@@ -407,7 +411,7 @@ def test_whoever_speaks_after_the_end_is_told_to_stop():
     machine = started(shards=2)
     machine.end(False, "done", 0.0)
 
-    for message in (hello("w"), ready("w"), Report(session("e"), 1, ()), Join(PROTOCOL, SERVER, "a")):
+    for message in (hello("w"), ready("w"), Report(session("e"), 1, (), 0), Join(PROTOCOL, SERVER, "a", False)):
         assert machine.handle("x", message, 0.0) == [Send("x", Stop(False, "done"))]
 
 
@@ -479,12 +483,12 @@ def test_a_stopping_run_does_not_wait_for_a_worker_that_died():
 def test_a_stopping_run_whose_shards_stay_apart_fails_and_says_what_to_do():
     machine = started(shards=2, consistency="asp")
     work_for(machine, "dead")
-    machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0, 0), 0.0)
+    machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0, 0, 0, None, None), 0.0)
     machine.stop(0.0)
     now = 0.0
     while machine.ended is None and now < 100:
         now += 0.1
-        machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0, 0), now)
+        machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0, 0, 0, None, None), now)
         machine.tick(now)
 
     assert machine.ended.failed

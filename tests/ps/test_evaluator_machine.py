@@ -10,7 +10,7 @@ from ps_vae.ps.messages import Bye, Error, Hello, Milestone, Pull, Report, Stop,
 from ps_vae.ps.outbox import Send
 
 SESSION, RUN = b"s" * 16, b"r" * 16
-WELCOME = Welcome(SESSION, RUN, b"{}", (("a", 0, 16), ("b", 16, 48)), 4, 100, 0, 0, 0, 0)
+WELCOME = Welcome(SESSION, RUN, b"{}", (("a", 0, 16), ("b", 16, 48)), 4, 100, 0, 0, 0, 0, 0)
 
 
 def weights(shard, version):
@@ -40,7 +40,7 @@ def test_a_milestone_is_pulled_from_every_shard_then_measured_and_reported():
     assert messages(evaluator.handle(0, Milestone(10, False), 0.0)) == [Pull(RUN, (10, 10), True)] * 2
     assert len(evaluator.handle(1, weights(1, 10), 0.0)) == 1
     assert evaluator.handle(0, weights(0, 10), 0.0)[-1] == Measure(10)
-    assert messages(evaluator.measured([("elbo", -1.0)], 0.0)) == [Report(SESSION, 10, (("elbo", -1.0),))]
+    assert messages(evaluator.measured([("elbo", -1.0)], 0.0)) == [Report(SESSION, 10, (("elbo", -1.0),), 0)]
 
 
 def test_slices_of_two_versions_are_never_measured_together():
@@ -65,13 +65,13 @@ def test_a_milestone_that_was_measured_is_not_measured_again():
 
 def test_the_last_report_and_missing_pulls_are_repeated_every_second():
     evaluator = watching()
-    assert messages(evaluator.tick(1.0)) == [Report(SESSION, None, ())]
+    assert messages(evaluator.tick(1.0)) == [Report(SESSION, None, (), 0)]
     measure(evaluator, 10)
     evaluator.measured([("elbo", -1.0)], 2.0)
     evaluator.handle(0, Milestone(20, False), 2.5)
     evaluator.handle(0, weights(0, 20), 2.5)
 
-    assert messages(evaluator.tick(3.5)) == [Pull(RUN, (20, 20), True), Report(SESSION, 10, (("elbo", -1.0),))]
+    assert messages(evaluator.tick(3.5)) == [Pull(RUN, (20, 20), True), Report(SESSION, 10, (("elbo", -1.0),), 0)]
 
 
 def test_a_milestone_that_training_has_passed_is_left_out():

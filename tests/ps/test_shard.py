@@ -75,7 +75,7 @@ def test_a_step_is_applied_when_all_its_microbatches_are_there():
     outputs = machine.handle("b", push(0, 0, 1), 0.0)
 
     assert outputs[0] == StepApplied(0, 1, 0, (2.0,))
-    assert outputs[1] == Send(COORDINATOR, Applied(RUN, 1, 1, (), 0, 0, 0, 2 * 4 * SIZE))
+    assert outputs[1] == Send(COORDINATOR, Applied(RUN, 1, 1, (), 0, 0, 0, 2 * 4 * SIZE, 0, None, None))
     assert machine.weights.tolist() == [2.0] * SIZE
 
 
@@ -214,7 +214,7 @@ def test_a_pull_of_a_version_to_come_is_answered_when_it_is_published():
 def test_a_forgotten_sender_is_not_answered():
     machine = shard()
     machine.handle("b", Pull(RUN, (1, 1), False), 0.0)
-    machine.forget("b")
+    machine.forget("b", 0.0)
 
     assert sent(machine.handle("a", push(0), 0.0), Weights) == []
 
@@ -283,7 +283,7 @@ def test_a_shard_says_where_it_is_once_a_second():
 
     assert len(machine.tick(0.0)) == 1
     assert machine.tick(0.9) == []
-    assert machine.tick(1.0) == [Send(COORDINATOR, Applied(RUN, 1, 0, (), 0, 0, 0, 0))]
+    assert machine.tick(1.0) == [Send(COORDINATOR, Applied(RUN, 1, 0, (), 0, 0, 0, 0, 0, None, None))]
 
 
 def encoded(codec, value):

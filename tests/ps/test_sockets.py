@@ -247,7 +247,12 @@ def test_a_second_server_joins_and_holds_its_part(listen, tmp_path):
     with FirstServer(listen, shards=2) as server:
         first = worker(server.address)
         endpoint = Endpoint(listen.replace("/s", "/t") if listen.startswith("ipc") else listen, 1 << 20)
-        link, admit = join(server.address, endpoint.address, timeout=PATIENCE, should_stop=lambda: False)
+        link, admit = join(
+            server.address,
+            Join(PROTOCOL, b"j" * 16, endpoint.address, False),
+            timeout=PATIENCE,
+            should_stop=lambda: False,
+        )
         rules = RunRules(
             admit.run,
             admit.microbatches,
@@ -310,13 +315,13 @@ NONSENSE = {
     "malformed: a claim": [b"\xdd\xff\xff\xff\xff"],
     "malformed: a long header": [bytes(1 << 17)],
     "wrong-run": encode(Pull(b"x" * 16, (0, None), False)),
-    "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0, 0)),
+    "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0, 0, 0, None, None)),
     "bad-block": encode(Push(RUN, 0, 1, 3, 0, (4.0,), None, (VALUE,))),
     "bad-size": encode(Push(RUN, 0, 0, 4, 0, (4.0,), None, (VALUE[:-1],))),
     "bad-step": encode(Push(RUN, 9999, 0, 4, 0, (4.0,), None, (VALUE,))),
-    "bad-shard": encode(Applied(RUN, 1, 5, (), 0, 0, 0, 0)),
-    "full": encode(Join(PROTOCOL, b"j" * 16, "tcp://x:1")),
-    "protocol": encode(Join(PROTOCOL + 1, b"j" * 16, "tcp://x:1")),
+    "bad-shard": encode(Applied(RUN, 1, 5, (), 0, 0, 0, 0, 0, None, None)),
+    "full": encode(Join(PROTOCOL, b"j" * 16, "tcp://x:1", False)),
+    "protocol": encode(Join(PROTOCOL + 1, b"j" * 16, "tcp://x:1", False)),
     "unknown-message: a server's word": encode(TakeSnapshot(0)),
 }
 
@@ -416,7 +421,7 @@ def test_nobody_who_listens_is_unreachable_after_the_timeout():
     with pytest.raises(Unreachable, match=rf"no server answered at {address} within 0.3 s"):
         work(address, Program(), name="w", fingerprint="f", connect_timeout=0.3, should_stop=lambda: False)
     with pytest.raises(Unreachable, match="no server answered"):
-        join(address, "tcp://x:1", timeout=0.3, should_stop=lambda: False)
+        join(address, Join(PROTOCOL, b"j" * 16, "tcp://x:1", False), timeout=0.3, should_stop=lambda: False)
     observer = Observer(address)
     with pytest.raises(Unreachable, match="no server answered"):
         observer.ask(0.3)
@@ -457,7 +462,7 @@ def test_words_that_are_no_address_are_the_users_mistake(address):
 
 def test_a_full_run_refuses_a_further_server():
     with FirstServer("tcp://127.0.0.1:*") as server, pytest.raises(RefusedError, match="the run has its 1 shards"):
-        join(server.address, "tcp://x:1", timeout=PATIENCE, should_stop=lambda: False)
+        join(server.address, Join(PROTOCOL, b"k" * 16, "tcp://x:1", False), timeout=PATIENCE, should_stop=lambda: False)
 
 
 def test_data_that_cannot_be_read_end_the_run_with_the_reason():

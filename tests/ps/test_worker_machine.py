@@ -11,7 +11,7 @@ from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
 from ps_vae.ps.worker import Worker
 
 SESSION, RUN = b"s" * 16, b"r" * 16
-WELCOME = Welcome(SESSION, RUN, b"{}", (("a", 0, 16), ("b", 16, 48)), 4, 100, 0, 0, 0, 0)
+WELCOME = Welcome(SESSION, RUN, b"{}", (("a", 0, 16), ("b", 16, 48)), 4, 100, 0, 0, 0, 0, 0)
 
 
 def weights(shard, version):
@@ -21,9 +21,9 @@ def weights(shard, version):
 def idle_worker(bound=0):
     worker = Worker(SESSION, "w", "f")
     worker.start(0.0)
-    welcome = Welcome(SESSION, RUN, b"{}", WELCOME.shards, 4, 100, bound, 0, 0, 0)
+    welcome = Welcome(SESSION, RUN, b"{}", WELCOME.shards, 4, 100, bound, 0, 0, 0, 0)
     assert worker.handle(None, welcome, 0.0) == [Joined(welcome)]
-    assert worker.prepared(0.0) == [Send(COORDINATOR, Ready(SESSION, 0, 0, 0, 0))]
+    assert worker.prepared(0.0) == [Send(COORDINATOR, Ready(SESSION, 0, 0, 0, 0, 0))]
     return worker
 
 
@@ -61,7 +61,7 @@ def test_ready_is_repeated_every_second_until_there_is_work():
     worker = idle_worker()
 
     assert worker.tick(0.9) == []
-    assert worker.tick(1.0) == [Send(COORDINATOR, Ready(SESSION, 0, 0, 0, 0))]
+    assert worker.tick(1.0) == [Send(COORDINATOR, Ready(SESSION, 0, 0, 0, 0, 0))]
 
 
 def test_pulls_are_repeated_to_the_shards_that_have_not_answered_and_ready_with_them():
@@ -72,7 +72,7 @@ def test_pulls_are_repeated_to_the_shards_that_have_not_answered_and_ready_with_
     assert (store.start, store.weights.size) == (0, 16)
 
     assert worker.tick(1.0) == [
-        Send(COORDINATOR, Ready(SESSION, 0, 0, 0, 0)),
+        Send(COORDINATOR, Ready(SESSION, 0, 0, 0, 0, 0)),
         Send(ShardAddress(1), Pull(RUN, (0, 0), False)),
     ]
 
@@ -86,7 +86,7 @@ def test_each_shard_gets_its_slice_and_the_last_push_asks_for_the_next_weights()
     assert [action.to for action in actions] == [COORDINATOR, ShardAddress(0), ShardAddress(1)]
     assert (first.step, first.start, first.stop, first.version, first.then) == (5, 0, 2, 5, (6, 6))
     assert (first.payload[0].tolist(), second.payload[0].tolist()) == (list(range(16)), list(range(16, 48)))
-    assert ready == Ready(SESSION, 1, 1000, 0, 0)
+    assert ready == Ready(SESSION, 1, 1000, 0, 0, 0)
 
 
 def test_of_several_blocks_only_the_last_asks_for_weights():
@@ -156,7 +156,7 @@ def test_work_whose_weights_are_gone_is_abandoned_and_reported_as_done_in_no_tim
     worker = idle_worker()
     worker.handle(None, Work(4, 2, ((0, 2),)), 0.0)
 
-    assert messages(worker.handle(1, Error("gone", ""), 0.5)) == [Ready(SESSION, 4, 0, 0, 0)]
+    assert messages(worker.handle(1, Error("gone", ""), 0.5)) == [Ready(SESSION, 4, 0, 0, 0, 0)]
     assert worker.state == "idle"
 
 
@@ -207,7 +207,7 @@ def test_work_that_cannot_be_done_is_trouble_and_we_are_idle():
     worker = computing_worker(ticket=9)
 
     assert messages(worker.failed("x" * 5000, 0.1)) == [Trouble(SESSION, 9, "x" * 2048)]
-    assert messages(worker.tick(1.2)) == [Ready(SESSION, 0, 0, 0, 0)]
+    assert messages(worker.tick(1.2)) == [Ready(SESSION, 0, 0, 0, 0, 0)]
 
 
 @pytest.mark.parametrize("code", ["protocol", "fingerprint", "bad-block", "malformed", "something-new"])

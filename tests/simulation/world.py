@@ -202,7 +202,7 @@ class World:
         if noticed:
             self.deliver(self.coordinator.forget(name, self.now))
             for shard in self.shards:
-                shard.forget(name)
+                self.deliver(shard.forget(name, self.now), shard)
 
     def pause(self, name, seconds):
         """The client stands still; what comes meanwhile waits, and what it computes ends so much later."""

@@ -245,7 +245,9 @@ def test_the_words_of_a_member_that_has_ended_are_heard_before_its_end_is_seen(t
 def welcome() -> Welcome:
     config = small_config()
     size = small_weights(config).size
-    return Welcome(bytes(16), bytes(16), config.pack(), (("tcp://x:1", 0, size),), config.microbatches, 6, 0, 0, 0, 0)
+    return Welcome(
+        bytes(16), bytes(16), config.pack(), (("tcp://x:1", 0, size),), config.microbatches, 6, 0, 0, 0, 0, 0
+    )
 
 
 def serve(theatre: Theatre, number: int, answer: Callable[[Any, Segment], Any]) -> threading.Thread:

@@ -16,14 +16,14 @@ from ps_vae.train.evaluator import _Program as EvaluatorProgram
 from ps_vae.train.member import configuration, own_name, same_data
 from ps_vae.train.plan import Wishes, plan
 from ps_vae.train.processes import StopSignal
-from ps_vae.train.shard_server import serve_shard
+from ps_vae.train.shard_server import Place, serve_shard
 
 # As a worker has it: BLAS is told its threads and kernels before it is loaded.
 ASK = "from ps_vae.train.arithmetic import fingerprint, use_one_thread; use_one_thread(); print(fingerprint())"
 
 
 def welcome(config: bytes) -> Welcome:
-    return Welcome(bytes(16), bytes(16), config, (("tcp://*:1", 0, 16),), 4, 6, 0, 0, 0, 0)
+    return Welcome(bytes(16), bytes(16), config, (("tcp://*:1", 0, 16),), 4, 6, 0, 0, 0, 0, 0)
 
 
 def test_the_configuration_is_the_servers() -> None:
@@ -88,14 +88,7 @@ def test_a_fingerprint_fits_into_a_hello() -> None:
 def test_a_shard_that_is_told_to_stop_before_it_is_admitted_has_not_failed(tmp_path: Path) -> None:
     should_stop = StopSignal()
     should_stop.count = 1
-    failed, reason = serve_shard(
-        f"ipc://{tmp_path}/nobody",
-        listen=f"ipc://{tmp_path}/shard",
-        advertise=None,
-        connect_timeout=60.0,
-        transport="auto",
-        say=lambda text: None,
-        should_stop=should_stop,
-    )
+    place = Place(f"ipc://{tmp_path}/nobody", f"ipc://{tmp_path}/shard")
+    failed, reason = serve_shard(place, say=lambda text: None, should_stop=should_stop)
     assert not failed
     assert "stopped" in reason
