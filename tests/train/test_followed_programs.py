@@ -1,0 +1,102 @@
+"""A leader's process is killed while the run goes on: its follower leads, and the bits are those of a run in peace."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+from running import PATIENCE, Processes, words
+
+RUN = ["--data", "digits", "--hidden", "16", "--latent", "3", "--batch-size", "64", "--microbatch", "16"]
+STEPS = 1500
+LENGTH = ["--steps", STEPS, "--checkpoint-every", 100]
+
+
+@pytest.fixture
+def processes(tmp_path):
+    running = Processes(tmp_path)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def in_peace(tmp_path_factory):
+    """The last checkpoint of the same run, by one worker and one server that nothing happens to."""
+    folder = tmp_path_factory.mktemp("peace")
+    command = words("train", *RUN, *LENGTH, "--workers", 1, "--run-dir", "run", "--no-pictures")
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=PATIENCE)
+    return last_checkpoint(folder)
+
+
+def last_checkpoint(folder):
+    return (folder / "run" / "checkpoints" / f"step-{STEPS:08d}.safetensors").read_bytes()
+
+
+class Cluster:
+    """A first server, a second one, a follower of each, and two workers, of which one makes the run begin."""
+
+    def __init__(self, processes, *options):
+        self.processes = processes
+        self.address = f"ipc://{processes.folder}/s"
+        start = processes.start
+        self.server = start(
+            *words("server", "--listen", self.address, *RUN, *LENGTH, *options),
+            *("--remote-shards", "1", "--await-workers", "2", "--run-dir", "run"),
+        )
+        self.shard = start(*words("server", "--join", self.address))
+        processes.said(self.server, "shard 2 of 2 joined")
+        self.followers = [start(*words("server", "--join", self.address, "--follower")) for _ in range(2)]
+        for number in (1, 2):
+            processes.said(self.server, f"follower of shard {number} of 2 joined")
+        self.workers = [start(*words("worker", "--server", self.address, "--processes", 1)) for _ in range(2)]
+        processes.said(self.server, "step-00000100")
+
+    def leader_of_the_second(self):
+        """The follower that says so."""
+        said = [follower for follower in self.followers if "follower of shard 2" in follower.log.read_text()]
+        assert len(said) == 1
+        return said[0]
+
+    def check(self, expected):
+        assert self.server.wait(PATIENCE) == 0, self.server.log.read_text()
+        for worker in self.workers:
+            assert worker.wait(PATIENCE) == 0, worker.log.read_text()
+            assert "joined run" in worker.log.read_text()
+            assert worker.log.read_text().count("joined run") == 1
+        assert last_checkpoint(self.processes.folder) == expected
+
+
+def test_a_leader_that_is_killed_costs_neither_bits_nor_a_restart(processes, in_peace):
+    cluster = Cluster(processes)
+    heir = cluster.leader_of_the_second()
+
+    os.kill(cluster.shard.pid, signal.SIGKILL)
+
+    processes.said(heir, "leading shard 2 from version")
+    cluster.check(in_peace)
+    assert heir.wait(PATIENCE) == 0
+
+
+def test_a_follower_that_is_killed_holds_nothing_up(processes, in_peace):
+    cluster = Cluster(processes)
+
+    for follower in cluster.followers:
+        os.kill(follower.pid, signal.SIGKILL)
+
+    cluster.check(in_peace)
+    assert "follower of shard 2 of 2 lost" in cluster.server.log.read_text()
+
+
+def test_a_leader_that_stood_still_is_deposed_and_follows(processes, in_peace):
+    cluster = Cluster(processes)
+    heir = cluster.leader_of_the_second()
+    os.kill(cluster.shard.pid, signal.SIGSTOP)
+    processes.said(heir, "leading shard 2 from version")
+
+    os.kill(cluster.shard.pid, signal.SIGCONT)
+
+    processes.until(
+        lambda: "as follower of shard 2" in cluster.shard.log.read_text() or cluster.server.poll() is not None
+    )
+    cluster.check(in_peace)
+    assert "another server leads shard" in cluster.shard.log.read_text()
