@@ -1,0 +1,225 @@
+"""Whom the coordinator relies on, and who leads when a leader is gone."""
+
+import numpy as np
+import pytest
+
+from ps_vae.errors import PeerError
+from ps_vae.ps.consistency import Consistency
+from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.messages import PROTOCOL, Admit, Applied, Hello, Join, Lead, Moved, Ready, Standby, Stop, Work
+from ps_vae.ps.outbox import Member, RunEnded, Send, ShardAddress
+from ps_vae.ps.partition import partition
+from ps_vae.ps.rules import RunRules
+from ps_vae.ps.state import ShardState
+
+RUN, SECOND, HEIR = b"r" * 16, b"server-1".ljust(16), b"heir".ljust(16)
+FIRST_TIME, SECOND_TIME = b"1" * 16, b"2" * 16
+
+
+def applied(shard, version, *, incarnation=0, follower=None, leaving=None):
+    return Applied(RUN, shard, version, (), 0, 0, 0, 0, incarnation, follower, leaving)
+
+
+def standby(version=0, *, following=FIRST_TIME, since=0):
+    return Standby(RUN, 1, HEIR, following, since, version)
+
+
+def sent(outputs, kind):
+    return [output.message for output in outputs if isinstance(output, Send) and isinstance(output.message, kind)]
+
+
+class Run:
+    """Two shards that are up, the second one led from another process."""
+
+    def __init__(self):
+        rules = RunRules(RUN, 2, 50, Consistency(0), 50, metrics=0)
+        initial = ShardState(0, np.zeros(32, np.float32), {"m": np.zeros(32, np.float32)})
+        self.machine = Coordinator(rules, partition(32, 2), "tcp://*:1", b"{}", initial)
+        self.say("second", Join(PROTOCOL, SECOND, "tcp://second:1", False))
+        for shard in (0, 1):
+            self.say("second", applied(shard, 0))
+
+    def say(self, sender, message, now=0.0):
+        return self.machine.handle(sender, message, now)
+
+    def follow(self):
+        """A follower of each shard; the second one's is relied on."""
+        self.say("other", Join(PROTOCOL, b"other".ljust(16), "tcp://other:1", True))
+        (admit,) = sent(self.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)
+        self.say("heir", standby())
+        self.say("second", applied(1, 0, follower=FIRST_TIME))
+        return admit
+
+    def work(self, name="w"):
+        self.say(name, Hello(PROTOCOL, name.encode().ljust(16), "worker", name, "same"))
+        return self.ready(name)
+
+    def ready(self, name="w", ticket=0, moves=0):
+        return self.say(name, Ready(name.encode().ljust(16), ticket, 0, 0, 0, moves))
+
+    def follower(self):
+        return self.machine.state(0.0)["shards"][1]["follower"]
+
+
+def test_a_follower_is_told_whom_to_follow_and_gets_no_weights():
+    admit = Run().follow()
+
+    assert (admit.shard, admit.leader, admit.start, admit.stop) == (1, "tcp://second:1", 16, 32)
+    assert (admit.names, admit.payload) == ((), ())
+
+
+def test_a_shard_has_one_follower():
+    run = Run()
+    run.follow()
+
+    with pytest.raises(PeerError, match="each of the run's 2 shards has its follower") as refusal:
+        run.say("third", Join(PROTOCOL, b"third".ljust(16), "tcp://third:1", True))
+    assert refusal.value.code == "full"
+    assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].shard == 1
+
+
+def test_followers_wait_until_every_shard_is_there():
+    rules = RunRules(RUN, 2, 50, Consistency(0), 50, metrics=0)
+    initial = ShardState(0, np.zeros(32, np.float32), {})
+    machine = Coordinator(rules, partition(32, 2), "tcp://*:1", b"{}", initial)
+
+    with pytest.raises(PeerError) as refusal:
+        machine.handle("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True), 0.0)
+    assert refusal.value.code == "starting"
+
+
+def test_the_follower_of_a_leader_that_is_gone_leads_under_the_next_incarnation():
+    run = Run()
+    run.follow()
+    run.work()
+
+    outputs = run.machine.lost_server(SECOND, 1.0)
+
+    assert Send("heir", Lead(RUN, 1, 1, None)) in outputs
+    assert sent(outputs, Moved) == [Moved(1, ("tcp://*:1", "tcp://heir:1"))]
+    assert [output.change for output in outputs if isinstance(output, Member)] == ["moved"]
+    assert run.machine.servers[HEIR] == "tcp://heir:1"
+    assert SECOND not in run.machine.servers
+    assert run.machine.state(1.0)["shards"][1]["incarnation"] == 1
+
+
+def test_it_is_told_again_until_it_speaks_as_the_leader():
+    run = Run()
+    run.follow()
+    run.machine.lost_server(SECOND, 1.0)
+
+    assert run.say("heir", standby()) == [Send("heir", Lead(RUN, 1, 1, None))]
+    assert sent(run.say("heir", applied(1, 1, incarnation=1)), Lead) == []
+
+
+def test_the_leader_before_is_deposed():
+    run = Run()
+    run.follow()
+    run.machine.lost_server(SECOND, 1.0)
+
+    with pytest.raises(PeerError, match="another server leads shard 2") as refusal:
+        run.say("second", applied(1, 1))
+    assert refusal.value.code == "deposed"
+
+
+def test_work_that_was_pushed_to_the_leader_before_is_given_out_again():
+    run = Run()
+    run.follow()
+    (first,) = sent(run.work(), Work)
+    (ahead,) = sent(run.ready(ticket=first.ticket), Work)
+    assert (first.step, ahead.step) == (0, 1)
+
+    (again,) = sent(run.machine.lost_server(SECOND, 1.0), Work)
+
+    assert (again.step, again.blocks) == (0, first.blocks)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda run: run.say("second", applied(1, 0)),
+        lambda run: run.say("heir", standby(following=None)),
+        lambda run: run.say("heir", standby(following=SECOND_TIME)),
+        lambda run: run.say("heir", standby(since=1)),
+    ],
+    ids=["the leader does not rely on it", "no copy", "another copy", "older versions may be asked for"],
+)
+def test_a_follower_that_may_lack_something_does_not_lead(spoil):
+    run = Run()
+    run.follow()
+    assert run.follower() == "ready"
+    spoil(run)
+    assert run.follower() == "joining"
+
+    assert run.machine.lost_server(SECOND, 1.0) == []
+
+
+def test_it_leads_once_every_shard_has_reached_its_first_version():
+    run = Run()
+    run.follow()
+    run.say("heir", standby(since=1))
+    for shard in (0, 1):
+        run.say("second", applied(shard, 1, follower=FIRST_TIME if shard else None))
+
+    assert sent(run.machine.lost_server(SECOND, 1.0), Lead) == [Lead(RUN, 1, 1, None)]
+
+
+def test_nobody_relies_on_a_follower_that_its_leader_was_told_to_be_over():
+    run = Run()
+    run.follow()
+
+    outputs = run.say("second", applied(1, 0, leaving=FIRST_TIME))
+    assert outputs == [Send(ShardAddress(1), Lead(RUN, 1, 0, FIRST_TIME))]
+    # One that was overtaken.
+    run.say("second", applied(1, 0, follower=FIRST_TIME))
+
+    assert run.follower() == "joining"
+    assert run.machine.lost_server(SECOND, 1.0) == []
+
+
+def test_a_leader_is_told_that_its_follower_is_gone():
+    run = Run()
+    run.follow()
+
+    outputs = run.machine.lost_server(HEIR, 1.0)
+
+    assert sent(outputs, Lead) == [Lead(RUN, 1, 0, FIRST_TIME)]
+    assert run.follower() == "none"
+    with pytest.raises(PeerError) as refusal:
+        run.say("heir", standby())
+    assert refusal.value.code == "bad-shard"
+    assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].leader == "tcp://second:1"
+
+
+def test_a_client_that_missed_the_move_is_told_when_it_speaks():
+    run = Run()
+    run.follow()
+    run.work()
+    run.machine.lost_server(SECOND, 1.0)
+
+    assert sent(run.ready(moves=0), Moved) == [Moved(1, ("tcp://*:1", "tcp://heir:1"))]
+    assert sent(run.ready(moves=1), Moved) == []
+
+
+def test_a_silent_leader_is_replaced_and_a_silent_one_without_a_follower_ends_the_run():
+    run = Run()
+    run.follow()
+
+    def tick(now):
+        run.say("heir", standby(), now)
+        run.say("here", applied(0, 0), now)
+        return run.machine.tick(now)
+
+    assert sent(tick(4.0), Lead) == []
+    assert Lead(RUN, 1, 1, None) in sent(tick(6.0), Lead)
+
+    alone = Run()
+    outputs = [output for now in range(40) for output in alone.machine.tick(float(now))]
+    assert [output.failed for output in outputs if isinstance(output, RunEnded)] == [True]
+
+
+def test_followers_are_told_that_the_run_is_over():
+    run = Run()
+    run.follow()
+
+    assert Send("heir", Stop(True, "why")) in run.machine.end(True, "why", 1.0)
