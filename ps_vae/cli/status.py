@@ -68,7 +68,10 @@ def _print_state(state: dict[str, Any]) -> None:
         for evaluator in state["evaluators"]
     ]
     shards = [
-        ["shard", shard["address"], "up" if shard["up"] else "not here", f"version {count(shard['version'])}", ""]
+        [
+            *("shard", shard["address"], "up" if shard["up"] else "not here", f"version {count(shard['version'])}"),
+            "" if shard["follower"] == "none" else f"follower {shard['follower']}",
+        ]
         for shard in state["shards"]
     ]
     print_columns([*workers, *evaluators, *shards])
