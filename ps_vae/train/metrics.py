@@ -49,6 +49,12 @@ _OF_WORKERS: tuple[tuple[str, str, _Value], ...] = (
 _OF_SHARDS: tuple[tuple[str, str, _Value], ...] = (
     ("shard_up", "1: it is there.", lambda shard: float(shard["up"])),
     ("shard_version", "Steps that are in its weights.", lambda shard: shard["version"]),
+    ("shard_incarnation", "Servers that have led it before.", lambda shard: shard["incarnation"]),
+    (
+        "shard_follower_ready",
+        "1: a follower could take its place now.",
+        lambda shard: float(shard["follower"] == "ready"),
+    ),
 )
 # name, what it is, its label, counts by that
 _BY_KIND: tuple[tuple[str, str, str, str], ...] = (

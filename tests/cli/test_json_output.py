@@ -64,7 +64,7 @@ STATE: dict[str, Any] = {
         },
     ],
     "evaluators": [{"name": "host:19", "version": 200}],
-    "shards": [{"address": "tcp://*:5555", "up": True, "version": 250}],
+    "shards": [{"address": "tcp://*:5555", "up": True, "version": 250, "incarnation": 0, "follower": "ready"}],
     "elbo": None,
     "reconstruction": None,
     "kl": None,

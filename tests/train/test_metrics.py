@@ -50,7 +50,10 @@ STATE: dict[str, Any] = {
     "worker_count": 2,
     "workers": [worker("host:17"), worker("host:18", step=None, lease_seconds=None, microbatches_per_second=None)],
     "evaluators": [],
-    "shards": [{"address": "a", "up": True, "version": 250}, {"address": "b", "up": False, "version": 0}],
+    "shards": [
+        {"address": "a", "up": True, "version": 250, "incarnation": 2, "follower": "ready"},
+        {"address": "b", "up": False, "version": 0, "incarnation": 0, "follower": "joining"},
+    ],
     "elbo": -106.5,
     "validation": {},
     "examples_per_second": 256.0,
@@ -105,6 +108,9 @@ def test_each_figure_of_the_state_is_a_series() -> None:
         ("ps_vae_shard_up", "shard", "1"): 1,
         ("ps_vae_shard_up", "shard", "2"): 0,
         ("ps_vae_shard_version", "shard", "1"): 250,
+        ("ps_vae_shard_incarnation", "shard", "1"): 2,
+        ("ps_vae_shard_follower_ready", "shard", "1"): 1,
+        ("ps_vae_shard_follower_ready", "shard", "2"): 0,
     }
     found = {(name, label, kind): series[name, ((label, kind),)] for name, label, kind in labelled}
     assert found == labelled
