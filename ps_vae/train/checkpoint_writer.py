@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ps_vae.lines import WARNING, Line
-from ps_vae.ps.messages import Snapshot
+from ps_vae.ps.outbox import SnapshotTaken
 from ps_vae.ps.state import ShardState
 from ps_vae.train.checkpoint import Checkpoint, prune, write
 from ps_vae.vae.layout import ParameterLayout
@@ -79,17 +79,17 @@ class CheckpointWriter:
         self._folder = folder
         self._layout = layout
         self._keep = keep
-        self._waiting: deque[Checkpoint] = deque()
+        self._waiting: deque[SnapshotTaken] = deque()
         self._is_closing = False
         self._changed = threading.Condition()
         self._done: queue.SimpleQueue[Written] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
-    def submit(self, checkpoint: Checkpoint) -> None:
+    def submit(self, snapshot: SnapshotTaken) -> None:
         """Write this one. The arrays are the writer's from now on."""
         with self._changed:
-            self._waiting.append(checkpoint)
+            self._waiting.append(snapshot)
             while len(self._waiting) > 1 and sum(map(_size, self._waiting)) > _WAITING_BYTES:
                 left_out = self._waiting.popleft()
                 slow = TimeoutError("left out, for the disk has not finished those before it")
@@ -120,25 +120,26 @@ class CheckpointWriter:
             self._changed.wait_for(lambda: self._waiting or self._is_closing)
             if not self._waiting:
                 return False
-            checkpoint = self._waiting.popleft()
+            snapshot = self._waiting.popleft()
         path = None
         try:
-            path = write(self._folder, self._layout, checkpoint)
-            prune(self._folder, checkpoint.version, keep=self._keep)
-            self._done.put(Written(checkpoint.version, path, None))
+            path = write(self._folder, self._layout, assemble(snapshot))
+            prune(self._folder, snapshot.version, keep=self._keep)
+            self._done.put(Written(snapshot.version, path, None))
         except Exception as error:
             # Whatever it is, it is told, and the next checkpoint is tried; without its frames, which hold the arrays.
-            self._done.put(Written(checkpoint.version, path, error.with_traceback(None)))
+            self._done.put(Written(snapshot.version, path, error.with_traceback(None)))
         return True
 
 
-def assemble(layout: ParameterLayout, version: int, parts: tuple[Snapshot, ...]) -> Checkpoint:
-    """The shards' slices put together, copied: their buffers go on being used."""
+def assemble(snapshot: SnapshotTaken) -> Checkpoint:
+    """The shards' slices put together."""
+    parts = snapshot.parts
     weights = np.concatenate([part.payload[0] for part in parts])
     names = parts[0].names
     optimizer = {name: np.concatenate([part.payload[1 + at] for part in parts]) for at, name in enumerate(names)}
-    return Checkpoint(ShardState(version, weights, optimizer), parts[0].metrics)
+    return Checkpoint(ShardState(snapshot.version, weights, optimizer), parts[0].metrics)
 
 
-def _size(checkpoint: Checkpoint) -> int:
-    return sum(array.nbytes for array in (checkpoint.state.weights, *checkpoint.state.optimizer.values()))
+def _size(snapshot: SnapshotTaken) -> int:
+    return sum(array.nbytes for part in snapshot.parts for array in part.payload)

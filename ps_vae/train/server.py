@@ -18,7 +18,7 @@ from ps_vae.ps.partition import partition
 from ps_vae.ps.server import Endpoint, Server
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
-from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
+from ps_vae.train.checkpoint_writer import CheckpointWriter
 from ps_vae.train.config import RunConfig
 from ps_vae.train.counts import Counts
 from ps_vae.train.event_lines import line_of
@@ -287,7 +287,7 @@ class _Run:
                 self._reports.step(event)
                 self._say_progress()
             case SnapshotTaken():
-                self._writer.submit(assemble(self._layout, event.version, event.parts))
+                self._writer.submit(event)
             case Told():
                 self._reports.told(event)
             case Member():

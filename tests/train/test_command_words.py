@@ -1,6 +1,8 @@
 """What a local run tells its server in words is what the user wished."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +112,44 @@ def test_the_words_are_the_options_of_the_help(tmp_path: Path) -> None:
     ]
     assert flags(Wishes()) == []
     assert flags(Wishes(hidden=(), bias_from_data=True)) == ["--hidden", "none", "--bias-from-data"]
+
+
+def test_how_a_run_is_served_is_passed_on_to_the_server_that_train_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`server` reads the words that a local cluster starts it with as the options that the cluster was given."""
+    started: list[list[str]] = []
+
+    def spawn(arguments: list[str], *, log: Path | None = None) -> subprocess.Popen[bytes]:
+        started.append(arguments)
+        assert log is not None
+        log.touch()
+        return subprocess.Popen([sys.executable, "-I", "-S", "-c", ""])
+
+    monkeypatch.setattr(local, "spawn", spawn)
+    options = server.ServerOptions(
+        listen="tcp://127.0.0.1:1",
+        shards=2,
+        remote_shards=1,
+        run_dir=tmp_path / "run",
+        resume=True,
+        reproducible=True,
+        keep=7,
+        transport="tcp",
+        await_workers=3,
+        communication="manual",
+        metrics="127.0.0.1:9400",
+    )
+    with local.LocalCluster(Wishes(), options, 1, say=print):
+        pass
+    heard: list[server.ServerOptions] = []
+
+    def serve(wishes: Wishes, options: server.ServerOptions, **keywords: object) -> dict[str, object]:
+        heard.append(options)
+        return {"failed": False}
+
+    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr(processes.StopSignal, "listen", lambda self: self)
+    (words,) = [words for words in started if words[0] == "server"]
+    assert run([*words, "--json"]) == 0
+    assert heard == [options]
