@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ps_vae.cli.key_options import Insecure, Keys, server_folder
 from ps_vae.cli.options import (
     CLUSTER,
     AwaitWorkers,
@@ -85,6 +86,8 @@ def server(
     remote_shards: RemoteShards = 0,
     join: Join = None,
     advertise: Advertise = None,
+    keys: Keys = None,
+    insecure: Insecure = False,
     connect_timeout: ConnectTimeout = 60.0,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
@@ -114,6 +117,8 @@ def server(
             advertise=advertise,
             connect_timeout=connect_timeout,
             transport=transport,
+            keys=server_folder(keys, insecure, join, *([] if listen is None else [listen])),
+            insecure=insecure,
             say=say,
             should_stop=should_stop,
         )
@@ -137,6 +142,8 @@ def server(
         transport,
         await_workers,
         communication,
+        server_folder(keys, insecure, listen or _LISTEN),
+        insecure,
     )
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:

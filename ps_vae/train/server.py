@@ -18,6 +18,7 @@ from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.checkpoint_writer import CheckpointWriter, assemble
 from ps_vae.train.config import RunConfig
+from ps_vae.train.key_folder import KeyFolder, check_open, say_who_is_let_in
 from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
 from ps_vae.train.reports import Reports
@@ -46,6 +47,8 @@ class ServerOptions:
     transport      how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
     await_workers  that have to be ready before the first step begins
     communication  manual: as the run's options say; auto: as a trial finds best
+    keys           the folder of keys; None: everybody is let in, and nothing is encrypted
+    insecure       that may be so at an address for other hosts, too
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -58,14 +61,19 @@ class ServerOptions:
     transport: str = "auto"
     await_workers: int = 1
     communication: str = "manual"
+    keys: Path | None = None
+    insecure: bool = False
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
     """Run a whole run as its first server; returns what `train --json` ends with.
 
-    Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen.
+    Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen,
+    SecurityError where strangers could come in.
     """
     check_transport(options.transport)
+    check_open(options.listen, options.keys, is_insecure=options.insecure)
+    keys = None if options.keys is None else KeyFolder(options.keys).server_keys(say)
     check_communication(options.communication, wishes, resumes=options.resume)
     if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
         raise UsageError("--shards, --keep and --await-workers are at least 1, --remote-shards at least 0")
@@ -77,8 +85,9 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
     slices = partition(layout.size, options.shards + options.remote_shards)
     state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)
     chooses = options.communication == "auto"
-    endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)))
+    endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)), keys)
     try:
+        say_who_is_let_in(endpoint.address, options.keys, say)
         if chooses:
             say(f"reached at {endpoint.address}; {_invitation(endpoint)}")
             config = with_communication(
@@ -159,6 +168,7 @@ class _Run:
                 [
                     *("server", "--join", here, "--listen", sibling(endpoint.address), "--advertise", SAME_HOST),
                     *("--transport", options.transport),
+                    *(["--insecure"] if options.keys is None else ["--keys", str(options.keys)]),
                 ]
             )
             for _ in range(options.shards - 1)

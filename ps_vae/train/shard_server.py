@@ -1,19 +1,22 @@
 """The program of a further server: it holds one shard of a run that it joins."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ps_vae.errors import PeerError, Unreachable
 from ps_vae.jit import announce_compilation, start_numba
-from ps_vae.ps.addresses import SAME_HOST, reachable_from, same_host, sibling
+from ps_vae.ps.addresses import SAME_HOST, is_local, reachable_from, same_host, sibling
 from ps_vae.ps.messages import Admit
 from ps_vae.ps.outbox import Event, Refused, RunEnded
 from ps_vae.ps.partition import Slice
+from ps_vae.ps.security.keys import ClientKeys
 from ps_vae.ps.server import Endpoint, Server, join
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.config import RunConfig
+from ps_vae.train.key_folder import KeyFolder, check_open
 from ps_vae.train.processes import StopSignal, allow_many_files
 from ps_vae.train.shard import rules_of, shard_of
 from ps_vae.train.warm_up import warm_up_shard
@@ -31,14 +34,18 @@ def serve_shard(
     advertise: str | None,
     connect_timeout: float,
     transport: str,
+    keys: Path | None = None,
+    insecure: bool = False,
     say: Callable[[str], None],
     should_stop: StopSignal,
 ) -> tuple[bool, str]:
     """Join the run at `coordinator` and serve a shard of it; returns whether the run failed, and its last word.
 
-    listen     address to bind; without one, any port of every interface, or an ipc socket beside the coordinator's
+    listen     address to bind; without one, any port of every interface, or what only this host reaches, where that is
+               so for the coordinator's address and there are no keys
     advertise  address that others are told; `*`: this server is on the coordinator's host
     transport  how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
+    keys, insecure  as those of ServerOptions; a shard has the key of the first server
 
     Raises Unreachable, RefusedError or PeerError where there is no run that wants it.
     """
@@ -46,14 +53,18 @@ def serve_shard(
     announce_compilation(say)
     start_numba()
     allow_many_files()
-    endpoint = Endpoint(listen or _beside(coordinator), _FRAME_LIMIT)
+    bound = listen or _beside(coordinator, is_open=keys is not None)
+    check_open(bound, keys, is_insecure=insecure)
+    own = None if keys is None else KeyFolder(keys).server_keys(say)
+    shown = None if own is None else ClientKeys(own.own, own.own.public)
+    endpoint = Endpoint(bound, _FRAME_LIMIT, own)
     try:
         if advertise == SAME_HOST:
             address = same_host(endpoint.address)
         else:
             address = advertise or reachable_from(endpoint.address, coordinator)
         say(f"listening on {endpoint.address}; joining {coordinator} as {address}")
-        link, admit = join(coordinator, address, timeout=connect_timeout, should_stop=should_stop)
+        link, admit = join(coordinator, address, timeout=connect_timeout, should_stop=should_stop, keys=shown)
         say(f"joined run {admit.run.hex()} as shard {admit.shard + 1}: parameters {admit.start:,} to {admit.stop:,}")
         shard, segment = _shard(admit, transport)
         server = Server(
@@ -112,5 +123,6 @@ def _shard(admit: Admit, transport: str) -> tuple[Shard, Segment | None]:
     return shard_of(config, rules, admit.shard, Slice(admit.start, admit.stop), state, transport)
 
 
-def _beside(coordinator: str) -> str:
-    return sibling(coordinator) if coordinator.startswith("ipc://") else "tcp://0.0.0.0:*"
+def _beside(coordinator: str, *, is_open: bool) -> str:
+    is_closed = coordinator.startswith("ipc://") or (is_local(coordinator) and not is_open)
+    return sibling(coordinator) if is_closed else "tcp://0.0.0.0:*"
