@@ -314,3 +314,18 @@ def test_an_evaluator_comes_in_with_a_key_too(keys):
         assert server.ended() == RunEnded(False, "done")
         assert one.outcome() == Outcome(False, "done")
         assert evaluator.outcome() == Outcome(False, "done")
+
+
+def test_there_are_as_many_connections_as_there_may_be_and_who_waits_comes_in_when_one_goes(keys, monkeypatch):
+    monkeypatch.setattr("ps_vae.ps.security.door._CONNECTIONS", 3)
+    with FirstServer(LISTEN, keys=keys.server) as server:
+        observers = [Observer(server.address, keys.client) for _ in range(3)]
+        for one in observers:
+            assert one.ask(PATIENCE)["version"] == 0
+        late = Observer(server.address, keys.client)
+        with pytest.raises(RefusedError, match="has as many connections as it may have"):
+            late.ask(1.0)
+        observers.pop().close()
+        assert late.ask(PATIENCE)["version"] == 0
+        for one in [*observers, late]:
+            one.close()

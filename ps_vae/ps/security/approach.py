@@ -2,21 +2,22 @@
 
 the handshake fails, being   in the clear                              with keys
 refused                      -                                         the key is not known there
+full                         -                                         there is no room for another connection
 of another mechanism         the server wants a key                    the server has none
 broken off                   the second time: it may want a key        not the server whose key we have, or none
 anything else                it speaks another language                the same
 
-Where the keys are for the case that they are asked for, the second and third row mean: from now on with keys, or in the
+Where the keys are for the case that they are asked for, the third and fourth row mean: from now on with keys, or in the
 clear again, in turn. A server that wants a key may do either: its connection may be gone before its greeting is read.
 
-A refusal is no end, for the operator may allow our key meanwhile. ZeroMQ itself tries again only after the third.
+A refusal is no end, for the operator may allow our key meanwhile. ZeroMQ itself tries again only after the fourth.
 """
 
 from ps_vae.ps.security.keys import ClientKeys
 
-__all__ = ["BROKEN", "MECHANISM", "OTHER", "REFUSED", "Approach"]
+__all__ = ["BROKEN", "FULL", "MECHANISM", "OTHER", "REFUSED", "Approach"]
 
-REFUSED, MECHANISM, BROKEN, OTHER = "refused", "mechanism", "broken", "other"
+REFUSED, FULL, MECHANISM, BROKEN, OTHER = "refused", "full", "mechanism", "broken", "other"
 """How a handshake fails."""
 
 _KNOCK_AGAIN_SECONDS = 0.5
@@ -63,6 +64,8 @@ class Approach:
         if failure == REFUSED:
             shown = "" if self.keys is None else f" {self.keys.own.public}"
             return "unknown-key", f"{self._who} does not know the key{shown}: have its operator run `ps-vae keys allow`"
+        if failure == FULL:
+            return "full", f"{self._who} has as many connections as it may have"
         if failure == OTHER:
             return "protocol", f"{self._who} breaks off the handshake: it speaks another language"
         if failure == BROKEN and self.keys is None:

@@ -11,7 +11,8 @@ import zmq
 import zmq.utils.monitor
 
 from ps_vae.ps.record import record
-from ps_vae.ps.security.approach import BROKEN, MECHANISM, OTHER, REFUSED
+from ps_vae.ps.security import policy
+from ps_vae.ps.security.approach import BROKEN, FULL, MECHANISM, OTHER, REFUSED
 from ps_vae.ps.security.keys import ClientKeys, KeyPair, ServerKeys
 from ps_vae.ps.security.policy import DOMAIN, Verdict, judge
 
@@ -45,7 +46,7 @@ def use_keys(socket: zmq.Socket[bytes], keys: ClientKeys) -> None:
 def failure_of(event: int, detail: int) -> str:
     """What a socket's monitor says about a handshake that failed, in one of the words of `approach`."""
     if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-        return REFUSED
+        return FULL if detail == int(policy.FULL) else REFUSED
     if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
         return BROKEN
     return MECHANISM if detail == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH else OTHER

@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from ps_vae.ps.record import record
 from ps_vae.ps.security.keys import ServerKeys, z85
 
-__all__ = ["DOMAIN", "Verdict", "judge"]
+__all__ = ["DOMAIN", "FULL", "Verdict", "judge"]
 
 DOMAIN = b"ps-vae"
+FULL = b"500"
+"""The status by which a client knows that it is not for its key's sake that it has to wait."""
+
 _VERSION = b"1.0"
 _MECHANISM = b"CURVE"
 
@@ -47,7 +50,7 @@ def judge(question: Sequence[bytes], keys: ServerKeys, *, is_full: bool = False)
     if keys.admits(public) is None:
         return _refusal(request, b"400", "unknown-key", address, f"the key {public} is not allowed")
     if is_full:
-        return _refusal(request, b"400", "full", address, "there are as many connections as there may be")
+        return _refusal(request, FULL, "full", address, "there are as many connections as there may be")
     return Verdict((_VERSION, request, b"200", b"", public.encode(), b""), "", address)
 
 

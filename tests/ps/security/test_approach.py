@@ -2,7 +2,7 @@
 
 import pytest
 
-from ps_vae.ps.security.approach import BROKEN, MECHANISM, OTHER, REFUSED, Approach
+from ps_vae.ps.security.approach import BROKEN, FULL, MECHANISM, OTHER, REFUSED, Approach
 from ps_vae.ps.security.keys import ClientKeys, KeyPair
 
 KEYS = ClientKeys(KeyPair("mine", ""), "theirs")
@@ -13,6 +13,7 @@ SPARE = ClientKeys(KeyPair("mine", ""), "theirs", if_asked=True)
     ("keys", "failure", "code", "words"),
     [
         (KEYS, REFUSED, "unknown-key", "does not know the key mine: have its operator run `ps-vae keys allow`"),
+        (KEYS, FULL, "full", "as many connections as it may have"),
         (KEYS, BROKEN, "wrong-server", "is not the one whose public key lies with our keys"),
         (KEYS, MECHANISM, "no-keys", "knows no keys"),
         (KEYS, OTHER, "protocol", "another language"),

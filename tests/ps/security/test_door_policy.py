@@ -38,7 +38,7 @@ def test_the_servers_own_key_comes_in_unasked_and_has_its_name():
 
 
 def test_where_there_is_no_room_a_known_key_stays_outside_too():
-    assert judge(question(), KEYS, is_full=True).reply[2] == b"400"
+    assert judge(question(), KEYS, is_full=True).reply[2] == b"500"
 
 
 @pytest.mark.parametrize(
