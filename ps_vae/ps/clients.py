@@ -116,7 +116,6 @@ class Clients:
         """The sender is gone, or its name is: a process that is still there hears of it, and asks anew."""
         self._sharings.pop(sender, None)
         self._unread.pop(sender, None)
-        self._visitors.left(sender)
         if self._meeting is not None:
             self._meeting.dismiss(sender)
         self._weights.let_go()

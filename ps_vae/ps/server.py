@@ -75,6 +75,8 @@ class Endpoint:
 
     def close(self, linger_seconds: float = 0.0) -> None:
         sockets.close(self.socket, linger_seconds=linger_seconds)
+        if self.door is not None:
+            self.door.close()
         self.context.term()
 
 

@@ -13,6 +13,8 @@ clear again, in turn. A server that wants a key may do either: its connection ma
 A refusal is no end, for the operator may allow our key meanwhile. ZeroMQ itself tries again only after the fourth.
 """
 
+import dataclasses
+
 from ps_vae.ps.security.keys import ClientKeys
 
 __all__ = ["BROKEN", "FULL", "MECHANISM", "OTHER", "REFUSED", "Approach"]
@@ -26,7 +28,7 @@ _KNOCK_AGAIN_SECONDS = 0.5
 class Approach:
     """One client's way to one server.
 
-    keys      what is shown now; None: nothing
+    keys      what is shown now, and then insisted on; None: nothing
     refusal   why we are not let in, a code and a text; None where we are, or nobody is there
     knock_at  when to connect again; None where ZeroMQ does so by itself
     """
@@ -36,7 +38,7 @@ class Approach:
         self.refusal: tuple[str, str] | None = None
         self.knock_at: float | None = None
         self._who = f"the server at {address}"
-        self._spare = keys if keys is not None and keys.if_asked else None
+        self._spare = dataclasses.replace(keys, if_asked=False) if keys is not None and keys.if_asked else None
         self._broken = 0
 
     def opened(self) -> None:

@@ -100,6 +100,12 @@ class Door:
         self._newest.clear()
         return TurnedAway(count, newest)
 
+    def close(self) -> None:
+        """Call before the context is terminated, which ends the thread."""
+        if not self._thread.is_alive():
+            # Not sooner: ZeroMQ's own thread would wait for somebody to take its events.
+            self._events.close(linger=0)
+
     def _run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._questions, zmq.POLLIN)
@@ -112,10 +118,9 @@ class Door:
                 if self._questions in ready:
                     self._answer()
         except zmq.ContextTerminated:
-            return
+            self._events.close(linger=0)
         finally:
             self._questions.close(linger=0)
-            self._events.close(linger=0)
 
     def _count(self) -> None:
         event = zmq.utils.monitor.recv_monitor_message(self._events)

@@ -72,10 +72,6 @@ class Visitors:
             if owner is not None or isinstance(message, Hello):
                 _remember(self._sessions, message.session, public)
 
-    def left(self, sender: Sender) -> None:
-        """The sender is gone."""
-        self._senders.pop(sender, None)
-
     def revoked(self) -> list[Sender]:
         """Those whose keys are not allowed any more, once."""
         if self._keys is None:
