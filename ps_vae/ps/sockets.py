@@ -28,6 +28,7 @@ _MAX_FRAMES = 19
 _WAITING = 64
 _HEARTBEAT_MILLISECONDS = 2_000
 _DEAD_MILLISECONDS = 15_000
+_HANDSHAKE_MILLISECONDS = 5_000
 
 
 def configure(socket: zmq.Socket[bytes], frame_limit: int) -> None:
@@ -36,7 +37,7 @@ def configure(socket: zmq.Socket[bytes], frame_limit: int) -> None:
     socket.setsockopt(zmq.MAXMSGSIZE, max(frame_limit, HEADER_LIMIT))
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MILLISECONDS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _DEAD_MILLISECONDS)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MILLISECONDS)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     # Not longer: who starts a server is waited for by all who started before it.
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 250)

@@ -1,5 +1,7 @@
 """Real sockets with keys: strangers stay outside, whoever is inside does not notice, and a key can be taken away."""
 
+import contextlib
+import socket
 import threading
 import time
 
@@ -330,3 +332,24 @@ def test_there_are_as_many_connections_as_there_may_be_and_who_waits_comes_in_wh
         assert late.ask(PATIENCE)["version"] == 0
         for one in [*observers, late]:
             one.close()
+
+
+HALF = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03"
+
+
+@pytest.mark.parametrize(
+    ("said", "has_keys"),
+    [*((said, True) for said in (b"", b"\xff", HALF, b"GET / HTTP/1.1\r\n\r\n")), (b"", False), (HALF, False)],
+)
+def test_who_does_not_come_through_the_door_in_time_is_sent_away(keys, has_keys, said, monkeypatch):
+    monkeypatch.setattr("ps_vae.ps.sockets._HANDSHAKE_MILLISECONDS", 300)
+    endpoint = Endpoint(LISTEN, 1 << 16, keys.server if has_keys else None)
+    try:
+        with socket.create_connection(("127.0.0.1", int(endpoint.address.rsplit(":", 1)[1])), PATIENCE) as stream:
+            stream.sendall(said)
+            with contextlib.suppress(ConnectionResetError):
+                # A greeting, and then the end; a time-out is an error here.
+                while stream.recv(1 << 10):
+                    pass
+    finally:
+        endpoint.close()
