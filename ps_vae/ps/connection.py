@@ -101,7 +101,7 @@ class Connection:
 
     @property
     def refusal(self) -> str:
-        """Why the server, which is there, does not let us in; "" where it does, or nobody is there."""
+        """Why the server did not let us in when it was there last; "" where it did, or never was there."""
         return self._approach.refusal[1] if self._approach.refusal is not None else ""
 
     def absence(self, timeout: float) -> PsVaeError:

@@ -29,7 +29,7 @@ class Approach:
     """One client's way to one server.
 
     keys      what is shown now, and then insisted on; None: nothing
-    refusal   why we are not let in, a code and a text; None where we are, or nobody is there
+    refusal   why we were not let in the last time, a code and a text; None where we were, or nobody was there
     knock_at  when to connect again; None where ZeroMQ does so by itself
     """
 

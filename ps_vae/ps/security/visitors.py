@@ -23,7 +23,7 @@ __all__ = ["Visitors"]
 _SERVERS_WORDS = (Join, Applied, Snapshot)
 _SESSIONS_WORDS = (Hello, Ready, Trouble, Report, Bye)
 # Of senders, and of sessions, that are remembered: the ones that were heard of last.
-_MOST = 1 << 16
+_MOST = 1 << 14
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
