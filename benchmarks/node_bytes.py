@@ -77,9 +77,11 @@ def run(way: Way, steps: int, server_at: Node, node_at: Node, transport: str) ->
         folder, log = Path(name), Path(name) / "log"
         log.touch()
 
+        common = ("--transport", transport, "--insecure")
+
         def start(place: Node, *words: str) -> subprocess.Popen[bytes]:
             with log.open("ab") as file:
-                command = [*place.prefix, sys.executable, "-m", "ps_vae", *words, "--transport", transport]
+                command = [*place.prefix, sys.executable, "-m", "ps_vae", *words, *common]
                 child = subprocess.Popen(command, env=environment(), stdout=file, stderr=file, start_new_session=True)
             stack.callback(stop_all, [child])
             return child

@@ -5,6 +5,7 @@
     ├── DataError              a file or array that cannot be trained on
     ├── CheckpointError        a checkpoint that is damaged or belongs to another run
     ├── NumericalError         NaN or infinity where a number has to be
+    ├── SecurityError          a server that would let strangers in
     ├── Unreachable            nobody answers at an address, or no longer
     ├── PeerError              a message that breaks the protocol; it is answered with `code` and changes nothing
     └── RefusedError           the peer told us that *we* broke the protocol, with its `code`
@@ -19,6 +20,7 @@ __all__ = [
     "PeerError",
     "PsVaeError",
     "RefusedError",
+    "SecurityError",
     "Unreachable",
     "UsageError",
 ]
@@ -42,6 +44,10 @@ class CheckpointError(PsVaeError):
 
 class NumericalError(PsVaeError, ArithmeticError):
     """NaN or infinity where a number has to be."""
+
+
+class SecurityError(PsVaeError):
+    """A server that would let strangers in, and therefore does not serve."""
 
 
 class Unreachable(PsVaeError):

@@ -73,14 +73,15 @@ def _trained(
             made = HostProcess(command, node, name=name, folder=folder, variables=variables, cores=cores)
             return stack.enter_context(made)
 
-        listen = ("--listen", f"tcp://{host.address}:*", "--transport", "tcp", "--run-dir", str(run), "--json")
-        server = start(("ps_vae", "server", *listen, *options), host, "server")
+        words = ("--transport", "tcp", "--insecure")
+        listen = ("--listen", f"tcp://{host.address}:*", "--run-dir", str(run), "--json")
+        server = start(("ps_vae", "server", *words, *listen, *options), host, "server")
         wait_for(lambda: _LISTENING in server.said or server.code == 0, [server], patience=_PATIENCE_SECONDS)
         if _LISTENING not in server.said:
             raise server.failure()
         address = server.said.split(_LISTENING, 1)[1].split(";", 1)[0]
         before = traffic([host])
-        command = ("ps_vae", "worker", "--as-child", "--transport", "tcp", "--server", address)
+        command = ("ps_vae", "worker", "--as-child", *words, "--server", address)
         workers = [
             start(command, node, f"worker {number}", core)
             for number, (node, core) in enumerate(zip(others, _cores(job.workers), strict=True))

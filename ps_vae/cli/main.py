@@ -21,6 +21,7 @@ from ps_vae.cli.encode import encode
 from ps_vae.cli.evaluate import evaluate
 from ps_vae.cli.evaluator import evaluator
 from ps_vae.cli.generate import reconstruct, sample
+from ps_vae.cli.keys import keys
 from ps_vae.cli.options import Invocation
 from ps_vae.cli.server import server
 from ps_vae.cli.status import status
@@ -52,6 +53,7 @@ app.command(rich_help_panel=_USE)(encode)
 app.command(rich_help_panel=_CLUSTER)(server)
 app.command(rich_help_panel=_CLUSTER)(worker)
 app.command(rich_help_panel=_CLUSTER)(status)
+app.add_typer(keys, rich_help_panel=_CLUSTER)
 app.command(hidden=True)(evaluator)
 
 

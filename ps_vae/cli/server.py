@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ps_vae.cli.key_options import Insecure, Keys, server_folder
 from ps_vae.cli.options import (
     CLUSTER,
     AwaitWorkers,
@@ -98,6 +99,8 @@ def server(
     advertise: Advertise = None,
     follower: IsFollower = False,
     replicas: Replicas = 0,
+    keys: Keys = None,
+    insecure: Insecure = False,
     connect_timeout: ConnectTimeout = 60.0,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
@@ -126,7 +129,16 @@ def server(
             raise UsageError(f"--join {join}: the run's options are said to its first server; leave them out here")
         from ps_vae.train.shard_server import Place, serve_shard
 
-        place = Place(join, listen, advertise, follower, connect_timeout, transport)
+        place = Place(
+            join,
+            listen,
+            advertise,
+            follower,
+            connect_timeout,
+            transport,
+            keys=server_folder(keys, insecure, join, *([] if listen is None else [listen])),
+            insecure=insecure,
+        )
         failed, reason = serve_shard(place, say=say, should_stop=should_stop)
         if failed:
             raise PsVaeError(reason)
@@ -153,6 +165,8 @@ def server(
         log_format,
         metrics_port,
         replicas,
+        keys=server_folder(keys, insecure, listen or _LISTEN),
+        insecure=insecure,
     )
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:

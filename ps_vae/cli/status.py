@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ps_vae.cli.key_options import Insecure, Key, Keys, client_keys
 from ps_vae.cli.options import CLUSTER, Debug, Json
 from ps_vae.cli.progress import left, pace, quality
 from ps_vae.cli.terminal import count, print_columns, print_json, print_table
@@ -23,14 +24,22 @@ Timeout = Annotated[
 ]
 
 
-def status(address: Address, timeout: Timeout = 5.0, json: Json = False, debug: Debug = False) -> None:
+def status(
+    address: Address,
+    timeout: Timeout = 5.0,
+    keys: Keys = None,
+    key: Key = None,
+    insecure: Insecure = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Show how a run is going: steps, ELBO, speed, members and their leases, retries, refusals.
 
     Example: [bold]ps-vae status tcp://host:5555[/bold]
     """
     from ps_vae.ps.observer import Observer
 
-    observer = Observer(address)
+    observer = Observer(address, client_keys(keys, key, insecure, address))
     try:
         state = observer.ask(timeout)
     finally:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ps_vae.cli import progress
+from ps_vae.cli.key_options import Insecure, Keys, server_folder
 from ps_vae.cli.options import (
     CLUSTER,
     OUTPUT,
@@ -63,6 +64,8 @@ def train(
     workers: Workers = 2,
     shards: Shards = 1,
     listen: Listen = None,
+    keys: Keys = None,
+    insecure: Insecure = False,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
     communication: Communication = "manual",
@@ -96,6 +99,8 @@ def train(
         await_workers=await_workers,
         communication=communication,
         metrics=metrics_port,
+        keys=server_folder(keys, insecure, listen or "ipc://"),
+        insecure=insecure,
     )
     should_stop = StopSignal().listen()
     with LocalCluster(wishes, options, workers, say=say) as cluster:

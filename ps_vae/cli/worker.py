@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ps_vae.cli.key_options import Insecure, Key, Keys, client_keys, key_words
 from ps_vae.cli.options import (
     CLUSTER,
     DATA,
@@ -51,6 +52,9 @@ def worker(
     server: Server = "tcp://127.0.0.1:5555",
     processes: Processes = None,
     as_one: AsOne = False,
+    keys: Keys = None,
+    key: Key = None,
+    insecure: Insecure = False,
     connect_timeout: ConnectTimeout = 60.0,
     transport: Transport = "auto",
     as_child: AsChild = False,
@@ -76,13 +80,14 @@ def worker(
         with socket.socket(fileno=as_member) as stream:
             raise typer.Exit(compute_for(stream, say))
     should_stop = StopSignal().listen()
+    shown = client_keys(keys, key, insecure, server)
     if not (as_child or as_one):
         # One worker, too, is a child: with the same environment as all others it computes the same bits.
         from ps_vae.ps.transport import check_transport
         from ps_vae.train.supervisor import supervise
 
         arguments = ["worker", "--server", server, "--connect-timeout", str(connect_timeout), "--as-child"]
-        arguments += ["--transport", check_transport(transport)]
+        arguments += ["--transport", check_transport(transport), *key_words(keys, key, insecure)]
         arguments += ["--data", data] if data is not None else []
         arguments += logged
         code = supervise(arguments, processes or one_per_core(), say=say, should_stop=should_stop)
@@ -99,6 +104,7 @@ def worker(
             connect_timeout=connect_timeout,
             data=data,
             transport=transport,
+            keys=shown,
             say=say,
             should_stop=should_stop,
         )
@@ -106,7 +112,13 @@ def worker(
         from ps_vae.train.worker import work_for
 
         outcome = work_for(
-            server, connect_timeout=connect_timeout, data=data, transport=transport, say=say, should_stop=should_stop
+            server,
+            connect_timeout=connect_timeout,
+            data=data,
+            transport=transport,
+            keys=shown,
+            say=say,
+            should_stop=should_stop,
         )
     if outcome.failed:
         raise PsVaeError(outcome.reason)

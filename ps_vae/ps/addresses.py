@@ -1,11 +1,12 @@
 """Addresses: where to listen, what to tell others, where to connect. Text in, text out."""
 
+import ipaddress
 import os
 import re
 import socket
 from urllib.parse import urlsplit
 
-__all__ = ["SAME_HOST", "connectable", "on_host", "plain", "reachable_from", "same_host", "sibling"]
+__all__ = ["SAME_HOST", "connectable", "is_local", "on_host", "plain", "reachable_from", "same_host", "sibling"]
 
 # What a server that runs on the coordinator's host gives as its host: each client knows that host by a name of its own.
 SAME_HOST = "*"
@@ -22,6 +23,20 @@ def connectable(bound: str) -> str:
     if bound.startswith("tcp://") and _host(bound) in _ANY:
         return f"tcp://127.0.0.1:{_port(bound)}"
     return bound
+
+
+def is_local(address: str) -> bool:
+    """Whether only processes of this host can be at the other end: a local socket, or the loopback interface."""
+    if not address.startswith("tcp://"):
+        # What is no address at all is refused elsewhere.
+        return True
+    host = None
+    try:
+        host = _host(address)
+        number = ipaddress.ip_address(host or "")
+    except ValueError:
+        return host == "localhost"
+    return (getattr(number, "ipv4_mapped", None) or number).is_loopback
 
 
 def same_host(bound: str) -> str:

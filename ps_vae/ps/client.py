@@ -22,6 +22,7 @@ from ps_vae.ps.outbox import Send
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.record import record
 from ps_vae.ps.replica import ReplicaReader
+from ps_vae.ps.security.keys import ClientKeys
 from ps_vae.ps.transport import open_segment
 from ps_vae.ps.worker import Worker
 
@@ -82,15 +83,17 @@ def work(
     connect_timeout: float,
     should_stop: Callable[[], bool],
     transport: str = "auto",
+    keys: ClientKeys | None = None,
 ) -> Outcome:
     """Work for the run at `address` until it ends or `should_stop`.
 
     transport  how tensors travel: one of TRANSPORTS
+    keys       what is shown to the servers, if anything
 
     Raises Unreachable after `connect_timeout` seconds without a server, RefusedError where it does not want us.
     """
     session = Worker(os.urandom(16), name, fingerprint)
-    links = Links(address, program.say, connect_timeout)
+    links = Links(address, program.say, connect_timeout, keys)
     state = _Work(session, program, links, transport)
     try:
         state.perform(session.start(time.monotonic()))
@@ -245,13 +248,14 @@ def evaluate(
     connect_timeout: float,
     should_stop: Callable[[], bool],
     transport: str = "auto",
+    keys: ClientKeys | None = None,
 ) -> Outcome:
     """Follow the run at `address` until it ends or `should_stop`: measure the weights of each milestone.
 
     Raises Unreachable and RefusedError as `work` does.
     """
     session = Evaluator(os.urandom(16), name)
-    links = Links(address, program.say, connect_timeout)
+    links = Links(address, program.say, connect_timeout, keys)
     state = _Evaluation(session, program, links, transport)
     try:
         state.perform(session.start(time.monotonic()))

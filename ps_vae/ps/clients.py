@@ -13,6 +13,7 @@ from ps_vae.ps.frames import HEADER_LIMIT, pack, unpack
 from ps_vae.ps.messages import TO_SERVER, Meet, Pull, Push, Replicate, Weights
 from ps_vae.ps.outbox import Sender
 from ps_vae.ps.parcels import parcels
+from ps_vae.ps.security.visitors import Visitors
 from ps_vae.ps.sharing.meeting import Meeting
 from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.sharing.sharing import Sharing
@@ -23,6 +24,10 @@ __all__ = ["Clients"]
 # Parcels taken between two looks at anything else.
 _BURST = 256
 
+# Tensors that wait for one client; what is more than that is dropped, and it asks again.
+_MOST_UNREAD = 8
+_MANY = 1_024
+
 # Whose bytes are counted.
 _EXCHANGED = (Push, Pull)
 
@@ -30,18 +35,28 @@ _EXCHANGED = (Push, Pull)
 class Clients:
     """Whoever sends to a ROUTER, known by routing id.
 
-    segment  the memory that published weights lie in, shared with the clients on this host
-    weights  the pool that published weights come from, which has to know who reads them
-    traffic  where the bytes of pushes and pulls are counted
+    segment   the memory that published weights lie in, shared with the clients on this host
+    weights   the pool that published weights come from, which has to know who reads them
+    traffic   where the bytes of pushes and pulls are counted
+    visitors  who has come with which key
     """
 
-    def __init__(self, router: zmq.Socket[bytes], segment: Segment | None, weights: Buffers, traffic: Traffic) -> None:
+    def __init__(
+        self,
+        router: zmq.Socket[bytes],
+        segment: Segment | None,
+        weights: Buffers,
+        traffic: Traffic,
+        visitors: Visitors | None = None,
+    ) -> None:
         self._router = router
+        self._visitors = visitors or Visitors(None)
         self._weights = weights
         self._traffic = traffic
         self._meeting = Meeting(segment, HEADER_LIMIT + 1) if segment is not None else None
         self._sharings: dict[Sender, Sharing] = {}
         self._heard: list[tuple[Sender, bytes]] = []
+        self._unread: dict[Sender, list[zmq.MessageTracker]] = {}
 
     def register(self, poller: zmq.Poller) -> None:
         """Wake the poller when there is something to do here."""
@@ -52,16 +67,20 @@ class Clients:
     def received(self, ready: Collection[Any]) -> Iterator[tuple[Sender, list[Any] | PeerError]]:
         """Who has sent what, messages or what is wrong with them; `ready` being what a poller found."""
         for sender, frame in self._heard:
-            yield sender, self._unpacked(sender, [frame])
+            yield sender, self._unpacked(sender, None, [frame])
         self._heard.clear()
         if self._router not in ready:
             return
         for _ in range(_BURST):
             try:
-                sender, frames = sockets.receive_from(self._router)
+                if self._visitors.are_known:
+                    sender, public, frames = sockets.receive_from_known(self._router)
+                else:
+                    public = None
+                    sender, frames = sockets.receive_from(self._router)
             except zmq.Again:
                 return
-            yield sender, self._unpacked(sender, frames)
+            yield sender, self._unpacked(sender, public, frames)
 
     def watch(self, ready: Collection[Any]) -> list[Sender]:
         """Notice who has come and gone, `ready` being what a poller found; returns whose processes have ended."""
@@ -89,12 +108,14 @@ class Clients:
         return Meet(invitation.name, invitation.word)
 
     def send(self, sender: Sender, messages: list[Any]) -> bool:
-        """Whether the client is there; one that does not read misses a parcel, and asks again."""
+        """Whether the client is there and reads. Of tensors it misses those for which it is too slow, and asks again;
+        one whose queue is full of anything is as good as gone."""
         return all(self._send(sender, parcel) for parcel in parcels(messages))
 
     def forget(self, sender: Sender) -> None:
         """The sender is gone, or its name is: a process that is still there hears of it, and asks anew."""
         self._sharings.pop(sender, None)
+        self._unread.pop(sender, None)
         if self._meeting is not None:
             self._meeting.dismiss(sender)
         self._weights.let_go()
@@ -111,12 +132,16 @@ class Clients:
             if sharing is not None and len(frames) == 1:
                 if not sharing.send(frames[0], lent):
                     return False
+            elif len(frames) > 1 and self._is_slow(sender):
+                return True
             else:
                 tracker = sockets.send(self._router, [sender, *frames])
         except zmq.ZMQError as error:
             if error.errno not in (errno.EAGAIN, errno.EHOSTUNREACH):
                 raise
-            return error.errno == errno.EAGAIN
+            return False
+        if tracker is not None and not tracker.done:
+            self._note_unread(sender, tracker)
         for message in messages:
             if isinstance(message, Replicate) and tracker is not None and not tracker.done:
                 self._weights.hold(message.payload[0], lambda: bool(tracker.done))
@@ -131,9 +156,23 @@ class Clients:
                     self._weights.hold(weights, lambda: bool(tracker.done))
         return True
 
-    def _unpacked(self, sender: Sender, frames: list[Any]) -> list[Any] | PeerError:
+    def _note_unread(self, sender: Sender, tracker: zmq.MessageTracker) -> None:
+        self._unread.setdefault(sender, []).append(tracker)
+        if len(self._unread) > _MANY:
+            # Most of them are gone, without a word.
+            known = {name: [one for one in trackers if not one.done] for name, trackers in self._unread.items()}
+            self._unread = {name: trackers for name, trackers in known.items() if trackers}
+
+    def _is_slow(self, sender: Sender) -> bool:
+        """Whether as many tensors wait for it as may: versions that cannot be written over as long as they do."""
+        unread = [tracker for tracker in self._unread.get(sender, ()) if not tracker.done]
+        self._unread[sender] = unread
+        return len(unread) >= _MOST_UNREAD
+
+    def _unpacked(self, sender: Sender, public: str | None, frames: list[Any]) -> list[Any] | PeerError:
         sharing = self._sharings.get(sender)
         try:
+            self._visitors.came(sender, public)
             messages = unpack(frames, TO_SERVER, sharing.borrow if sharing is not None else None)
         except PeerError as error:
             return error

@@ -6,12 +6,13 @@ from typing import Any
 
 import zmq
 
-from ps_vae.errors import RefusedError, Unreachable
+from ps_vae.errors import RefusedError
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import on_host
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.outbox import Send, ShardAddress
 from ps_vae.ps.parcels import parcels
+from ps_vae.ps.security.keys import ClientKeys
 from ps_vae.ps.sharing.segment import Segment
 
 __all__ = ["Links"]
@@ -26,35 +27,40 @@ class Links:
     """One connection a server; the first is the coordinator's.
 
     say      told once whenever a server is not there
-    timeout  seconds without one of the servers after which `wait` raises Unreachable
+    timeout  seconds without one of the servers after which `wait` raises Unreachable, or RefusedError where it is there
+             but does not let us in
+    keys     what is shown to the servers, if anything
     """
 
-    def __init__(self, address: str, say: Callable[[str], None], timeout: float) -> None:
+    def __init__(
+        self, address: str, say: Callable[[str], None], timeout: float, keys: ClientKeys | None = None
+    ) -> None:
         self._context = zmq.Context()
         self._say = say
         self._timeout = timeout
         self._waiting = False
+        self._refusal = ""
         self._insists = self._shares = False
         self._segment: Segment | None = None
         self._ready: dict[Any, int] = {}
         self._poller = zmq.Poller()
-        self._links = [Connection(address, self._context)]
+        self._links = [Connection(address, self._context, keys=keys)]
         self._links[0].register(self._poller)
 
     def open_shards(self, addresses: Sequence[str]) -> None:
         """Connect to the shards; the first one is the coordinator's server, which is connected."""
         for link in self._links[1:]:
             link.close(0.0)
-        self._links[1:] = [Connection(on_host(a, self._links[0].address), self._context) for a in addresses[1:]]
+        self._links[1:] = [self._connect(address) for address in addresses[1:]]
         self._listen()
 
     def move_shards(self, addresses: Sequence[str]) -> None:
         """Connect to those shards that are somewhere else now; what is to be shared is shared with them too."""
-        for number, address in enumerate(on_host(a, self._links[0].address) for a in addresses):
-            if number == 0 or self._links[number].address == address:
+        for number, address in enumerate(addresses):
+            if number == 0 or self._links[number].address == on_host(address, self._links[0].address):
                 continue
             self._links[number].close(0.0)
-            self._links[number] = Connection(address, self._context)
+            self._links[number] = self._connect(address)
             if self._shares:
                 self._links[number].share(self._segment)
         self._listen()
@@ -83,13 +89,16 @@ class Links:
         down = max(self._links, key=lambda link: link.seconds_down)
         seconds = down.seconds_down
         if seconds > self._timeout:
-            raise Unreachable(f"no server answered at {down.address} within {self._timeout:g} s")
+            raise down.absence(self._timeout)
         if seconds > _MENTION_SECONDS and not self._waiting:
             self._waiting = True
             text = "waiting for a server at {address} (for {timeout:g} s at most)"
             self._say(Line("waiting-for-server", text, level=WARNING, address=down.address, timeout=self._timeout))
+        if down.refusal not in ("", self._refusal):
+            self._refusal = down.refusal
+            self._say(f"{self._refusal} (trying again for {self._timeout:g} s at most)")
         elif seconds == 0.0:
-            self._waiting = False
+            self._waiting, self._refusal = False, ""
         if self._insists and any(link.shares is False for link in self._links):
             text = "the servers share no memory with this process: they are on another host, or were told not to"
             raise RefusedError("not-shared", f"{text}; use --transport auto")
@@ -98,6 +107,11 @@ class Links:
         """What `wait` has found, with the number of the link that it came by."""
         links = enumerate(self._links)
         return [(number, message) for number, link in links for message in link.messages(self._ready)]
+
+    def _connect(self, address: str) -> Connection:
+        """As with the first one: where it wants keys so do they, and where it wants none they have none."""
+        first = self._links[0]
+        return Connection(on_host(address, first.address), self._context, keys=first.keys)
 
     def _listen(self) -> None:
         self._poller = zmq.Poller()

@@ -4,9 +4,10 @@ import json
 import time
 from typing import Any
 
-from ps_vae.errors import RefusedError, Unreachable
+from ps_vae.errors import RefusedError
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.messages import Error, State, Status
+from ps_vae.ps.security.keys import ClientKeys
 
 __all__ = ["Observer"]
 
@@ -17,13 +18,14 @@ _ASK_AGAIN_SECONDS = 0.2
 class Observer:
     """Asks the coordinator at `address` how it is going, again and again, over one connection."""
 
-    def __init__(self, address: str) -> None:
-        self._connection = Connection(address)
+    def __init__(self, address: str, keys: ClientKeys | None = None) -> None:
+        self._connection = Connection(address, keys=keys)
 
     def ask(self, timeout: float) -> dict[str, Any]:
         """The run's state.
 
-        Raises Unreachable without an answer within `timeout` seconds, RefusedError where the server is none to ask.
+        Raises Unreachable without an answer within `timeout` seconds, RefusedError where the server is none to ask, or
+        the keys do not fit.
         """
         started = asked = time.monotonic()
         self._connection.send([Status()])
@@ -38,7 +40,7 @@ class Observer:
             if time.monotonic() - asked > _ASK_AGAIN_SECONDS:
                 asked = time.monotonic()
                 self._connection.send([Status()])
-        raise Unreachable(f"no server answered at {self._connection.address} within {timeout:g} s")
+        raise self._connection.absence(timeout)
 
     def close(self) -> None:
         self._connection.close(0.0)

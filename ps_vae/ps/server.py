@@ -35,6 +35,10 @@ from ps_vae.ps.messages import (
     Weights,
 )
 from ps_vae.ps.outbox import COORDINATOR, Event, Output, Refused, RunEnded, Send, Sender, ShardAddress
+from ps_vae.ps.security.door import OVERHEAD, Door
+from ps_vae.ps.security.keys import ClientKeys, ServerKeys
+from ps_vae.ps.security.rehearsal import rehearse
+from ps_vae.ps.security.visitors import Visitors
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.sharing.segment import Segment
 
@@ -42,6 +46,7 @@ __all__ = ["Endpoint", "Server", "join"]
 
 _TICK_SECONDS = 0.05
 _JOIN_RETRY_SECONDS = 1.0
+_DOOR_SECONDS = 5.0
 # What is still queued for a slow link, weights perhaps, goes out before the word that the run is over.
 _LAST_WORDS_SECONDS = 10.0
 
@@ -58,17 +63,20 @@ Notify = Callable[[Event], None]
 class Endpoint:
     """A bound ROUTER socket.
 
-    Raises Unreachable where the address cannot be bound.
+    keys  who is let in; without them everybody is, and nothing is encrypted
+
+    Raises Unreachable where the address cannot be bound, SecurityError where a stranger is let in who should not be.
     """
 
-    def __init__(self, listen: str, frame_limit: int) -> None:
+    def __init__(self, listen: str, frame_limit: int, keys: ServerKeys | None = None) -> None:
         sockets.check_address(listen, is_bound=True)
         if sockets.is_served(listen):
             raise Unreachable(f"cannot listen on {listen}: another server does; give another address to --listen")
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.ROUTER)
-        sockets.configure(self.socket, frame_limit)
-        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.keys = keys
+        sockets.configure_router(self.socket, frame_limit + (OVERHEAD if keys is not None else 0))
+        self.door = Door(self.context, self.socket, keys) if keys is not None else None
         try:
             self.socket.bind(listen)
         except zmq.ZMQError as error:
@@ -76,18 +84,39 @@ class Endpoint:
             why = "the port is in use" if error.errno == errno.EADDRINUSE else str(error)
             raise Unreachable(f"cannot listen on {listen}: {why}; give another address to --listen") from None
         self.address = plain(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        if keys is not None:
+            try:
+                rehearse(connectable(self.address), keys.own)
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def shown(self) -> ClientKeys | None:
+        """What this server shows to others of its run."""
+        return None if self.keys is None else self.keys.shown
 
     def close(self, linger_seconds: float = 0.0) -> None:
         sockets.close(self.socket, linger_seconds=linger_seconds)
+        if self.door is not None:
+            self.door.close()
         self.context.term()
 
 
-def join(coordinator: str, ask: Join, *, timeout: float, should_stop: Callable[[], bool]) -> tuple[Connection, Admit]:
+def join(
+    coordinator: str,
+    ask: Join,
+    *,
+    timeout: float,
+    should_stop: Callable[[], bool],
+    keys: ClientKeys | None = None,
+) -> tuple[Connection, Admit]:
     """Offer this server to the run of `coordinator`; returns the connection to it when admitted.
 
-    Raises Unreachable after `timeout` seconds without an answer, RefusedError where the run does not want it.
+    Raises Unreachable after `timeout` seconds without an answer, RefusedError where the run does not want it, or where
+    the keys do not fit.
     """
-    link = Connection(coordinator)
+    link = Connection(coordinator, keys=keys)
     try:
         return link, _ask_to_join(link, ask, timeout, should_stop)
     except BaseException:
@@ -112,7 +141,7 @@ def _ask_to_join(link: Connection, ask: Join, timeout: float, should_stop: Calla
                 raise RefusedError("ended", f"the run at {link.address} has ended: {message.reason}")
         now = time.monotonic()
         if now - started > timeout:
-            raise Unreachable(f"no server answered at {link.address} within {timeout:g} s")
+            raise link.absence(timeout)
         if now - asked > _JOIN_RETRY_SECONDS:
             asked = now
             link.send([ask])
@@ -144,7 +173,9 @@ class Server:
         self._link = link
         self._notify = notify
         self._patience = patience
-        self._clients = Clients(endpoint.socket, segment, shard.buffers, shard.traffic)
+        self._visitors = Visitors(endpoint.keys)
+        self._clients = Clients(endpoint.socket, segment, shard.buffers, shard.traffic, self._visitors)
+        self._looked_at = time.monotonic()
         self._shards: dict[int, Sender] = {}
         self._watched: dict[bytes, _Watched] = {}
         self._here = (COORDINATOR, ShardAddress(shard.number))
@@ -252,6 +283,7 @@ class Server:
 
     def _handle(self, sender: Sender, message: Any, now: float) -> list[Output]:
         try:
+            self._visitors.check(sender, message)
             if isinstance(message, _TO_SHARD):
                 return self._shard.handle(sender, message, now)
             if isinstance(message, Share):
@@ -299,6 +331,7 @@ class Server:
             self._notify(Refused("this shard", message.code, message.text))
 
     def _tick(self, now: float) -> None:
+        self._watch_the_door(now)
         outputs = self._shard.tick(now)
         if self._coordinator is not None:
             outputs = outputs + self._coordinator.tick(now) + self._lost_servers(self._coordinator, now)
@@ -315,10 +348,25 @@ class Server:
         outputs: list[Output] = []
         for session, address in servers.items():
             if session not in self._watched:
-                self._watched[session] = _Watched(Connection(connectable(address), self._endpoint.context))
+                connection = Connection(connectable(address), self._endpoint.context, keys=self._endpoint.shown)
+                self._watched[session] = _Watched(connection)
             if self._watched[session].is_gone():
                 outputs += coordinator.lost_server(session, now)
         return outputs
+
+    def _watch_the_door(self, now: float) -> None:
+        """Cut off whose key is not allowed any more; tell of those who were not let in, not of each."""
+        for sender in self._visitors.revoked():
+            why = PeerError("revoked", "your key is not allowed here any more; ask who runs the server")
+            self.dispatch(_refusal(sender, why))
+            self.dispatch(self._forget(sender))
+        if self._endpoint.door is None or now - self._looked_at < _DOOR_SECONDS:
+            return
+        self._looked_at = now
+        if (turned_away := self._endpoint.door.turned_away()) is not None:
+            newest = turned_away.newest
+            text = f"{newest.text} ({turned_away.count} connections in {_DOOR_SECONDS:g} s)"
+            self._notify(Refused(f"a stranger at {newest.address}", newest.code, text))
 
 
 class _Watched:

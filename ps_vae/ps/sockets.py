@@ -10,12 +10,25 @@ import zmq
 from ps_vae.errors import UsageError
 from ps_vae.ps.frames import HEADER_LIMIT
 
-__all__ = ["check_address", "close", "configure", "is_served", "receive", "receive_from", "send"]
+__all__ = [
+    "check_address",
+    "close",
+    "configure",
+    "configure_router",
+    "is_served",
+    "receive",
+    "receive_from",
+    "receive_from_known",
+    "send",
+]
 
 # No message has more frames than a snapshot after a routing id: id, header, weights, 16 arrays of an optimizer.
 _MAX_FRAMES = 19
+# Of one peer of a server: messages that wait to be read, and those that wait to be sent.
+_WAITING = 64
 _HEARTBEAT_MILLISECONDS = 2_000
 _DEAD_MILLISECONDS = 15_000
+_HANDSHAKE_MILLISECONDS = 5_000
 
 
 def configure(socket: zmq.Socket[bytes], frame_limit: int) -> None:
@@ -24,11 +37,19 @@ def configure(socket: zmq.Socket[bytes], frame_limit: int) -> None:
     socket.setsockopt(zmq.MAXMSGSIZE, max(frame_limit, HEADER_LIMIT))
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MILLISECONDS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _DEAD_MILLISECONDS)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MILLISECONDS)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     # Not longer: who starts a server is waited for by all who started before it.
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 250)
     socket.setsockopt(zmq.IPV6, 1)
+
+
+def configure_router(socket: zmq.Socket[bytes], frame_limit: int) -> None:
+    """The same for a server's socket, which has bounded queues, too, and says where a peer is not there."""
+    configure(socket, frame_limit)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.SNDHWM, _WAITING)
+    socket.setsockopt(zmq.RCVHWM, _WAITING)
 
 
 def receive(socket: zmq.Socket[bytes]) -> list[Any]:
@@ -63,6 +84,17 @@ def receive_from(router: zmq.Socket[bytes]) -> tuple[bytes, list[Any]]:
     """The sender of a message, and its frames as `receive` gives them."""
     sender = router.recv(zmq.NOBLOCK)
     return sender, receive(router) if router.rcvmore else []
+
+
+def receive_from_known(router: zmq.Socket[bytes]) -> tuple[bytes, str | None, list[Any]]:
+    """The same, with the public key that the doorkeeper has let the sender in with; None where it has not."""
+    sender = router.recv(zmq.NOBLOCK, copy=False)
+    try:
+        public = str(sender.get("User-Id"))
+    except zmq.ZMQError:
+        # The connection has no such property.
+        public = None
+    return sender.bytes, public, receive(router) if router.rcvmore else []
 
 
 def send(socket: zmq.Socket[bytes], frames: list[Any]) -> zmq.MessageTracker | None:

@@ -12,6 +12,7 @@ from ps_vae.ps.connection import Connection
 from ps_vae.ps.follower import Follower
 from ps_vae.ps.messages import Copy, Error, Lead, Replicate, Stop
 from ps_vae.ps.outbox import COORDINATOR, Output, Refused, RunEnded, Send
+from ps_vae.ps.security.keys import ClientKeys
 from ps_vae.ps.shard import Shard
 
 __all__ = ["stand_by"]
@@ -27,6 +28,7 @@ def stand_by(
     link: Connection,
     leader: str,
     *,
+    keys: ClientKeys | None,
     notify: Callable[[Refused], None],
     patience: float,
     on_tick: Callable[[], bool],
@@ -35,10 +37,11 @@ def stand_by(
 
     link      to the coordinator's server
     leader    address of the leader, as the coordinator told it
+    keys      that the leader wants to see
     patience  seconds without a coordinator after which the run counts as ended
     on_tick   called about twenty times a second; True: stop here
     """
-    loop = _Loop(follower, link, on_host(leader, link.address), notify)
+    loop = _Loop(follower, link, Connection(on_host(leader, link.address), keys=keys), notify)
     try:
         while follower.state != "leading":
             ended = loop.turn()
@@ -58,11 +61,13 @@ def stand_by(
 
 
 class _Loop:
-    def __init__(self, follower: Follower, link: Connection, leader: str, notify: Callable[[Refused], None]) -> None:
+    def __init__(
+        self, follower: Follower, link: Connection, leader: Connection, notify: Callable[[Refused], None]
+    ) -> None:
         self.is_let_go = False
         self._follower = follower
         self._link = link
-        self._leader = Connection(leader)
+        self._leader = leader
         self._notify = notify
         self._poller = zmq.Poller()
         link.register(self._poller)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.client import Outcome, evaluate
 from ps_vae.ps.messages import Welcome
+from ps_vae.ps.security.keys import ClientKeys
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.elbo import mean_elbo
 from ps_vae.train.examples import fixed_rows
@@ -28,6 +29,7 @@ def evaluate_run(
     connect_timeout: float,
     data: str | None,
     transport: str,
+    keys: ClientKeys | None = None,
     say: Callable[[str], None],
     should_stop: StopSignal,
 ) -> Outcome:
@@ -43,6 +45,7 @@ def evaluate_run(
         connect_timeout=connect_timeout,
         should_stop=should_stop,
         transport=transport,
+        keys=keys,
     )
 
 

@@ -16,6 +16,7 @@ from ps_vae.ps.observer import Observer
 from ps_vae.ps.sockets import check_address
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.choice import CHOICE
+from ps_vae.train.key_folder import KeyFolder, check_open
 from ps_vae.train.plan import DEFAULTS, Wishes
 from ps_vae.train.processes import spawn, stop_all
 from ps_vae.train.run_folder import RunFolder, free_name
@@ -49,6 +50,7 @@ class LocalCluster:
         if options.listen:
             # Before any process runs: what a server can listen on need not be what clients can connect to.
             check_address(connectable(options.listen))
+            check_open(options.listen, options.keys, is_insecure=options.insecure)
         self.run_dir = options.run_dir or free_name(Path("runs"), wishes.data or DEFAULTS.data or "run")
         self._private = Path(tempfile.mkdtemp(prefix="ps-vae-"))
         self._listen = options.listen or f"ipc://{self._private}/server"
@@ -58,6 +60,8 @@ class LocalCluster:
         self._awaited = max(options.await_workers, workers if options.communication == "auto" else 1)
         self._stops = 0
         self._told: set[str] = set()
+        # Before any process runs, too: whether there are keys.
+        self._keys = None if options.keys is None else KeyFolder(options.keys).client_keys()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._observer: Observer | None = None
 
@@ -76,18 +80,19 @@ class LocalCluster:
             *("--transport", options.transport, "--await-workers", str(self._awaited)),
             *("--communication", options.communication),
             *(["--metrics-port", options.metrics] if options.metrics is not None else []),
+            *self._key_words(),
             *(["--resume"] if options.resume else []),
             *(["--reproducible"] if options.reproducible else []),
             *flags(self._wishes),
         ]
         self._children["server"] = spawn(server, log=self._log("server"))
-        transport = ["--transport", options.transport]
+        transport = ["--transport", options.transport, *self._key_words()]
         worker = ["worker", "--server", self.address, "--processes", str(self._workers), *transport]
         self._children["workers"] = spawn(worker, log=self._log("workers"))
         self._children["evaluator"] = spawn(
             ["evaluator", "--server", self.address, *transport], log=self._log("evaluator")
         )
-        self._observer = Observer(self.address)
+        self._observer = Observer(self.address, self._keys)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -134,6 +139,9 @@ class LocalCluster:
         if result is None:
             raise PsVaeError(f"the server ended without a result; {self._last_words('server')}")
         return result
+
+    def _key_words(self) -> list[str]:
+        return ["--insecure"] if self._options.keys is None else ["--keys", str(self._options.keys)]
 
     def _check(self) -> None:
         code = self._children["server"].poll()

@@ -22,6 +22,7 @@ from ps_vae.train.checkpoint_writer import CheckpointWriter
 from ps_vae.train.config import RunConfig
 from ps_vae.train.counts import Counts
 from ps_vae.train.event_lines import line_of
+from ps_vae.train.key_folder import KeyFolder, check_open, say_who_is_let_in
 from ps_vae.train.metrics_server import MetricsServer
 from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
@@ -57,6 +58,8 @@ class ServerOptions:
     log_format     of the shards' processes that are started here
     metrics        PORT or HOST:PORT where Prometheus finds what is measured; None: nowhere
     replicas       followers of each shard, started here: 0 or 1
+    keys           the folder of keys; None: everybody is let in, and nothing is encrypted
+    insecure       that may be so at an address for other hosts, too
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -72,12 +75,15 @@ class ServerOptions:
     log_format: str = "text"
     metrics: str | None = None
     replicas: int = 0
+    keys: Path | None = None
+    insecure: bool = False
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
     """Run a whole run as its first server; returns what `train --json` ends with.
 
-    Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen.
+    Raises UsageError, DataError or CheckpointError before anything is written, Unreachable where it cannot listen,
+    SecurityError where strangers could come in.
     """
     with ExitStack() as held:
         return _serve(wishes, options, held, say, should_stop)
@@ -88,6 +94,8 @@ def _serve(
 ) -> dict[str, Any]:
     """The same; what is held is let go of afterwards."""
     check_transport(options.transport)
+    check_open(options.listen, options.keys, is_insecure=options.insecure)
+    keys = None if options.keys is None else KeyFolder(options.keys).server_keys(say)
     check_communication(options.communication, wishes, resumes=options.resume)
     if options.replicas not in (0, 1):
         raise UsageError(f"--replicas {options.replicas}: a shard has no follower or one")
@@ -108,8 +116,9 @@ def _serve(
     slices = partition(layout.size, options.shards + options.remote_shards)
     state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)
     chooses = options.communication == "auto"
-    endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)))
+    endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)), keys)
     try:
+        say_who_is_let_in(endpoint.address, options.keys, say)
         if chooses:
             text = "reached at {address}; {invitation}"
             say(Line("reached", text, address=endpoint.address, invitation=_invitation(endpoint)))
@@ -200,6 +209,7 @@ class _Run:
         here = connectable(endpoint.address)
         self._join_here = ["server", "--join", here, "--advertise", SAME_HOST, "--transport", options.transport]
         self._join_here += ["--log-format", options.log_format]
+        self._join_here += ["--insecure"] if options.keys is None else ["--keys", str(options.keys)]
         self._bound = endpoint.address
         self._replicas = options.replicas
         self._lacking, self._spawned_at = 0, float("-inf")

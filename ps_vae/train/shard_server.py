@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ps_vae.errors import PeerError, Unreachable
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.lines import WARNING, Line
-from ps_vae.ps.addresses import SAME_HOST, reachable_from, same_host, sibling
+from ps_vae.ps.addresses import SAME_HOST, is_local, reachable_from, same_host, sibling
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.follower import Follower
 from ps_vae.ps.messages import PROTOCOL, Admit, Join
@@ -21,6 +22,7 @@ from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.config import RunConfig
 from ps_vae.train.event_lines import line_of
+from ps_vae.train.key_folder import KeyFolder, check_open
 from ps_vae.train.processes import StopSignal, allow_many_files
 from ps_vae.train.shard import rules_of, shard_of
 from ps_vae.train.warm_up import warm_up_shard
@@ -36,12 +38,13 @@ class Place:
     """Where a further server belongs.
 
     coordinator      address of the run's first server
-    listen           address to bind; without one, any port of every interface, or an ipc socket beside the
-                     coordinator's
+    listen           address to bind; without one, any port of every interface, or what only this host reaches, where
+                     that is so for the coordinator's address and there are no keys
     advertise        address that others are told; `*`: this server is on the coordinator's host
     follows          it follows the leader of a shard; else it holds a shard that nobody has
     connect_timeout  seconds to wait for a coordinator
     transport        how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
+    keys, insecure   as those of ServerOptions; a shard has the key of the first server
     """
 
     coordinator: str
@@ -50,6 +53,8 @@ class Place:
     follows: bool = False
     connect_timeout: float = 60.0
     transport: str = "auto"
+    keys: Path | None = None
+    insecure: bool = False
 
 
 def serve_shard(place: Place, *, say: Callable[[str], None], should_stop: StopSignal) -> tuple[bool, str]:
@@ -63,9 +68,12 @@ def serve_shard(place: Place, *, say: Callable[[str], None], should_stop: StopSi
     announce_compilation(say)
     start_numba()
     allow_many_files()
+    bound = place.listen or _beside(place.coordinator, is_open=place.keys is not None)
+    check_open(bound, place.keys, is_insecure=place.insecure)
+    keys = None if place.keys is None else KeyFolder(place.keys).server_keys(say)
     follows = place.follows
     while True:
-        endpoint = Endpoint(place.listen or _beside(place.coordinator), _FRAME_LIMIT)
+        endpoint = Endpoint(bound, _FRAME_LIMIT, keys)
         member = _Member(place, endpoint, say, should_stop)
         try:
             ended = member.follow() if follows else member.lead()
@@ -110,6 +118,7 @@ class _Member:
             link,
             admit.leader,
             notify=self._notice,
+            keys=self._endpoint.shown,
             patience=self._place.connect_timeout,
             on_tick=self._should_stop,
         )
@@ -131,7 +140,8 @@ class _Member:
         text = "listening on {listen}; joining {coordinator} as {address}"
         self._say(Line("listening", text, listen=endpoint.address, coordinator=place.coordinator, address=address))
         ask = Join(PROTOCOL, self._session, address, follows)
-        return join(place.coordinator, ask, timeout=place.connect_timeout, should_stop=self._should_stop)
+        timeout, keys = place.connect_timeout, endpoint.shown
+        return join(place.coordinator, ask, timeout=timeout, should_stop=self._should_stop, keys=keys)
 
     def _shard(self, admit: Admit, state: ShardState) -> Shard:
         config = RunConfig.unpack(admit.config)
@@ -192,5 +202,6 @@ def _joined(admit: Admit, how: str) -> Line:
     return Line("joined", text, run=admit.run.hex(), shard=admit.shard + 1, start=admit.start, stop=admit.stop)
 
 
-def _beside(coordinator: str) -> str:
-    return sibling(coordinator) if coordinator.startswith("ipc://") else "tcp://0.0.0.0:*"
+def _beside(coordinator: str, *, is_open: bool) -> str:
+    is_closed = coordinator.startswith("ipc://") or (is_local(coordinator) and not is_open)
+    return sibling(coordinator) if is_closed else "tcp://0.0.0.0:*"

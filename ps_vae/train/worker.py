@@ -15,6 +15,7 @@ from ps_vae.ps.codecs.codec import BlockCodec, Codec
 from ps_vae.ps.codecs.table import FACTORS
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.partition import Slice
+from ps_vae.ps.security.keys import ClientKeys
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
 from ps_vae.train.config import RunConfig
 from ps_vae.train.encoding import pull_codecs, push_codecs
@@ -32,12 +33,20 @@ Vector = npt.NDArray[np.float32]
 
 
 def work_for(
-    server: str, *, connect_timeout: float, data: str | None, transport: str, say: Say, should_stop: StopSignal
+    server: str,
+    *,
+    connect_timeout: float,
+    data: str | None,
+    transport: str,
+    keys: ClientKeys | None = None,
+    say: Say,
+    should_stop: StopSignal,
 ) -> Outcome:
     """Work for the run at `server` until it ends.
 
     data       where the run's data lie on this host, if not where they lie on the server's
     transport  how tensors travel: one of ps_vae.ps.transport.TRANSPORTS
+    keys       what is shown to the servers, if anything
 
     Raises Unreachable, RefusedError or DataError where it cannot.
     """
@@ -54,6 +63,7 @@ def work_for(
         connect_timeout=connect_timeout,
         should_stop=should_stop,
         transport=transport,
+        keys=keys,
     )
 
 

@@ -14,7 +14,7 @@ from ps_vae.ps.codecs.table import CODECS
 
 GROUP = typer.main.get_command(app)
 COMMANDS = sorted(GROUP.commands)  # type: ignore[attr-defined]
-PROMISED = ["encode", "evaluate", "reconstruct", "sample", "server", "status", "train", "worker"]
+PROMISED = ["encode", "evaluate", "keys", "reconstruct", "sample", "server", "status", "train", "worker"]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_help_names_every_codec(help_of) -> None:
 @pytest.mark.parametrize("command", PROMISED)
 def test_options_stand_in_the_order_in_which_one_thinks_of_them(help_of, command: str) -> None:
     panels = re.findall(r"^╭─ (\w+)", help_of(command), flags=re.MULTILINE)
-    order = ["Arguments", "Options", "Data", "Model", "Training", "Cluster", "Output"]
+    order = ["Arguments", "Options", "Data", "Model", "Training", "Cluster", "Output", "Commands"]
 
     assert panels == [panel for panel in order if panel in panels]
 

@@ -120,7 +120,7 @@ def stubs(monkeypatch: pytest.MonkeyPatch):
             return RESULT
 
     class Observer:
-        def __init__(self, address: str) -> None:
+        def __init__(self, address: str, keys: None = None) -> None:
             pass
 
         def ask(self, timeout: float) -> dict[str, Any]:

@@ -42,9 +42,18 @@ class FirstServer:
     """A first server on a thread of its own, as a context; `result` is the last snapshot, put together."""
 
     def __init__(
-        self, listen, *, shards=1, steps=20, consistency="bsp", microbatches=4, frame_limit=1 << 20, transport="auto"
+        self,
+        listen,
+        *,
+        shards=1,
+        steps=20,
+        consistency="bsp",
+        microbatches=4,
+        frame_limit=1 << 20,
+        transport="auto",
+        keys=None,
     ):
-        self.endpoint = Endpoint(listen, frame_limit)
+        self.endpoint = Endpoint(listen, frame_limit, keys)
         self.address = self.endpoint.address
         rules = RunRules(RUN, microbatches, steps, parse_consistency(consistency), 10, metrics=1)
         slices = partition(SIZE, shards)

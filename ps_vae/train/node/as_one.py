@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from ps_vae.errors import UsageError
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.client import Outcome, work
+from ps_vae.ps.security.keys import ClientKeys
 from ps_vae.ps.sharing.segment import is_possible
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.arithmetic import fingerprint, use_one_thread
@@ -25,13 +26,14 @@ def work_as_one(
     connect_timeout: float,
     data: str | None,
     transport: str,
+    keys: ClientKeys | None = None,
     say: Callable[[str], None],
     should_stop: StopSignal,
 ) -> Outcome:
     """Work for the run at `server` until it ends, with `processes` members, as a single worker.
 
     member_arguments  of `ps-vae`, for a member whose end of the stream has this descriptor
-    data, transport   as train.worker.work_for takes them
+    data, transport, keys  as train.worker.work_for takes them
 
     Raises UsageError where it cannot be, Unreachable, RefusedError, or PsVaeError with a member's words.
     """
@@ -56,6 +58,7 @@ def work_as_one(
                 connect_timeout=connect_timeout,
                 should_stop=should_stop,
                 transport=transport,
+                keys=keys,
             )
         except LeaveError:
             return Outcome(False, "told to stop")
