@@ -129,7 +129,13 @@ def test_who_is_not_let_in_is_told_why_within_its_timeout(keys, kind, code, word
         assert refusal.value.code == code
         assert time.monotonic() - since < 5.0
         with pytest.raises(RefusedError, match=words):
-            join(server.address, "tcp://x:1", timeout=1.0, should_stop=lambda: False, keys=shown)
+            join(
+                server.address,
+                Join(PROTOCOL, SESSION, "tcp://x:1", False),
+                timeout=1.0,
+                should_stop=lambda: False,
+                keys=shown,
+            )
         observer = Observer(server.address, shown)
         with pytest.raises(RefusedError, match=words):
             observer.ask(1.0)
@@ -217,7 +223,9 @@ def test_a_session_cannot_be_taken_over_with_another_key(keys, dealer_of):
         assert [client.name for client in server.coordinator.clients.values()] == ["victim"]
 
 
-@pytest.mark.parametrize("message", [Join(PROTOCOL, SESSION, "tcp://x:1"), Applied(RUN, 0, 5, (), 0, 0, 0, 0)])
+@pytest.mark.parametrize(
+    "message", [Join(PROTOCOL, SESSION, "tcp://x:1", False), Applied(RUN, 0, 5, (), 0, 0, 0, 0, 0, None, None)]
+)
 def test_a_worker_s_key_does_not_make_a_server(keys, dealer_of, message):
     with FirstServer(LISTEN, keys=keys.server, shards=2) as server:
         dealer = dealer_of(server.address, keys.client)
@@ -232,7 +240,13 @@ def test_a_worker_s_key_does_not_make_a_server(keys, dealer_of, message):
 def test_the_servers_key_makes_one(keys):
     with FirstServer(LISTEN, keys=keys.server, shards=2) as server:
         shown = ClientKeys(keys.own, keys.own.public)
-        link, admit = join(server.address, "tcp://127.0.0.1:1", timeout=PATIENCE, should_stop=lambda: False, keys=shown)
+        link, admit = join(
+            server.address,
+            Join(PROTOCOL, SESSION, "tcp://127.0.0.1:1", False),
+            timeout=PATIENCE,
+            should_stop=lambda: False,
+            keys=shown,
+        )
         link.close(0.0)
         assert admit.shard == 1
 

@@ -5,7 +5,22 @@ import dataclasses
 import pytest
 
 from ps_vae.errors import PeerError
-from ps_vae.ps.messages import PROTOCOL, Applied, Bye, Hello, Join, Pull, Ready, Report, Snapshot, Status, Trouble
+from ps_vae.ps.messages import (
+    PROTOCOL,
+    Applied,
+    Bye,
+    Follow,
+    Hello,
+    Join,
+    Pull,
+    Ready,
+    Replicated,
+    Report,
+    Snapshot,
+    Standby,
+    Status,
+    Trouble,
+)
 from ps_vae.ps.security import visitors
 from ps_vae.ps.security.door import new_pair
 from ps_vae.ps.security.keys import ServerKeys
@@ -16,15 +31,18 @@ SESSION, RUN = b"s" * 16, b"r" * 16
 HELLO = Hello(PROTOCOL, SESSION, "worker", "w", "f")
 OF_A_SESSION = [
     HELLO,
-    Ready(SESSION, 0, 0, 0, 0),
+    Ready(SESSION, 0, 0, 0, 0, 0),
     Trouble(SESSION, 1, "no"),
-    Report(SESSION, None, ()),
+    Report(SESSION, None, (), 0),
     Bye(SESSION),
 ]
 OF_A_SERVER = [
-    Join(PROTOCOL, SESSION, "tcp://x:1"),
-    Applied(RUN, 1, 0, (), 0, 0, 0, 0),
+    Join(PROTOCOL, SESSION, "tcp://x:1", False),
+    Applied(RUN, 1, 0, (), 0, 0, 0, 0, 0, None, None),
     Snapshot(RUN, 1, 0, (), (), ()),
+    Standby(RUN, 1, SESSION, None, 0, 0),
+    Follow(RUN, 1, SESSION),
+    Replicated(SESSION, 0),
 ]
 OF_ANYBODY = [Status(), Pull(RUN, (0, None), False)]
 
