@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from simulation.test_runs import chaotic_gradient, sequential, small_step
-from simulation.world import Network, World
+from simulation.gradients import chaotic_gradient, sequential, small_step
+from simulation.network import Network
+from simulation.world import World
 
 # Virtual seconds in which a run of this size has to end, whatever happens to it.
 PATIENCE = 400.0
