@@ -163,6 +163,15 @@ class Backlog:
                 lease.seconds = min(lease.seconds, seconds)
                 lease.deadline = None if lease.deadline is None else min(lease.deadline, now + seconds)
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Nobody could be heard for so long: no lease runs out because of it."""
+        for lease in (*self._outlived.values(), *(one for work in self.steps.values() for one in work.leases.values())):
+            if lease.deadline is not None:
+                lease.deadline = min(lease.deadline + seconds, now + lease.seconds)
+        for work in self.steps.values():
+            if work.settled_at is not None:
+                work.settled_at = min(now, work.settled_at + seconds)
+
     def _is_ahead(self, worker: Client) -> bool:
         """Whether its work waits for weights that do not exist yet."""
         found = self.lease_of(worker)

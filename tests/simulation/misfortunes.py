@@ -161,7 +161,7 @@ class Misfortunes:
                 raise ViolationError(f"the run fails: {ended.reason}")
         elif (ended.reason == "done") != (world.shards[0].version == self.steps) and not self.is_told_to_stop:
             raise ViolationError(f"the run is {ended.reason!r} at version {world.shards[0].version} of {self.steps}")
-        else:
+        elif world.snapshots or world.coordinator.is_started:
             version, last = world.shards[0].version, max(world.snapshots)
             if last != version and not (ended.reason == "stopped" and last < version <= last + 2):
                 raise ViolationError(f"the run is {ended.reason!r} at version {version}, its last snapshot is of {last}")
