@@ -118,7 +118,7 @@ class Delivery:
             if frames is None:
                 frames = [bytes(frame) for frame in encode(message)]
             time = world.now + draw.uniform(*network.delay) + (network.heavy if len(frames) > 1 else 0.0)
-            world.note(who, message, f"until {time:.4f}")
+            world.note(who, message, f"arrives {time:.4f}")
             world.at(time, partial(self._come, source, target, frames, kinds, arrive))
 
     def _come(self, source, target, frames, kinds, arrive):

@@ -16,7 +16,7 @@ from .world import World
 # Virtual seconds in which a run of this size has to end, whatever happens to it.
 PATIENCE = 600.0
 
-# The longest that a server is kept from the others: less than the silence after which the run fails, and time to repeat.
+# The longest that a server is kept from others: less than the silence after which a run fails, and time to repeat.
 _LONGEST_SILENCE = 20.0
 
 _TRAINED = 16
@@ -164,7 +164,9 @@ class Misfortunes:
         elif world.snapshots or world.coordinator.is_started:
             version, last = world.shards[0].version, max(world.snapshots)
             if last != version and not (ended.reason == "stopped" and last < version <= last + 2):
-                raise ViolationError(f"the run is {ended.reason!r} at version {version}, its last snapshot is of {last}")
+                raise ViolationError(
+                    f"the run is {ended.reason!r} at version {version}, its last snapshot is of {last}"
+                )
 
     def _check_ledger(self):
         """What shards say that they have applied is what they have counted."""
@@ -172,7 +174,9 @@ class Misfortunes:
             counted = self.world.ledger.steps(number)
             said = sorted(event.step for event in self.world.applied(number))
             if not said == counted == sorted([*range(shard.before), *shard.beyond]):
-                raise ViolationError(f"shard {number} says that it applied steps {said}, it has counted all of {counted}")
+                raise ViolationError(
+                    f"shard {number} says that it applied steps {said}, it has counted all of {counted}"
+                )
 
     def _check_weights(self):
         world, trained = self.world, self.world.ledger.trained

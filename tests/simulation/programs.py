@@ -87,7 +87,9 @@ class Programs:
             if found is not None:
                 held = client.weights[piece.start : piece.stop]
                 if held.tobytes() != found.payload[0].tobytes():
-                    raise ViolationError(f"{client.name} computes step {step} on weights that shard {shard.number} has not")
+                    raise ViolationError(
+                        f"{client.name} computes step {step} on weights that shard {shard.number} has not"
+                    )
 
     def _block(self, client, step, block):
         """The tree sum of the block, by recursion: independent of how shards sum."""
