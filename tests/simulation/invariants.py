@@ -15,6 +15,7 @@ class Invariants:
         self._lowest = 0
         self._shards = shards
         for shard in shards:
+            shard.buffers.published = shard._published.arrays
             self.check_shard(shard)
 
     def check_shard(self, shard: Shard) -> None:
@@ -41,10 +42,12 @@ class Invariants:
         if self._lowest > min(shard.before for shard in self._shards):
             raise ViolationError(f"the coordinator is at version {self._lowest}, before some shard")
         _check_work(backlog)
-        leases = {ticket: lease.session for work in backlog.steps.values() for ticket, lease in work.leases.items()}
+        for work in backlog.steps.values():
+            for lease in work.leases.values():
+                client = coordinator.clients.get(lease.session)
+                if not lease.delivered and (client is None or client.lease != lease.ticket):
+                    raise ViolationError(f"step {work.step}: nobody holds lease {lease.ticket} of {lease.session!r}")
         for client in coordinator.clients.values():
-            if leases.get(client.lease, client.session) != client.session:
-                raise ViolationError(f"{client.name} holds lease {client.lease} of another")
             if client.idle and client.lease is not None:
                 raise ViolationError(f"{client.name} is idle and holds lease {client.lease}")
 

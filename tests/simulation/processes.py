@@ -5,7 +5,7 @@ loses what it has not read, and everything else but its disk.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from ps_vae.ps.encoder import Encoder
 from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.replica import ReplicaReader
 from ps_vae.ps.worker import Worker
+
+from .ledger import ViolationError
 
 
 @dataclass(kw_only=True)
@@ -86,13 +88,19 @@ class ClientProcess(Process):
 
 
 class WatchedBuffers(Buffers):
-    """Knows how often an array was taken: between two events it may have been given back and published anew."""
+    """Knows how often an array was taken: between two events it may have been given back and published anew.
+
+    published  the arrays, by their identity, that must not be taken
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.turns: dict[int, int] = {}
+        self.published: Callable[[], Collection[int]] = tuple
 
     def take(self) -> np.ndarray:
         array = super().take()
+        if id(array) in self.published():
+            raise ViolationError("an array is taken to be written to that is published")
         self.turns[id(array)] = self.turns.get(id(array), 0) + 1
         return array

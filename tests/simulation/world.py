@@ -302,7 +302,8 @@ class World:
             if not server.is_blocked(now):
                 if number == 0:
                     self.delivery.deliver(self.coordinator.tick(self.clock(server)), COORDINATOR)
-                self.delivery.deliver(self.shards[number].tick(self.clock(server)), number)
+                if outputs := self.shards[number].tick(self.clock(server)):
+                    self.delivery.deliver(outputs, number)
         for client in list(self.clients.values()):
             if client.alive and not client.is_blocked(now):
                 self.programs.perform(client, client.machine.tick(self.clock(client)))
