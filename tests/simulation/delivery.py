@@ -7,7 +7,7 @@ import numpy as np
 from ps_vae.errors import PeerError
 from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.frames import decode, encode
-from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Error, Pull, Push
+from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Error, Pull, Push, Weights
 from ps_vae.ps.outbox import COORDINATOR, RunEnded, Send, ShardAddress, SnapshotTaken, StepApplied
 
 from .ledger import ViolationError
@@ -20,13 +20,11 @@ class Delivery:
     """The way of every message of a world.
 
     touched  machines that took a message or returned one since somebody cleared it: `coordinator`, or a shard's number
-    counts   messages that came, by kind, where anybody wants to know
     """
 
     def __init__(self, world):
         self._world = world
         self.touched = set()
-        self.counts = {}
 
     def deliver(self, outputs, source):
         """What a server's machine (`coordinator`, or a shard by number) returned."""
@@ -98,7 +96,7 @@ class Delivery:
         else:
             name = send.to.partition("#")[0]
             if send.to != world.clients[name].sender(origin):
-                world.note(f"{origin} -> {name}", send.message, "lost: the connection is gone")
+                world.transcript.sent(world.now, origin, name, send.message, "a connection that is gone")
                 return
             link = None if source == COORDINATOR else source
             arrive = partial(self._arrive_at_client, name, link, world.clients[name].life)
@@ -106,34 +104,34 @@ class Delivery:
 
     def _transmit(self, source, target, message, kinds, arrive):
         """Through the network: encoded, and perhaps lost, late or twice."""
-        world, network = self._world, self._world.network
-        who, draw, frames = f"{source} -> {target}", world.random, None
+        world, network, draw, frames = self._world, self._world.network, self._world.random, None
         for _ in range(1 + (draw.random() < network.double)):
             if network.partitions and network.is_cut(source, target, world.now):
-                world.note(who, message, "lost: a partition")
+                world.transcript.sent(world.now, source, target, message, "a partition")
                 continue
             if draw.random() < network.drop:
-                world.note(who, message, "lost")
+                world.transcript.sent(world.now, source, target, message, "the network")
                 continue
             if frames is None:
-                frames = [bytes(frame) for frame in encode(message)]
-            time = world.now + draw.uniform(*network.delay) + (network.heavy if len(frames) > 1 else 0.0)
-            world.note(who, message, f"arrives {time:.4f}")
+                frames = [bytes(frame) for frame in encode(message)] if world.encodes else [_copy(message)]
+            time = world.now + draw.uniform(*network.delay)
+            if network.heavy and getattr(message, "payload", ()):
+                time += network.heavy
+            world.transcript.sent(world.now, source, target, message, time)
             world.at(time, partial(self._come, source, target, frames, kinds, arrive))
 
     def _come(self, source, target, frames, kinds, arrive):
         """A message is there; it is read when its process gets to it."""
         world, process = self._world, self._world.process(target)
         if not process.alive:
-            world.note(f"{target} <- {source}", "a message", "lost: nobody is there")
+            world.note(target, f"is not there for a message of {source}")
             return
         process.inbox.append(partial(self._read, source, target, frames, kinds, arrive))
         process.read(world.now)
 
     def _read(self, source, target, frames, kinds, arrive):
-        message = decode(frames, kinds)
-        self._world.note(f"{target} <- {source}", message)
-        self.counts[message.KIND] = self.counts.get(message.KIND, 0) + 1
+        message = decode(frames, kinds) if self._world.encodes else frames[0]
+        self._world.transcript.read(self._world.now, target, source, message)
         arrive(message)
 
     def _arrive_at_coordinator(self, sender, message):
@@ -170,3 +168,10 @@ class Delivery:
             return
         now = world.clock(world.servers[0])
         self.deliver(world.coordinator.finished_writing(version, now), COORDINATOR)
+
+
+def _copy(message):
+    """Published weights may be given back and written to before they arrive; nothing else that is sent changes."""
+    if not isinstance(message, Weights):
+        return message
+    return Weights(message.version, message.encoded, message.base, (message.payload[0].copy(),))

@@ -47,6 +47,9 @@ class Invariants:
                 client = coordinator.clients.get(lease.session)
                 if not lease.delivered and (client is None or client.lease != lease.ticket):
                     raise ViolationError(f"step {work.step}: nobody holds lease {lease.ticket} of {lease.session!r}")
+        active = {client.session for client in coordinator.clients.values() if client.is_active}
+        if active != {worker.session for worker in backlog.crew}:
+            raise ViolationError(f"{active} are active, the backlog reckons with {[*backlog.crew]}")
         for client in coordinator.clients.values():
             if client.idle and client.lease is not None:
                 raise ViolationError(f"{client.name} is idle and holds lease {client.lease}")

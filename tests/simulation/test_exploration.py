@@ -54,8 +54,10 @@ def test_the_seeds_of_the_suite_have_every_misfortune():
         "worker-1                  finds its clock",
         "parts worker",
         "parts shard",
-        "the connection is gone",
+        "break",
+        "lost: the network",
         "lost: a partition",
-        "lost: nobody is there",
+        "lost: a connection that is gone",
+        "is not there for a message",
     ):
         assert misfortune in told, misfortune

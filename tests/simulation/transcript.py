@@ -2,6 +2,7 @@
 
 12.3456  worker-1 -> shard-0      push step 3 [0, 2) of version 3, then [4, 4]    arrives 12.3789
 12.3789  shard-0 <- worker-1      push step 3 [0, 2) of version 3, then [4, 4]
+12.4000  worker-1 -> shard-1      push step 3 [0, 2) of version 3, then [4, 4]    lost: a partition
 13.0000  worker-2                 is killed, and its connections break
 """
 
@@ -16,11 +17,19 @@ class Transcript:
     """A ring of events."""
 
     def __init__(self, kept: int | None = KEPT) -> None:
-        self._events: deque[tuple[float, str, Any, str]] = deque(maxlen=kept)
+        self._events: deque[tuple[Any, ...]] = deque(maxlen=kept)
 
-    def note(self, time: float, who: str, what: Any, fate: str = "") -> None:
-        """`what` is a message or a text."""
-        self._events.append((time, who, what, fate))
+    def note(self, time: float, who: str, what: str) -> None:
+        """Something happened to somebody."""
+        self._events.append((time, who, what))
+
+    def sent(self, time: float, source: str, target: str, message: Any, fate: float | str) -> None:
+        """A message was sent. `fate`: when it arrives, or what it is lost to."""
+        self._events.append((time, source, " -> ", target, message, fate))
+
+    def read(self, time: float, target: str, source: str, message: Any) -> None:
+        """A message was read by a machine."""
+        self._events.append((time, target, " <- ", source, message, None))
 
     def lines(self, newest: int | None = None) -> list[str]:
         """The newest so many lines, or all that are kept."""
@@ -28,9 +37,12 @@ class Transcript:
         return [_line(*event) for event in (events if newest is None else events[-newest:])]
 
 
-def _line(time: float, who: str, what: Any, fate: str) -> str:
-    text = what if isinstance(what, str) else f"{what.KIND}{_fields(what)}"
-    return f"{time:10.4f}  {who:<24}  {text}{'    ' + fate if fate else ''}".rstrip()
+def _line(time: float, who: str, *rest: Any) -> str:
+    if len(rest) == 1:
+        return f"{time:10.4f}  {who:<24}  {rest[0]}"
+    arrow, peer, message, fate = rest
+    end = "" if fate is None else f"    lost: {fate}" if isinstance(fate, str) else f"    arrives {fate:.4f}"
+    return f"{time:10.4f}  {who + arrow + peer:<24}  {message.KIND}{_fields(message)}{end}"
 
 
 def _fields(message: Any) -> str:

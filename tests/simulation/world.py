@@ -35,7 +35,7 @@ from .ledger import Ledger, ViolationError
 from .network import Network
 from .processes import ClientProcess, Process, WatchedBuffers
 from .programs import Programs
-from .transcript import Transcript
+from .transcript import KEPT, Transcript
 
 TICK_SECONDS = 0.05
 
@@ -46,6 +46,8 @@ class World:
     checked     whether invariants are checked after every event
     witnessed   whether a ledger is kept: `size` is then to be 64 a shard or more, of which 48 are not trained
     push, pull  codecs, in the words of users
+    encodes     whether messages travel as frames, as they do outside
+    kept        lines of the transcript
     """
 
     def __init__(
@@ -73,11 +75,13 @@ class World:
         awaited=1,
         delay=0,
         look_ahead=None,
+        encodes=True,
         tick_seconds=TICK_SECONDS,
+        kept=KEPT,
     ):
         self.random = random.Random(seed)
         self.network = dataclasses.replace(network or Network(), partitions=[])
-        self.transcript = Transcript()
+        self.transcript = Transcript(kept)
         self.agenda = Agenda()
         self.gradient = gradient
         rule = dataclasses.replace(parse_consistency(consistency), delay=delay, first=version)
@@ -85,6 +89,7 @@ class World:
         self.seconds = seconds
         self.size = size
         self.checked = checked
+        self.encodes = encodes
         self.slices = slices = partition(size, shards)
         whole = ShardState(version, np.zeros(size, np.float32) if initial is None else initial, {})
         self.ledger = None
@@ -164,7 +169,7 @@ class World:
         for address in addresses:
             sender = client.sender(address)
             client.reconnect(address)
-            self.note(f"{address} <- {name}", "the connection is gone")
+            self.note(address, f"sees the connection with {name} break")
             if address == COORDINATOR:
                 self.delivery.deliver(self.coordinator.forget(sender, self.clock(self.servers[0])), COORDINATOR)
             else:
@@ -196,20 +201,32 @@ class World:
         while self.ended is None:
             if self.agenda.next_time > until:
                 raise ViolationError(f"the run hangs at versions {[shard.version for shard in self.shards]}")
-            self._step()
+            self.step()
         return self.ended
+
+    def step(self):
+        """The next event."""
+        if (action := self.agenda.next()) is None:
+            raise ViolationError("nothing happens any more")
+        try:
+            action()
+            if self.checked:
+                self._check()
+        except ViolationError as violation:
+            self.note("VIOLATION", str(violation))
+            raise
 
     def run_on(self, seconds):
         """What still happens after the end."""
         until = self.now + seconds
         while self.agenda.next_time <= until:
-            self._step()
+            self.step()
 
     def at(self, time, action):
         self.agenda.at(time, action)
 
-    def note(self, who, what, fate=""):
-        self.transcript.note(self.now, who, what, fate)
+    def note(self, who, what):
+        self.transcript.note(self.now, who, what)
 
     # What a test asks of it
 
@@ -275,17 +292,6 @@ class World:
             repeats = self.rules.consistency.is_synchronous
             client.encoder = Encoder(self.push_codecs, self.slices, 0, buffers, repeats=repeats)
         self.programs.perform(client, client.machine.start(self.clock(client)))
-
-    def _step(self):
-        if (action := self.agenda.next()) is None:
-            raise ViolationError("nothing happens any more")
-        try:
-            action()
-            if self.checked:
-                self._check()
-        except ViolationError as violation:
-            self.note("VIOLATION", str(violation))
-            raise
 
     def _check(self):
         for address in self.delivery.touched:
