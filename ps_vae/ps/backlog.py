@@ -97,9 +97,8 @@ class Backlog:
         if (found := self.lease_of(worker)) is not None:
             self._orphan(found[0], found[1].ticket)
         self.release(worker)
-        self.crew.drop(worker)
+        self._without(worker)
         for work in self.steps.values():
-            work.served.drop(worker)
             work.orphaned = work.orphaned or (bool(work.pool) and worker.session not in work.claimed)
 
     @property
@@ -127,6 +126,7 @@ class Backlog:
                 self._orphan(work, ticket)
                 if worker.lease == ticket:
                     self.release(worker)
+                    self._without(worker)
                 return work.step
         return None
 
@@ -185,6 +185,12 @@ class Backlog:
         for work in self.steps.values():
             if work.settled_at is not None:
                 work.settled_at = min(now, work.settled_at + seconds)
+
+    def _without(self, worker: Client) -> None:
+        """The worker is not active any more."""
+        self.crew.drop(worker)
+        for work in self.steps.values():
+            work.served.drop(worker)
 
     def _is_ahead(self, worker: Client) -> bool:
         """Whether its work waits for weights that do not exist yet."""
