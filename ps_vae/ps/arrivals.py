@@ -9,15 +9,15 @@ __all__ = ["Arrivals"]
 class Arrivals:
     """One step, block by block.
 
-    Invariant: `blocks` are disjoint, and each has been applied once.
+    Invariant: a microbatch is marked in `_counted` once it is in the weights; it is applied once.
 
     staleness  versions between the weights and the oldest gradient that was applied to them
     """
 
     def __init__(self, microbatches: int) -> None:
-        self.blocks: list[Block] = []
         self.metrics: Metrics = ()
         self.staleness = 0
+        self._counted = bytearray(microbatches)
         self._missing = microbatches
 
     @property
@@ -26,11 +26,11 @@ class Arrivals:
 
     def accepts(self, block: Block) -> bool:
         """Whether nothing of `block` is in the weights. Of one that is partly there the rest comes by name."""
-        return not any(block in known or known in block for known in self.blocks)
+        return not any(self._counted[block.start : block.stop])
 
     def add(self, block: Block, metrics: Metrics, staleness: int) -> None:
         """Count a block that was accepted."""
-        self.blocks.append(block)
+        self._counted[block.start : block.stop] = b"\1" * len(block)
         self._missing -= len(block)
         self.metrics = add_metrics(self.metrics, metrics) if self.metrics else metrics
         self.staleness = max(self.staleness, staleness)

@@ -45,6 +45,7 @@ class Assignments:
                 return [Send(sender, _work(found[1]))]
             self._backlog.release(worker)
         worker.idle = worker.lease is None
+        self._backlog.note(worker)
         if self._awaited == 0:
             return self._give(worker, now)
         if sum(not client.warming for client in self._roster.workers) < self._awaited:
@@ -59,6 +60,7 @@ class Assignments:
         if step is None:
             return [], None
         worker.idle = worker.lease is None
+        self._backlog.note(worker)
         self._troubles = {known: seen for known, seen in self._troubles.items() if known >= self._backlog.lowest}
         seen = self._troubles.setdefault(step, set())
         seen.add(trouble.ticket)
@@ -95,7 +97,7 @@ class Assignments:
         if not self.is_open or self._awaited:
             return []
         outputs = [output for worker in self._roster.workers for output in self._give(worker, now)]
-        for worker in self._roster.workers:
+        for worker in self._roster.workers if self._backlog.has_lost_work else ():
             if self._backlog.recall(worker):
                 outputs += self._give(worker, now)
         return outputs
@@ -103,8 +105,7 @@ class Assignments:
     def _give(self, worker: Client, now: float) -> list[Output]:
         if not worker.idle or not self.is_open:
             return []
-        active = [client for client in self._roster.workers if client.is_active]
-        lease = self._backlog.next_work(worker, active, now)
+        lease = self._backlog.next_work(worker, now)
         return [] if lease is None else [Send(worker.sender, _work(lease))]
 
 

@@ -9,6 +9,7 @@ shards hold the same steps.
 
 from collections.abc import Iterable
 
+from ps_vae.ps.crew import Crew
 from ps_vae.ps.members import Client
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 from ps_vae.ps.work import Lease, StepWork, fair_share
@@ -30,6 +31,7 @@ class Backlog:
 
     Invariants: steps below `lowest` are applied by every shard, and closed;
                 a microbatch of an open step is in its pool or in exactly one of its leases;
+                `crew` are the workers that are active;
                 no step at or above `limit` is ever opened.
     """
 
@@ -40,25 +42,31 @@ class Backlog:
         self.opened = lowest
         self.reissued = 0
         self.steps: dict[int, StepWork] = {}
+        self.crew = Crew()
         self._tickets = 0
         # Leases of steps that were finished by others: their workers are still busy with them.
         self._outlived: dict[int, Lease] = {}
 
-    def next_work(self, worker: Client, active: Iterable[Client], now: float) -> Lease | None:
+    def note(self, worker: Client) -> None:
+        """The worker is active, at the pace that it has now."""
+        self.crew.put(worker)
+        for work in self.steps.values():
+            if worker.session in work.claimed:
+                work.served.put(worker)
+
+    def next_work(self, worker: Client, now: float) -> Lease | None:
         """What an idle worker is to do, or None where there is nothing for it now."""
-        peers = [peer for peer in active if peer is not worker]
+        self.note(worker)
         for work in self._lost_work():
-            free = [peer for peer in peers if peer.idle or self._is_ahead(peer)]
-            return self._lease(worker, work, max(1, self._share(work, worker, free, peers)), now)
+            return self._lease(worker, work, max(1, self._share(work, worker, self._not_free(worker))), now)
         if not self.rules.consistency.is_synchronous:
-            return self._next_share(worker, peers, now)
+            return self._next_share(worker, now)
         for step in range(self.lowest, self._window_end()):
             work = self._open(step)
             if worker.session in work.claimed or not work.pool:
                 continue
-            work.claimed.add(worker.session)
-            waiting = [peer for peer in peers if peer.session not in work.claimed]
-            share = self._share(work, worker, waiting, peers)
+            work.claim(worker)
+            share = self._share(work, worker, work.served)
             if share:
                 return self._lease(worker, work, share, now)
             worker.had_no_share()
@@ -68,8 +76,7 @@ class Backlog:
         """The worker has pushed its lease's blocks to every shard."""
         if (found := self.lease_of(worker)) is not None:
             work, lease = found
-            lease.delivered = True
-            work.settle(now)
+            work.deliver(lease, now)
         self.release(worker)
 
     def release(self, worker: Client) -> None:
@@ -90,19 +97,25 @@ class Backlog:
         if (found := self.lease_of(worker)) is not None:
             self._orphan(found[0], found[1].ticket)
         self.release(worker)
+        self._without(worker)
         for work in self.steps.values():
             work.orphaned = work.orphaned or (bool(work.pool) and worker.session not in work.claimed)
+
+    @property
+    def has_lost_work(self) -> bool:
+        """Whether there is work that anyone may take."""
+        return any(self._lost_work())
 
     def recall(self, worker: Client) -> bool:
         """Take back work that was given ahead where lost work has to be done first: nobody else may be free for it."""
         found = self.lease_of(worker)
-        if found is None or not self._is_ahead(worker) or not any(self._lost_work()):
+        if found is None or not self._is_ahead(worker) or not self.has_lost_work:
             return False
         work, lease = found
         was_orphaned = work.orphaned
         work.orphan(lease.ticket)
         work.orphaned = was_orphaned
-        work.claimed.discard(worker.session)
+        work.unclaim(worker)
         worker.lease, worker.idle = None, True
         return True
 
@@ -113,18 +126,19 @@ class Backlog:
                 self._orphan(work, ticket)
                 if worker.lease == ticket:
                     self.release(worker)
+                    self._without(worker)
                 return work.step
         return None
 
     def advance(self, lowest: int, finished: Iterable[int], now: float) -> None:
         """Every shard has applied all steps below `lowest`, and the open ones that are `finished`."""
-        self.lowest = lowest
+        has_moved, self.lowest = lowest > self.lowest, lowest
         for step in {step for step in self.steps if step < lowest} | set(finished):
             for lease in self.steps.pop(step).leases.values():
                 if not lease.delivered:
                     lease.deadline = now + lease.seconds if lease.deadline is None else lease.deadline
                     self._outlived[lease.ticket] = lease
-        for work in self.steps.values():
+        for work in self.steps.values() if has_moved else ():
             for lease in work.leases.values():
                 if lease.deadline is None and self._is_computable(work.step):
                     lease.deadline = now + lease.seconds
@@ -170,6 +184,21 @@ class Backlog:
                 lease.seconds = min(lease.seconds, seconds)
                 lease.deadline = None if lease.deadline is None else min(lease.deadline, now + seconds)
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Nobody could be heard for so long: no lease runs out because of it."""
+        for lease in (*self._outlived.values(), *(one for work in self.steps.values() for one in work.leases.values())):
+            if lease.deadline is not None:
+                lease.deadline = min(lease.deadline + seconds, now + lease.seconds)
+        for work in self.steps.values():
+            if work.settled_at is not None:
+                work.settled_at = min(now, work.settled_at + seconds)
+
+    def _without(self, worker: Client) -> None:
+        """The worker is not active any more."""
+        self.crew.drop(worker)
+        for work in self.steps.values():
+            work.served.drop(worker)
+
     def _is_ahead(self, worker: Client) -> bool:
         """Whether its work waits for weights that do not exist yet."""
         found = self.lease_of(worker)
@@ -194,25 +223,37 @@ class Backlog:
             self.steps[step] = StepWork(step, self.rules.microbatches, self.rules.consistency.is_synchronous)
         return self.steps[step]
 
-    def _next_share(self, worker: Client, peers: list[Client], now: float) -> Lease | None:
+    def _next_share(self, worker: Client, now: float) -> Lease | None:
         milestone = (self.lowest // self.rules.milestone + 1) * self.rules.milestone
         step = self._first_with_work()
         if step >= min(self._window_end(), milestone):
             return None
         work = self._open(step)
-        return self._lease(worker, work, max(1, self._share(work, worker, peers, peers)), now)
+        return self._lease(worker, work, max(1, self._share(work, worker, self._alone(worker))), now)
 
     def _first_with_work(self) -> int:
         """The first step of which something has not been given out."""
         return min((step for step, work in self.steps.items() if work.pool), default=max(self.opened, self.lowest))
 
-    def _share(self, work: StepWork, worker: Client, waiting: list[Client], peers: list[Client]) -> int:
-        if not waiting:
+    def _share(self, work: StepWork, worker: Client, served: Crew) -> int:
+        """Of what is left of a step, where all but those who are `served`, the worker among them, take some too."""
+        if len(served) == len(self.crew):
             return work.left
-        known = [client.pace for client in (worker, *peers) if client.pace is not None]
-        usual = sum(known) / len(known) if known else 1.0
-        others = sum(1.0 / (peer.pace or usual) for peer in waiting)
-        return fair_share(work.left, 1.0 / (worker.pace or usual), others)
+        usual = self.crew.usual_pace
+        return fair_share(work.left, 1.0 / (worker.pace or usual), self.crew.speed_without(served, usual))
+
+    def _alone(self, worker: Client) -> Crew:
+        alone = Crew()
+        alone.put(worker)
+        return alone
+
+    def _not_free(self, worker: Client) -> Crew:
+        """The worker, and those who will take no lost work."""
+        crew = self._alone(worker)
+        for peer in self.crew:
+            if not peer.idle and not self._is_ahead(peer):
+                crew.put(peer)
+        return crew
 
     def _lease(self, worker: Client, work: StepWork, share: int, now: float) -> Lease | None:
         # Where steps are taken in order; elsewhere the rest of a step would go out in more, smaller blocks.
@@ -226,7 +267,7 @@ class Backlog:
         seconds = first if worker.pace is None else max(LEASE_SECONDS, _PATIENCE * worker.pace * size)
         deadline = now + seconds if self._is_computable(work.step) else None
         lease = Lease(self._tickets, worker.session, work.step, blocks, seconds, deadline)
-        work.leases[lease.ticket] = lease
+        work.lend(lease)
         worker.ticket = worker.lease = lease.ticket
         worker.microbatches, worker.blocks = size, blocks
         worker.idle = False

@@ -65,6 +65,9 @@ from ps_vae.ps.state import ShardState
 
 __all__ = ["Coordinator"]
 
+# `tick` is called far more often, unless the process does not run.
+_STANDSTILL_SECONDS = 1.0
+
 
 class Coordinator:
     """Members and work of one run.
@@ -104,6 +107,7 @@ class Coordinator:
         self._takes_shards = takes_shards
         self._speed = standing.Speed()
         self._early: dict[bytes, tuple[Sender, Hello]] = {}
+        self._looked_at: float | None = None
 
     @property
     def shards(self) -> list[ShardMember]:
@@ -160,6 +164,7 @@ class Coordinator:
 
     def tick(self, now: float) -> list[Output]:
         """Call at least every tenth of a second."""
+        self._excuse_standstill(now)
         if self.ended is not None:
             return []
         outputs = self._assignments.watch(now)
@@ -244,6 +249,14 @@ class Coordinator:
             **self._watch(),
         }
 
+    def _excuse_standstill(self, now: float) -> None:
+        """Where this process stood still, or its host did, nobody could be heard: that counts as nobody's silence."""
+        seconds = 0.0 if self._looked_at is None else now - self._looked_at
+        self._looked_at = now
+        if seconds > _STANDSTILL_SECONDS:
+            for part in (self.backlog, self._fleet, self._roster, self._ending):
+                part.excuse(seconds, now)
+
     def _hello(self, sender: Sender, hello: Hello, now: float) -> list[Output]:
         _same_protocol(hello.protocol)
         if self.ended is not None:
@@ -320,6 +333,7 @@ class Coordinator:
     def _watch_the_end(self, now: float) -> list[Output]:
         if self.ended is not None or not self.is_started:
             return []
+        self._excuse_standstill(now)
         outputs: list[Output] = []
         closing = self._ending.watch(now)
         self._assignments.is_open = not self._ending.is_closing

@@ -85,6 +85,12 @@ class Ending:
         self._parts = {version: part for version, part in self._parts.items() if version > self.taken}
         return [SnapshotTaken(self.taken, tuple(parts[number] for number in range(len(parts))))]
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Nobody could be heard for so long: it is not waited for any less."""
+        spans = (self.stopping, self._reached_at, self._closing_since)
+        later = (None if since is None else min(now, since + seconds) for since in spans)
+        self.stopping, self._reached_at, self._closing_since = later
+
     def watch(self, now: float) -> list[Output | RunEnded]:
         """What is to be sent now; a RunEnded where it is over."""
         target = self._backlog.limit

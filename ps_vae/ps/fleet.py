@@ -134,6 +134,11 @@ class Fleet:
         """Whether every shard has applied `step`."""
         return all(shard.has(step) for shard in self.shards)
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Nobody could be heard for so long."""
+        for shard in self.shards:
+            shard.heard = None if shard.heard is None else min(now, shard.heard + seconds)
+
     def silent(self, now: float) -> str | None:
         """Which shard has not been heard of for too long, as a sentence."""
         for shard in self.shards[1:]:

@@ -62,6 +62,8 @@ class StepSum:
     Invariants: the nodes are disjoint blocks, no two of them siblings;
                 a node's gradient is the tree sum of its leaves.
 
+    missing  microbatches that have not come
+
     The last addition, that of the root's two children, is left to whoever uses the sum, in one pass with that.
     Arrays passed to `add` are read until the next merge and never written to; sums live in arrays from `buffers`.
     """
@@ -71,15 +73,11 @@ class StepSum:
         self._buffers = buffers
         self._nodes: dict[Block, _Node] = {}
         self._root = root(microbatches)
+        self.missing = microbatches
 
     @property
     def is_complete(self) -> bool:
         return self.missing == 0
-
-    @property
-    def missing(self) -> int:
-        """Microbatches that have not come."""
-        return self.microbatches - sum(len(block) for block in self._nodes)
 
     def add(self, block: Block, gradient: Array, metrics: Metrics, *, pooled: bool = False) -> bool:
         """Count `block`; False where all of it had been counted before.
@@ -90,7 +88,9 @@ class StepSum:
         if self._covers(block):
             self._release(node)
             return False
-        for inner in [node for node in self._nodes if node in block]:
+        self.missing -= len(block)
+        for inner in self._inside(block):
+            self.missing += len(inner)
             self._release(self._nodes.pop(inner))
         while block != self._root and parent(block, self.microbatches) != self._root:
             other = self._nodes.pop(sibling(block, self.microbatches), None)
@@ -111,6 +111,21 @@ class StepSum:
         for node in self._nodes.values():
             self._release(node)
         self._nodes.clear()
+        self.missing = self.microbatches
+
+    def _inside(self, block: Block) -> list[Block]:
+        """The nodes that are parts of a block that is none itself."""
+        if len(self._nodes) <= 2 * len(block):
+            return [node for node in self._nodes if node in block]
+        found: list[Block] = []
+        below = [*halves(block)] if len(block) > 1 else []
+        while below:
+            part = below.pop()
+            if part in self._nodes:
+                found.append(part)
+            elif len(part) > 1:
+                below += halves(part)
+        return found
 
     def _covers(self, block: Block) -> bool:
         while block not in self._nodes:

@@ -64,6 +64,11 @@ class Roster:
         client.heard = now
         return client
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Nobody could be heard for so long."""
+        for client in self.clients.values():
+            client.heard = min(now, client.heard + seconds)
+
     def silent(self, now: float) -> Iterator[Client]:
         """Clients that have not been heard of for too long."""
         for client in list(self.clients.values()):

@@ -3,9 +3,12 @@
 Pure bookkeeping over microbatch indices; speeds and times are arguments.
 """
 
+import bisect
 from dataclasses import dataclass, field
 
 from ps_vae.ps.blocks import Block, cover
+from ps_vae.ps.crew import Crew
+from ps_vae.ps.members import Client
 
 __all__ = ["Lease", "StepWork", "fair_share"]
 
@@ -41,7 +44,10 @@ class StepWork:
     pool      disjoint runs of microbatches that nobody has, in order
     leases    what is handed out, by ticket
     claimed   sessions that had their share
+    served    those of them who are still there
     orphaned  whether the pool holds work that somebody lost: anyone may take it
+    left      microbatches in the pool
+    undelivered  leases that nobody has said to have pushed
     reissues  how often all of it was handed out again because it did not arrive
     """
 
@@ -51,27 +57,37 @@ class StepWork:
     pool: list[Block] = field(default_factory=list)
     leases: dict[int, Lease] = field(default_factory=dict)
     claimed: set[bytes] = field(default_factory=set)
+    served: Crew = field(default_factory=Crew)
     orphaned: bool = False
     settled_at: float | None = None
     reissues: int = 0
+    left: int = 0
+    undelivered: int = 0
 
     def __post_init__(self) -> None:
-        self.pool = [Block(0, self.microbatches)]
+        self.pool, self.left = [Block(0, self.microbatches)], self.microbatches
 
-    @property
-    def left(self) -> int:
-        return sum(len(run) for run in self.pool)
+    def claim(self, worker: Client) -> None:
+        """The worker has its share."""
+        self.claimed.add(worker.session)
+        self.served.put(worker)
+
+    def unclaim(self, worker: Client) -> None:
+        """It may have another."""
+        self.claimed.discard(worker.session)
+        self.served.drop(worker)
 
     def take(self, share: int, before: tuple[Block, ...] = ()) -> tuple[Block, ...]:
         """`share` microbatches of the pool: the blocks `before` if they are as many and there, else the first ones.
 
         As few blocks as they make.
         """
-        if sum(map(len, before)) == share and all(any(block in run for run in self.pool) for block in before):
+        if sum(map(len, before)) == share and all(self._place(block) is not None for block in before):
             for block in before:
                 self._remove(block)
             return before
         blocks: list[Block] = []
+        self.left -= min(share, self.left)
         while share > 0 and self.pool:
             run = self.pool[0]
             stop = min(run.stop, run.start + share)
@@ -80,16 +96,23 @@ class StepWork:
             self.pool[:1] = [Block(stop, run.stop)] if stop < run.stop else []
         return tuple(blocks)
 
-    def _remove(self, block: Block) -> None:
-        """Take out a block that is in one run of the pool."""
-        (place,) = [number for number, run in enumerate(self.pool) if block in run]
-        run = self.pool[place]
-        rests = (Block(run.start, block.start), Block(block.stop, run.stop))
-        self.pool[place : place + 1] = [rest for rest in rests if len(rest) > 0]
+    def lend(self, lease: Lease) -> None:
+        """Somebody has it."""
+        self.leases[lease.ticket] = lease
+        self.undelivered += 1
+
+    def deliver(self, lease: Lease, now: float) -> None:
+        """It is pushed; note when the last one was."""
+        self.undelivered -= not lease.delivered
+        lease.delivered = True
+        if not self.pool and self.undelivered == 0:
+            self.settled_at = now
 
     def orphan(self, ticket: int) -> None:
         """A lease was lost: its microbatches go back."""
         lease = self.leases.pop(ticket)
+        self.undelivered -= not lease.delivered
+        self.left += lease.microbatches
         runs = sorted([*self.pool, *lease.blocks], key=lambda block: block.start)
         self.pool = []
         for run in runs:
@@ -100,10 +123,19 @@ class StepWork:
         self.orphaned = True
         self.settled_at = None
 
-    def settle(self, now: float) -> None:
-        """Note when the last piece of work was delivered."""
-        if not self.pool and all(lease.delivered for lease in self.leases.values()):
-            self.settled_at = now
+    def _place(self, block: Block) -> int | None:
+        """Which run of the pool holds all of a block."""
+        place = bisect.bisect_right(self.pool, block.start, key=lambda run: run.start) - 1
+        return place if place >= 0 and block in self.pool[place] else None
+
+    def _remove(self, block: Block) -> None:
+        """Take out a block that is in one run of the pool."""
+        if (place := self._place(block)) is None:
+            raise RuntimeError(f"{block} is not in the pool of step {self.step}")
+        run = self.pool[place]
+        rests = (Block(run.start, block.start), Block(block.stop, run.stop))
+        self.pool[place : place + 1] = [rest for rest in rests if len(rest) > 0]
+        self.left -= len(block)
 
 
 def fair_share(left: int, speed: float, other_speeds: float) -> int:

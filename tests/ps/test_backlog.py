@@ -37,6 +37,13 @@ def client(name, pace=None):
     return Client(session, name, name, "worker", 0.0, idle=True, pace=pace)
 
 
+def give(log, worker, active, now):
+    """What a worker is given where these are active."""
+    for peer in active:
+        log.note(peer)
+    return log.next_work(worker, now)
+
+
 def size(lease):
     return 0 if lease is None else lease.microbatches
 
@@ -45,14 +52,14 @@ def test_shares_are_in_proportion_to_speed():
     log = backlog()
     workers = [client("fast", 0.1), client("slow", 0.3)]
 
-    assert [size(log.next_work(worker, workers, 0.0)) for worker in workers] == [6, 2]
+    assert [size(give(log, worker, workers, 0.0)) for worker in workers] == [6, 2]
 
 
 def test_a_worker_of_unknown_speed_gets_the_usual_share():
     log = backlog()
     workers = [client("a", 0.1), client("new"), client("c", 0.1), client("d", 0.1)]
 
-    assert [size(log.next_work(worker, workers, 0.0)) for worker in workers] == [2, 2, 2, 2]
+    assert [size(give(log, worker, workers, 0.0)) for worker in workers] == [2, 2, 2, 2]
 
 
 def test_a_hopelessly_slow_worker_has_no_share_and_is_given_a_chance_later():
@@ -60,8 +67,8 @@ def test_a_hopelessly_slow_worker_has_no_share_and_is_given_a_chance_later():
     workers = [client("fast", 0.001), client("slow", 10.0)]
     pace = workers[1].pace
 
-    assert size(log.next_work(workers[1], workers, 0.0)) == 0
-    assert size(log.next_work(workers[0], workers, 0.0)) == 8
+    assert size(give(log, workers[1], workers, 0.0)) == 0
+    assert size(give(log, workers[0], workers, 0.0)) == 8
     assert workers[1].pace < pace
 
 
@@ -70,7 +77,7 @@ def test_a_step_is_handed_out_ahead_but_no_further():
     workers = [client("only", 0.1)]
     steps = []
     for _ in range(3):
-        lease = log.next_work(workers[0], workers, 0.0)
+        lease = give(log, workers[0], workers, 0.0)
         steps.append(None if lease is None else (lease.step, lease.deadline is None))
         log.delivered(workers[0], 0.0)
         workers[0].idle = True
@@ -81,10 +88,10 @@ def test_a_step_is_handed_out_ahead_but_no_further():
 def test_a_lease_given_ahead_begins_when_its_weights_are_there():
     log = backlog()
     workers = [client("only", 0.1)]
-    log.next_work(workers[0], workers, 0.0)
+    give(log, workers[0], workers, 0.0)
     log.delivered(workers[0], 0.0)
     workers[0].idle = True
-    lease = log.next_work(workers[0], workers, 0.0)
+    lease = give(log, workers[0], workers, 0.0)
     assert log.overdue(1e9) == []
 
     log.advance(1, [], 100.0)
@@ -97,38 +104,38 @@ def test_a_lease_given_ahead_begins_when_its_weights_are_there():
 def test_lost_work_is_done_before_anything_else():
     log = backlog()
     a, b = client("a", 0.1), client("b", 0.1)
-    log.next_work(a, [a, b], 0.0)
-    lost = log.next_work(b, [a, b], 0.0)
+    give(log, a, [a, b], 0.0)
+    lost = give(log, b, [a, b], 0.0)
     log.lost(b)
     log.delivered(a, 0.0)
     a.idle = True
 
-    assert log.next_work(a, [a], 0.0).blocks == lost.blocks
+    assert give(log, a, [a], 0.0).blocks == lost.blocks
 
 
 def test_the_share_of_a_worker_that_left_before_it_came_for_it_is_anyones():
     log = backlog()
     a, b = client("a", 0.1), client("b", 0.1)
-    first = log.next_work(a, [a, b], 0.0)
+    first = give(log, a, [a, b], 0.0)
     log.lost(b)
     log.delivered(a, 0.0)
     a.idle = True
 
-    assert size(first) + size(log.next_work(a, [a], 0.0)) == 8
+    assert size(first) + size(give(log, a, [a], 0.0)) == 8
 
 
 def test_work_given_ahead_is_taken_back_where_lost_work_waits_and_nobody_is_idle():
     log = backlog()
     a, b = client("a", 0.1), client("b", 0.1)
-    log.next_work(a, [a, b], 0.0)
-    lost = log.next_work(b, [a, b], 0.0)
+    give(log, a, [a, b], 0.0)
+    lost = give(log, b, [a, b], 0.0)
     log.delivered(a, 0.0)
     a.idle = True
-    assert log.next_work(a, [a, b], 0.0).step == 1
+    assert give(log, a, [a, b], 0.0).step == 1
     log.lost(b)
 
     assert log.recall(a)
-    assert log.next_work(a, [a], 0.0).blocks == lost.blocks
+    assert give(log, a, [a], 0.0).blocks == lost.blocks
     assert not log.recall(a)
 
 
@@ -136,14 +143,14 @@ def test_a_slow_worker_does_not_take_all_lost_work_while_others_only_wait_for_we
     log = backlog()
     fast, slow, gone = client("fast", 0.01), client("slow", 1.0), client("gone", 0.01)
     everybody = [fast, slow, gone]
-    log.next_work(gone, everybody, 0.0)
-    log.next_work(fast, everybody, 0.0)
+    give(log, gone, everybody, 0.0)
+    give(log, fast, everybody, 0.0)
     log.delivered(fast, 0.0)
     fast.idle = True
-    assert log.next_work(fast, everybody, 0.0).step == 1
+    assert give(log, fast, everybody, 0.0).step == 1
     log.lost(gone)
 
-    assert size(log.next_work(slow, [fast, slow], 0.0)) == 1
+    assert size(give(log, slow, [fast, slow], 0.0)) == 1
 
 
 def test_a_step_whose_pushes_do_not_arrive_is_handed_out_anew_ever_more_patiently():
@@ -152,7 +159,7 @@ def test_a_step_whose_pushes_do_not_arrive_is_handed_out_anew_ever_more_patientl
     now, waits = 0.0, []
     for _ in range(9):
         worker.idle = True
-        assert log.next_work(worker, [worker], now).step == 0
+        assert give(log, worker, [worker], now).step == 0
         log.delivered(worker, now)
         since = now
         while log.steps[0].leases:
@@ -167,7 +174,7 @@ def test_under_asp_whoever_is_free_gets_a_share_of_the_first_step_that_has_some_
     log = backlog("asp", milestone=2)
     workers = [client(name, 0.1) for name in "abcd"]
 
-    leases = [log.next_work(worker, workers, 0.0) for worker in workers]
+    leases = [give(log, worker, workers, 0.0) for worker in workers]
     assert {lease.step for lease in leases} == {0}
 
     # One of them does not come back; the others go on without it until the milestone.
@@ -176,26 +183,26 @@ def test_under_asp_whoever_is_free_gets_a_share_of_the_first_step_that_has_some_
         for worker in workers[1:]:
             log.delivered(worker, 0.0)
             worker.idle = True
-            lease = log.next_work(worker, workers, 0.0)
+            lease = give(log, worker, workers, 0.0)
             waiting = waiting + 1 if lease is None else 0
             leases += [] if lease is None else [lease]
     assert {lease.step for lease in leases} == {0, 1}
     assert sum(size(lease) for lease in leases) == 16
 
     log.lost(workers[0])
-    again = log.next_work(workers[1], workers, 0.0)
+    again = give(log, workers[1], workers, 0.0)
     assert (again.step, again.blocks[0].start) == (0, leases[0].blocks[0].start)
     log.advance(2, [], 0.0)
     workers[2].idle = True
-    assert log.next_work(workers[2], workers, 0.0).step == 2
+    assert give(log, workers[2], workers, 0.0).step == 2
 
 
 def test_under_asp_work_is_at_most_a_window_ahead_of_the_first_unapplied_step():
     log = backlog("asp", microbatches=1, steps=10**6, milestone=10**6)
     stuck, worker = client("stuck", 0.1), client("w", 0.1)
-    log.next_work(stuck, [stuck, worker], 0.0)
+    give(log, stuck, [stuck, worker], 0.0)
     steps = []
-    while (lease := log.next_work(worker, [stuck, worker], 0.0)) is not None:
+    while (lease := give(log, worker, [stuck, worker], 0.0)) is not None:
         steps.append(lease.step)
         log.delivered(worker, 0.0)
         worker.idle = True
@@ -207,19 +214,19 @@ def test_under_asp_work_is_at_most_a_window_ahead_of_the_first_unapplied_step():
 def test_after_stop_no_step_is_opened_and_open_ones_are_finished():
     log = backlog("ssp:3", microbatches=2)
     a, b = client("a", 0.1), client("b", 0.1)
-    log.next_work(a, [a, b], 0.0)
+    give(log, a, [a, b], 0.0)
 
     assert log.stop_opening() == 1
-    assert log.next_work(b, [a, b], 0.0).step == 0
+    assert give(log, b, [a, b], 0.0).step == 0
     log.delivered(a, 0.0)
     a.idle = True
-    assert log.next_work(a, [a, b], 0.0) is None
+    assert give(log, a, [a, b], 0.0) is None
 
 
 def test_trouble_with_anothers_ticket_is_ignored():
     log = backlog()
     a, b = client("a", 0.1), client("b", 0.1)
-    lease = log.next_work(a, [a, b], 0.0)
+    lease = give(log, a, [a, b], 0.0)
 
     assert log.refused(b, lease.ticket) is None
     assert log.lease_of(a) is not None
@@ -255,7 +262,7 @@ class Misadventure:
         idle = [worker for worker in self.workers if worker.idle]
         if idle or worker:
             worker = worker or self.draw(st.sampled_from(idle))
-            lease = self.log.next_work(worker, [w for w in self.workers if w.is_active], self.now)
+            lease = give(self.log, worker, [w for w in self.workers if w.is_active], self.now)
             assert lease is None or all(is_block(block, self.log.rules.microbatches) for block in lease.blocks)
             return lease
         return None
@@ -341,6 +348,6 @@ def test_every_microbatch_is_with_nobody_or_one_worker_whatever_happens_and_all_
 
 def test_a_worker_of_unknown_speed_has_time_for_its_local_steps():
     rules = RunRules(b"r" * 16, 4, 10, parse_consistency("bsp"), 10, metrics=2, batches=512)
-    lease = Backlog(rules, 0).next_work(worker := client("w"), [worker], 0.0)
+    lease = Backlog(rules, 0).next_work(client("w"), 0.0)
 
     assert (lease.microbatches, lease.seconds) == (4, 10.0 + 4 * 511)

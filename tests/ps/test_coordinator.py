@@ -71,6 +71,12 @@ def snapshot(machine, version, now=0.0):
     return [output for part in parts for output in machine.handle("s", part, now)]
 
 
+def pass_time(machine, start, end):
+    """What it returns while it is called twice a second, as a process that does not stand still is."""
+    times = [start + 0.5 * number for number in range(int(2 * (end - start)))]
+    return [output for now in [*times, end] for output in machine.tick(now)]
+
+
 def session(name):
     return name.encode().ljust(16)
 
@@ -297,7 +303,8 @@ def test_a_worker_that_is_late_is_noticed_once_and_comes_back():
     machine = started()
     work = work_for(machine, "a")
 
-    late = [output for now in (9.0, 10.1, 10.2) for output in machine.tick(now) if isinstance(output, Member)]
+    assert pass_time(machine, 0.0, 9.5) == []
+    late = [output for output in pass_time(machine, 9.5, 12.0) if isinstance(output, Member)]
     assert [(event.name, event.change) for event in late] == [("a", "late")]
     assert sent(machine.handle("a", ready("a", work.ticket, 1), 30.0), Work)
 
@@ -308,7 +315,7 @@ def test_an_idle_worker_that_falls_silent_is_let_go_and_told_so_when_it_speaks()
     enter(machine, "w")
     assert machine.handle("w", ready("w"), 0.0) == []
 
-    assert machine.tick(4.9) == []
+    assert not any(isinstance(output, Member) for output in pass_time(machine, 0.0, 4.9))
     assert Member("w", "lost", "not heard of for 5 s") in machine.tick(5.1)
     assert refused(machine, ready("w")) == "unknown-session"
 
@@ -316,7 +323,7 @@ def test_an_idle_worker_that_falls_silent_is_let_go_and_told_so_when_it_speaks()
 def test_a_worker_that_prepares_for_minutes_is_not_let_go():
     machine = started()
     enter(machine, "w")
-    machine.tick(500.0)
+    pass_time(machine, 0.0, 500.0)
 
     assert sent(machine.handle("w", ready("w"), 500.0), Work)
 
@@ -385,9 +392,9 @@ def test_an_evaluator_that_never_reports_does_not_keep_the_run_from_ending():
     apply(machine, 10)
     snapshot(machine, 10)
     machine.finished_writing(10, 0.0)
-    for now in range(0, 130, 2):
-        machine.handle("e", Report(session("e"), None, (), 0), float(now)) if machine.ended is None else None
-        machine.tick(float(now))
+    for now in range(0, 130):
+        machine.handle("e", Report(session("e"), None, ()), float(now)) if machine.ended is None else None
+        pass_time(machine, float(now), now + 0.5)
 
     assert machine.ended == RunEnded(False, "done")
 
@@ -498,12 +505,39 @@ def test_a_stopping_run_whose_shards_stay_apart_fails_and_says_what_to_do():
 
 def test_a_shard_that_falls_silent_ends_the_run():
     machine = started(shards=2)
-    machine.tick(29.0)
+    pass_time(machine, 0.0, 29.5)
     assert machine.ended is None
-    machine.tick(30.5)
+    pass_time(machine, 30.0, 30.5)
 
     assert machine.ended.failed
     assert "shard 2 of 2 at tcp://s1:1 is silent" in machine.ended.reason
+
+
+def test_a_coordinator_that_stood_still_takes_nobody_for_silent_or_late():
+    machine = started(shards=2)
+    work_for(machine, "a")
+    pass_time(machine, 0.0, 4.5)
+
+    assert pass_time(machine, 64.5, 69.5) == []
+    assert machine.ended is None
+
+    assert [output.change for output in pass_time(machine, 70.0, 72.0) if isinstance(output, Member)] == ["late"]
+    pass_time(machine, 72.0, 89.5)
+    assert machine.ended is None
+    pass_time(machine, 90.0, 91.0)
+    assert "is silent" in machine.ended.reason
+
+
+def test_who_is_heard_of_after_a_standstill_is_excused_once():
+    machine = started()
+    apply(machine, 10)
+    enter(machine, "w")
+    machine.handle("w", ready("w"), 0.0)
+    pass_time(machine, 0.0, 1.0)
+    machine.handle("w", ready("w"), 100.0)
+
+    assert not any(isinstance(output, Member) for output in pass_time(machine, 100.0, 104.9))
+    assert Member("w", "lost", "not heard of for 5 s") in machine.tick(105.1)
 
 
 def test_the_state_of_a_crowd_fits_in_a_message():

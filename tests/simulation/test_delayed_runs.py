@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from simulation.test_runs import LOSSY, chaotic_gradient, sequential, small_step
-from simulation.world import Network, World
+from simulation.gradients import chaotic_gradient, sequential, small_step
+from simulation.network import LOSSY, Network
+from simulation.world import World
 
 SIZE = 96
 

@@ -7,8 +7,9 @@ import pytest
 
 from ps_vae.ps.codecs.pull import pull_codec_for
 from ps_vae.ps.partition import partition
-from simulation.test_runs import LOSSY, chaotic_gradient, small_step
-from simulation.world import Network, World
+from simulation.gradients import chaotic_gradient, small_step
+from simulation.network import LOSSY, Network
+from simulation.world import World
 
 SIZE = 96
 

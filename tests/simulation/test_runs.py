@@ -1,43 +1,12 @@
 """Whole runs under virtual time: exactly once, the same bits, the staleness bound, an end."""
 
-import functools
-
 import numpy as np
 import pytest
 
 from ps_vae.ps.messages import Push
-from simulation.world import Network, World
-
-LOSSY = Network(drop=0.1, double=0.1, delay=(0.0001, 0.2))
-
-
-def chaotic_gradient(weights, step, index):
-    """Depends on the weights, the step and the microbatch so that every mistake shows in the bits."""
-    noise = np.random.default_rng([step, index]).standard_normal(weights.size).astype(np.float32)
-    return np.sin(np.float32(3.7) * weights) + noise
-
-
-def small_step(weights, parts, state, moment, out):
-    np.subtract(weights, np.float32(0.1) * functools.reduce(np.add, parts), out=out)
-
-
-def sequential(steps, microbatches, size=96, *, delay=0, first=0, start=None):
-    """The run in one loop, each step summed by the recursion of the definition.
-
-    delay  versions that the weights are old on which a step is computed, where there are older ones than the `first`
-    """
-
-    def tree(weights, step, start, stop):
-        if stop - start == 1:
-            return chaotic_gradient(weights, step, start)
-        middle = start + (1 << (stop - start - 1).bit_length() - 1)
-        return tree(weights, step, start, middle) + tree(weights, step, middle, stop)
-
-    versions = {first: np.zeros(size, np.float32) if start is None else start}
-    for step in range(first, steps):
-        total = tree(versions[max(first, step - delay)], step, 0, microbatches)
-        versions[step + 1] = versions[step] - np.float32(0.1) * total
-    return versions[steps]
+from simulation.gradients import chaotic_gradient, sequential, small_step
+from simulation.network import LOSSY
+from simulation.world import World
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -150,7 +119,7 @@ def test_a_run_whose_workers_are_all_gone_stops_at_the_version_that_the_shards_a
 
 def test_a_push_that_reached_one_of_two_shards_is_completed_by_its_reissue():
     world = World(workers=1, shards=2, microbatches=2, steps=5, gradient=chaotic_gradient, update=small_step)
-    to_shard, lost = world._to_shard, []
+    to_shard, lost = world.delivery.to_shard, []
 
     def lose_one(number, sender, message):
         if message.KIND == "push" and number == 1 and message.step == 2 and not lost:
@@ -160,7 +129,7 @@ def test_a_push_that_reached_one_of_two_shards_is_completed_by_its_reissue():
             return
         to_shard(number, sender, message)
 
-    world._to_shard = lose_one
+    world.delivery.to_shard = lose_one
     world.run()
     assert len(lost) == 1
     np.testing.assert_array_equal(world.weights, sequential(5, 2))
@@ -222,7 +191,7 @@ def test_a_worker_that_waits_for_weights_and_was_recalled_without_hearing_of_it_
     """Asking only the shards again it would wait for ever: the weights need the work that it was recalled to."""
     world = World(workers=1, shards=1, microbatches=2, steps=6, gradient=chaotic_gradient, update=small_step)
     world.add_worker(seconds=9.0)
-    to_client, lost = world._to_client, []
+    to_client, lost = world.delivery.to_client, []
 
     def lose_the_recall(name, link, message):
         if message.KIND == "work" and world.now >= 1.5 and not lost:
@@ -230,7 +199,7 @@ def test_a_worker_that_waits_for_weights_and_was_recalled_without_hearing_of_it_
         else:
             to_client(name, link, message)
 
-    world._to_client = lose_the_recall
+    world.delivery.to_client = lose_the_recall
     world.at(1.5, lambda: world.kill("worker-1", noticed=True))
     world.run(until=10.0)
     assert lost == [("worker-0", 1)]
@@ -239,7 +208,7 @@ def test_a_worker_that_waits_for_weights_and_was_recalled_without_hearing_of_it_
 
 def test_a_stopping_run_that_gave_up_work_that_came_after_all_to_one_shard_brings_the_other_there():
     world = World(workers=2, microbatches=1, steps=100, milestone=100, seconds=0.2)
-    to_shard, to_coordinator = world._to_shard, world._to_coordinator
+    to_shard, to_coordinator = world.delivery.to_shard, world.delivery.to_coordinator
     lost, unheard = [], []
 
     def lose_pushes(number, sender, message):
@@ -258,7 +227,7 @@ def test_a_stopping_run_that_gave_up_work_that_came_after_all_to_one_shard_bring
         else:
             to_coordinator(sender, message)
 
-    world._to_shard, world._to_coordinator = lose_pushes, be_deaf
+    world.delivery.to_shard, world.delivery.to_coordinator = lose_pushes, be_deaf
     ended = world.run(until=60.0)
     assert unheard
     assert (ended.failed, ended.reason) == (False, "stopped")

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulation.world import Network, World
+from simulation.network import Network
+from simulation.world import World
 from small_run import Floats, small_config, small_data, small_weights
 
 from ps_vae.ps.blocks import Block

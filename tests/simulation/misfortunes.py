@@ -1,0 +1,199 @@
+"""What a seed does to a run: members, network and misfortunes drawn from it; and what must come out all the same.
+
+Misfortunes last shorter than what the protocol says ends a run (a shard that is silent for 30 s), and end: after that
+every run has to.
+"""
+
+import random
+
+import numpy as np
+
+from .gradients import chaotic_gradient, sequential_versions, small_step, unit_gradient
+from .ledger import WITNESS, ViolationError
+from .network import Network
+from .world import World
+
+# Virtual seconds in which a run of this size has to end, whatever happens to it.
+PATIENCE = 600.0
+
+# The longest that a server is kept from others: less than the silence after which a run fails, and time to repeat.
+_LONGEST_SILENCE = 20.0
+
+_TRAINED = 16
+
+
+class Misfortunes:
+    """The run of a seed."""
+
+    def __init__(self, seed):
+        self.seed = seed
+        draw = self._draw = random.Random(seed)
+        self.consistency = draw.choice(["bsp", "bsp", "ssp:1", "ssp:3", "asp"])
+        self.is_synchronous = self.consistency == "bsp"
+        self.microbatches = draw.randint(1, 9)
+        self.steps = draw.randint(1, 25)
+        self.delay = draw.choice([0, 0, 1]) if self.is_synchronous else 0
+        delays = draw.choice([(0.0001, 0.002), (0.0001, 0.05), (0.01, 0.5)])
+        shards = draw.randint(1, 3)
+        self.world = World(
+            size=(WITNESS + _TRAINED) * shards,
+            checked=True,
+            witnessed=True,
+            seed=seed,
+            shards=shards,
+            workers=draw.randint(1, 4),
+            evaluators=draw.choice([0, 0, 1, 2]),
+            microbatches=self.microbatches,
+            steps=self.steps,
+            consistency=self.consistency,
+            delay=self.delay,
+            milestone=draw.choice([1, 3, 7, 100]),
+            network=Network(draw.choice([0.0, 0.02, 0.1, 0.2]), draw.choice([0.0, 0.1]), delays),
+            gradient=chaotic_gradient if self.is_synchronous else unit_gradient,
+            **({"update": small_step} if self.is_synchronous else {}),
+        )
+        self.is_told_to_stop = draw.random() < 0.3
+        self.is_cut_off = False
+        self._arrange_clients()
+        self._arrange_servers()
+        self._arrange_network()
+        if self.is_told_to_stop:
+            self._at(self.world.stop)
+
+    def check(self):
+        """Run it; a ViolationError, or an AssertionError of NumPy, where something is not as promised."""
+        ended = self.world.run(PATIENCE)
+        self._check_end(ended)
+        self._check_ledger()
+        self._check_weights()
+        self._check_evaluators(ended)
+
+    def _arrange_clients(self):
+        world, draw = self.world, self._draw
+        # One worker that nothing happens to, so that the run can end.
+        for name in list(world.workers)[1:]:
+            match draw.choice(["nothing", "slow", "dies", "comes back", "flaps", "pauses", "pauses twice", "jumps"]):
+                case "slow":
+                    world.clients[name].seconds = draw.choice([0.1, 0.5, 3.0])
+                case "dies":
+                    self._at(lambda name=name: self._kill(name))
+                case "comes back":
+                    self._flap(name, 1, draw.choice([0.1, 2.0, 30.0]))
+                case "flaps":
+                    self._flap(name, draw.randint(3, 12), draw.choice([0.05, 0.5, 4.0]))
+                case "pauses":
+                    self._at(lambda name=name: world.pause(name, draw.choice([0.5, 3.0, 20.0, 90.0])))
+                case "pauses twice":
+                    self._at(lambda name=name: world.pause(name, draw.uniform(0, 8)))
+                    self._at(lambda name=name: world.pause(name, draw.uniform(0, 8)))
+                case "jumps":
+                    self._at(lambda name=name: world.jump(name, draw.uniform(0, 60)))
+        for name in world.evaluators:
+            if draw.random() < 0.3:
+                self._at(lambda name=name: self._kill(name))
+        for _ in range(draw.choice([0, 0, 1, 2])):
+            self._at(lambda: world.add_worker(draw.choice([None, 0.2])))
+
+    def _arrange_servers(self):
+        world, draw = self.world, self._draw
+        for server in world.servers:
+            server.offset = draw.uniform(0, 1000)
+            match draw.choice(["nothing", "nothing", "pauses", "jumps", "jumps twice"]):
+                case "pauses":
+                    longest = 60.0 if server is world.servers[0] else _LONGEST_SILENCE
+                    self._at(lambda name=server.name, longest=longest: self._pause(name, draw.uniform(0, longest)))
+                case "jumps":
+                    self._at(lambda name=server.name: world.jump(name, draw.uniform(0, 60)))
+                case "jumps twice":
+                    self._at(lambda name=server.name: world.jump(name, draw.uniform(0, 60)))
+                    self._at(lambda name=server.name: world.jump(name, draw.uniform(0, 2)))
+
+    def _arrange_network(self):
+        world, draw = self.world, self._draw
+        clients, shards = list(world.clients), world.addresses[1:]
+        for _ in range(draw.choice([0, 0, 1, 2])):
+            some = draw.sample(clients, draw.randint(1, len(clients)))
+            server = draw.choice(world.addresses)
+            # The coordinator and the first shard are one process.
+            ways = [(some, ["coordinator"]), (some, [server]), (some, shards), (shards[1:], ["coordinator"])]
+            one, other = draw.choice(ways)
+            seconds = draw.choice([0.5, 3.0, _LONGEST_SILENCE])
+            is_noticed = draw.random() < 0.5
+            self._at(lambda one=one, other=other, s=seconds, n=is_noticed: self._part(one, other, s, n))
+
+    def _at(self, action):
+        self.world.at(self._draw.choice([0.02, 0.5, 2.0, 10.0]) * self._draw.random(), action)
+
+    def _kill(self, name):
+        if self.world.clients[name].alive:
+            self.world.kill(name, noticed=self._draw.random() < 0.5)
+
+    def _flap(self, name, times, seconds):
+        """Dies and is started again under a new session, and that again and again."""
+        world, draw = self.world, self._draw
+        time = draw.choice([0.02, 0.5, 2.0, 10.0]) * draw.random()
+        for _ in range(times):
+            world.at(time, lambda: self._kill(name))
+            time += seconds * draw.random()
+            world.at(time, lambda: world.restart(name))
+            time += seconds * draw.random()
+
+    def _pause(self, name, seconds):
+        self.is_cut_off = True
+        self.world.pause(name, seconds)
+
+    def _part(self, one, other, seconds, is_noticed):
+        """`is_noticed`: the connections break when the partition is half over."""
+        world = self.world
+        self.is_cut_off = True
+        world.part(one, other, seconds)
+        for name in one if is_noticed else ():
+            if name in world.clients:
+                world.at(world.now + seconds / 2, lambda name=name: world.disconnect(name, other))
+
+    def _check_end(self, ended):
+        world = self.world
+        if ended.failed:
+            # A stopping run has seconds to make its shards agree; with so many messages lost that may not be enough.
+            # Where blocks are applied as they come, a slow worker's may be missing: half a step cannot be taken back.
+            has_parts = any(shard._arrivals for shard in world.shards)
+            if not self.is_told_to_stop or not (world.network.drop >= 0.1 or self.is_cut_off or has_parts):
+                raise ViolationError(f"the run fails: {ended.reason}")
+        elif (ended.reason == "done") != (world.shards[0].version == self.steps) and not self.is_told_to_stop:
+            raise ViolationError(f"the run is {ended.reason!r} at version {world.shards[0].version} of {self.steps}")
+        elif world.snapshots or world.coordinator.is_started:
+            version, last = world.shards[0].version, max(world.snapshots)
+            if last != version and not (ended.reason == "stopped" and last < version <= last + 2):
+                raise ViolationError(
+                    f"the run is {ended.reason!r} at version {version}, its last snapshot is of {last}"
+                )
+
+    def _check_ledger(self):
+        """What shards say that they have applied is what they have counted."""
+        for number, shard in enumerate(self.world.shards):
+            counted = self.world.ledger.steps(number)
+            said = sorted(event.step for event in self.world.applied(number))
+            if not said == counted == sorted([*range(shard.before), *shard.beyond]):
+                raise ViolationError(
+                    f"shard {number} says that it applied steps {said}, it has counted all of {counted}"
+                )
+
+    def _check_weights(self):
+        world, trained = self.world, self.world.ledger.trained
+        versions = {}
+        if self.is_synchronous:
+            versions = sequential_versions(self.steps, self.microbatches, world.size, delay=self.delay)
+        for version, weights in world.snapshots.items():
+            expected = versions.get(version, np.full(world.size, version * self.microbatches, np.float32))
+            np.testing.assert_array_equal(weights[trained], expected[trained], err_msg=f"snapshot {version}")
+
+    def _check_evaluators(self, ended):
+        world = self.world
+        present = {client.name for client in world.coordinator.clients.values()}
+        for evaluator in world.evaluators.values():
+            for version, weights in evaluator.measured:
+                if version in world.snapshots:
+                    np.testing.assert_array_equal(weights, world.snapshots[version], err_msg=f"measured {version}")
+            is_there = ended.reason == "done" and evaluator.name in present and evaluator.alive
+            if is_there and (not evaluator.measured or evaluator.measured[-1][0] != self.steps):
+                raise ViolationError(f"{evaluator.name} missed the last milestone")

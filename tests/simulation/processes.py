@@ -1,0 +1,106 @@
+"""What is around a machine: a process that is alive or not, asleep or not, with a clock and a disk of its own.
+
+A process that is asleep, or a client that computes, reads nothing: what comes waits for it, in order. One that dies
+loses what it has not read, and everything else but its disk.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ps_vae.ps.actions import Stopped
+from ps_vae.ps.blocks import Block
+from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.encoder import Encoder
+from ps_vae.ps.evaluator import Evaluator
+from ps_vae.ps.replica import ReplicaReader
+from ps_vae.ps.worker import Worker
+
+from .ledger import ViolationError
+
+
+@dataclass(kw_only=True)
+class Process:
+    """Any process; a server's runs a shard, and the first one the coordinator too.
+
+    offset  its clock less the world's; it grows where the clock jumps
+    life    how often it was started: what an earlier life planned does not happen any more
+    disk    what outlives it
+    """
+
+    name: str
+    alive: bool = True
+    asleep_until: float = 0.0
+    offset: float = 0.0
+    life: int = 0
+    disk: dict[str, Any] = field(default_factory=dict)
+    inbox: deque[Callable[[], None]] = field(default_factory=deque)
+
+    def is_blocked(self, now: float) -> bool:
+        """Whether what comes has to wait."""
+        return self.asleep_until > now
+
+    def die(self) -> None:
+        self.alive = False
+        self.life += 1
+        self.inbox.clear()
+
+    def read(self, now: float) -> None:
+        """What has waited, until there is nothing more or it is blocked again."""
+        while self.inbox and self.alive and not self.is_blocked(now):
+            self.inbox.popleft()()
+
+
+@dataclass(kw_only=True)
+class ClientProcess(Process):
+    """A worker or an evaluator: its machine, and what its program holds.
+
+    connections  to an address: how often it was made anew; a server knows the client by what comes through it
+    """
+
+    machine: Worker | Evaluator
+    seconds: float
+    weights: np.ndarray
+    reader: ReplicaReader | None = None
+    encoder: Encoder | None = None
+    stopped: Stopped | None = None
+    computed: list[tuple[int, Block, tuple]] = field(default_factory=list)
+    measured: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    connections: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_busy(self):
+        return self.machine.state in ("computing", "measuring")
+
+    def is_blocked(self, now: float) -> bool:
+        return self.asleep_until > now or self.is_busy
+
+    def sender(self, address: str) -> str:
+        """As what the server at `address` knows it."""
+        times = self.connections.get(address, 0)
+        return f"{self.name}#{times}" if times else self.name
+
+    def reconnect(self, address: str) -> None:
+        self.connections[address] = self.connections.get(address, 0) + 1
+
+
+class WatchedBuffers(Buffers):
+    """Knows how often an array was taken: between two events it may have been given back and published anew.
+
+    published  the arrays, by their identity, that must not be taken
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.turns: dict[int, int] = {}
+        self.published: Callable[[], Collection[int]] = tuple
+
+    def take(self) -> np.ndarray:
+        array = super().take()
+        if id(array) in self.published():
+            raise ViolationError("an array is taken to be written to that is published")
+        self.turns[id(array)] = self.turns.get(id(array), 0) + 1
+        return array

@@ -1,0 +1,152 @@
+"""The invariants can fail: machines that are broken on purpose are found by some seed."""
+
+import dataclasses
+import re
+
+import pytest
+
+from ps_vae.ps.arrivals import Arrivals
+from ps_vae.ps.backlog import Backlog
+from ps_vae.ps.blocks import Block
+from ps_vae.ps.buffers import Buffers
+from ps_vae.ps.consistency import Consistency, Versions
+from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.ending import Ending
+from ps_vae.ps.fleet import Fleet
+from ps_vae.ps.published import Published
+from ps_vae.ps.reduction import StepSum
+from ps_vae.ps.shard import Shard
+from ps_vae.ps.work import StepWork
+from simulation.exploration import run_seed
+
+# More than each of them takes.
+SEEDS = 300
+
+
+def count_what_was_counted_asynchronously(patch):
+    patch.setattr(Arrivals, "accepts", lambda self, block: True)
+
+
+def count_what_was_counted_synchronously(patch):
+    patch.setattr(StepSum, "_covers", lambda self, block: False)
+
+
+def count_a_step_that_is_in_the_weights(patch):
+    def push(self, sender, message, now):
+        self.before, before = min(self.before, message.step), self.before
+        outputs = self._count(sender, message, Block(message.start, message.stop), self._gradient(message), now)
+        self.before = max(before, self.before)
+        return outputs
+
+    patch.setattr(Shard, "_push", push)
+
+
+def count_a_block_in_another_place(patch):
+    add = StepSum.add
+
+    def misplace(self, block, *words, **options):
+        last = self.microbatches - 1
+        place = Block(last - block.start, last - block.start + 1) if len(block) == 1 else block
+        return add(self, place, *words, **options)
+
+    patch.setattr(StepSum, "add", misplace)
+
+
+def leave_out_the_last_block(patch):
+    patch.setattr(StepSum, "is_complete", property(lambda self: self.missing <= self.microbatches // 2))
+
+
+def forget_a_lease(patch):
+    def lost(self, worker):
+        self.release(worker)
+
+    patch.setattr(Backlog, "lost", lost)
+
+
+def drop_the_work_of_a_lost_lease(patch):
+    patch.setattr(StepWork, "orphan", lambda self, ticket: self.leases.pop(ticket))
+
+
+def never_end_a_lease(patch):
+    patch.setattr(Backlog, "overdue", lambda self, now: [])
+
+
+def never_repeat_a_lost_push(patch):
+    patch.setattr(Backlog, "reissue_undelivered", lambda self, now: None)
+
+
+def give_out_lost_blocks_as_larger_ones(patch):
+    begin = StepWork.__post_init__
+
+    def merge(self):
+        begin(self)
+        self.merges = True
+
+    patch.setattr(StepWork, "__post_init__", merge)
+
+
+def write_to_weights_that_are_published(patch):
+    add = Published.add
+
+    def give_back_too_early(self, version, weights, **options):
+        add(self, version, weights, **options)
+        self._buffers.give(weights)
+
+    patch.setattr(Published, "add", give_back_too_early)
+
+
+def take_the_arrays_that_others_read(patch):
+    patch.setattr(Buffers, "take", lambda self: self._free[-1] if self._free else self._make())
+
+
+def take_gradients_of_any_age(patch):
+    usable = Consistency.usable
+    patch.setattr(Consistency, "usable", lambda self, step: Versions(0, None) if self.bound else usable(self, step))
+    patch.setattr(Shard, "_check", lambda self, push: Block(push.start, push.stop))
+
+
+def go_on_where_one_shard_is(patch):
+    patch.setattr(Fleet, "lowest", property(lambda self: max(shard.before for shard in self.shards)))
+
+
+def take_the_parts_of_a_snapshot_from_different_versions(patch):
+    add = Ending.add
+
+    def confuse(self, snapshot):
+        return add(self, dataclasses.replace(snapshot, version=snapshot.version // 2 * 2))
+
+    patch.setattr(Ending, "add", confuse)
+
+
+def take_a_standstill_for_silence(patch):
+    patch.setattr(Coordinator, "_excuse_standstill", lambda self, now: None)
+
+
+BROKEN = {
+    count_what_was_counted_asynchronously: "which it had counted",
+    count_what_was_counted_synchronously: "times",
+    count_a_step_that_is_in_the_weights: "which it had counted|not all of step",
+    count_a_block_in_another_place: "times|not all of step|Arrays are not equal",
+    leave_out_the_last_block: "not all of step",
+    forget_a_lease: "nobody holds lease",
+    drop_the_work_of_a_lost_lease: "are not all, each once",
+    never_end_a_lease: "the run hangs",
+    never_repeat_a_lost_push: "the run hangs",
+    give_out_lost_blocks_as_larger_ones: "the run hangs",
+    write_to_weights_that_are_published: "is published",
+    take_the_arrays_that_others_read: "is published|times",
+    take_gradients_of_any_age: "a bound of",
+    go_on_where_one_shard_is: "before some shard",
+    take_the_parts_of_a_snapshot_from_different_versions: "a snapshot of version",
+    take_a_standstill_for_silence: "is silent for 30 s",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_a_broken_machine_is_found(broken, monkeypatch):
+    broken(monkeypatch)
+
+    found = next(outcome for seed in range(SEEDS) if (outcome := run_seed(seed)).error is not None)
+
+    assert re.search(BROKEN[broken], str(found.error)), found.text
+    assert f"python -m tests.simulation --seed {found.seed}" in found.text
