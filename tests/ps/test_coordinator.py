@@ -393,7 +393,7 @@ def test_an_evaluator_that_never_reports_does_not_keep_the_run_from_ending():
     snapshot(machine, 10)
     machine.finished_writing(10, 0.0)
     for now in range(0, 130):
-        machine.handle("e", Report(session("e"), None, ()), float(now)) if machine.ended is None else None
+        machine.handle("e", Report(session("e"), None, (), 0), float(now)) if machine.ended is None else None
         pass_time(machine, float(now), now + 0.5)
 
     assert machine.ended == RunEnded(False, "done")
