@@ -92,6 +92,10 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "schedule", str, "NAME", TRAINING, "constant",
         "constant, cosine, cosine:FINAL, cosine:FINAL:WARMUP or stages.",
     ),
+    RunOption(
+        "clip_norm", float, "X", TRAINING, "0",
+        "Scale each microbatch's mean gradient to an L2 norm of at most this, before it is summed; 0: leave it.",
+    ),
     RunOption("batch_size", int, "ROWS", TRAINING, "128", "Rows of a step, over all workers together."),
     RunOption(
         "microbatch", int, "ROWS", TRAINING, "largest divisor up to 64",

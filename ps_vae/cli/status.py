@@ -50,14 +50,17 @@ def _print_state(state: dict[str, Any]) -> None:
             ("pace", ", ".join(pace(state))),
             ("bytes", fewer(state) or "as many as dense"),
             ("time", spent(state) or "not known yet"),
+            ("refused", ", ".join(f"{count(n)} {code}" for code, n in state["refused"].items()) or "nothing"),
         ]
     )
-    workers = [
-        ["worker", worker["name"], worker["state"], f"{worker['microbatches_per_second'] or 0:,.1f} microbatches/s"]
-        for worker in state["workers"]
-    ]
+    workers = [["worker", worker["name"], worker["state"], _work(worker)] for worker in state["workers"]]
     shards = [
         ["shard", shard["address"], "up" if shard["up"] else "not here", f"version {count(shard['version'])}"]
         for shard in state["shards"]
     ]
     print_columns([*workers, *shards])
+
+
+def _work(worker: dict[str, Any]) -> str:
+    pace = f"{worker['microbatches_per_second'] or 0:,.1f} microbatches/s"
+    return f"{pace}, {count(worker['refused'])} refused" if worker["refused"] else pace

@@ -47,14 +47,14 @@ class Backlog:
     def next_work(self, worker: Client, active: Iterable[Client], now: float) -> Lease | None:
         """What an idle worker is to do, or None where there is nothing for it now."""
         peers = [peer for peer in active if peer is not worker]
-        for work in self._lost_work():
+        for work in self._lost_work(worker, peers):
             free = [peer for peer in peers if peer.idle or self._is_ahead(peer)]
             return self._lease(worker, work, max(1, self._share(work, worker, free, peers)), now)
         if not self.rules.consistency.is_synchronous:
             return self._next_share(worker, peers, now)
         for step in range(self.lowest, self._window_end()):
             work = self._open(step)
-            if worker.session in work.claimed or not work.pool:
+            if worker.session in work.claimed or not work.pool or not _may_do(worker, work, peers):
                 continue
             work.claimed.add(worker.session)
             waiting = [peer for peer in peers if peer.session not in work.claimed]
@@ -93,10 +93,12 @@ class Backlog:
         for work in self.steps.values():
             work.orphaned = work.orphaned or (bool(work.pool) and worker.session not in work.claimed)
 
-    def recall(self, worker: Client) -> bool:
+    def recall(self, worker: Client, active: Iterable[Client]) -> bool:
         """Take back work that was given ahead where lost work has to be done first: nobody else may be free for it."""
         found = self.lease_of(worker)
-        if found is None or not self._is_ahead(worker) or not any(self._lost_work()):
+        if found is None or not self._is_ahead(worker):
+            return False
+        if not any(self._lost_work(worker, [peer for peer in active if peer is not worker])):
             return False
         work, lease = found
         was_orphaned = work.orphaned
@@ -107,20 +109,27 @@ class Backlog:
         return True
 
     def refused(self, worker: Client, ticket: int) -> int | None:
-        """The result of the worker's lease cannot be used: its work is anyone's. Its step, None where it is applied."""
+        """The result of the worker's lease cannot be used: its work is anyone's, others' first.
+
+        Its step, None where that is applied, or the work is not this worker's any more.
+        """
         for work in self.steps.values():
             if ticket in work.leases and work.leases[ticket].session == worker.session:
                 self._orphan(work, ticket)
+                work.failed.add(worker.session)
                 if worker.lease == ticket:
                     self.release(worker)
                 return work.step
         return None
 
-    def advance(self, lowest: int, finished: Iterable[int], now: float) -> None:
-        """Every shard has applied all steps below `lowest`, and the open ones that are `finished`."""
+    def advance(self, lowest: int, finished: Iterable[int], now: float) -> list[StepWork]:
+        """Every shard has applied all steps below `lowest`, and the open ones that are `finished`: these are closed."""
         self.lowest = lowest
-        for step in {step for step in self.steps if step < lowest} | set(finished):
-            for lease in self.steps.pop(step).leases.values():
+        closed = [
+            self.steps.pop(step) for step in sorted({step for step in self.steps if step < lowest} | set(finished))
+        ]
+        for work in closed:
+            for lease in work.leases.values():
                 if not lease.delivered:
                     lease.deadline = now + lease.seconds if lease.deadline is None else lease.deadline
                     self._outlived[lease.ticket] = lease
@@ -128,6 +137,7 @@ class Backlog:
             for lease in work.leases.values():
                 if lease.deadline is None and self._is_computable(work.step):
                     lease.deadline = now + lease.seconds
+        return closed
 
     def overdue(self, now: float) -> list[Lease]:
         """Leases whose time is over; their work is anyone's from now on."""
@@ -175,10 +185,11 @@ class Backlog:
     def _is_computable(self, step: int) -> bool:
         return self.rules.consistency.usable(step).low <= self.lowest
 
-    def _lost_work(self) -> Iterable[StepWork]:
+    def _lost_work(self, worker: Client, peers: list[Client]) -> Iterable[StepWork]:
         for step in sorted(self.steps):
             work = self.steps[step]
-            if work.orphaned and work.pool and self._is_computable(step) and step < self.limit:
+            is_lost = work.orphaned and work.pool and self._is_computable(step) and step < self.limit
+            if is_lost and _may_do(worker, work, peers):
                 yield work
 
     def _open(self, step: int) -> StepWork:
@@ -189,15 +200,16 @@ class Backlog:
 
     def _next_share(self, worker: Client, peers: list[Client], now: float) -> Lease | None:
         milestone = (self.lowest // self.rules.milestone + 1) * self.rules.milestone
-        step = self._first_with_work()
+        step = self._first_with_work(worker, peers)
         if step >= min(self._window_end(), milestone):
             return None
         work = self._open(step)
         return self._lease(worker, work, max(1, self._share(work, worker, peers, peers)), now)
 
-    def _first_with_work(self) -> int:
-        """The first step of which something has not been given out."""
-        return min((step for step, work in self.steps.items() if work.pool), default=max(self.opened, self.lowest))
+    def _first_with_work(self, worker: Client, peers: list[Client]) -> int:
+        """The first step of which something has not been given out that this worker may do."""
+        left = (step for step, work in self.steps.items() if work.pool and _may_do(worker, work, peers))
+        return min(left, default=max(self.opened, self.lowest))
 
     def _share(self, work: StepWork, worker: Client, waiting: list[Client], peers: list[Client]) -> int:
         if not waiting:
@@ -228,3 +240,8 @@ class Backlog:
     def _orphan(self, work: StepWork, ticket: int) -> None:
         self.reissued += len(work.leases[ticket].blocks)
         work.orphan(ticket)
+
+
+def _may_do(worker: Client, work: StepWork, peers: list[Client]) -> bool:
+    """Who could not do a part of a step is given more of it where nobody else is left to."""
+    return worker.session not in work.failed or all(peer.session in work.failed for peer in peers)

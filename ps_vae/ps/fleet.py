@@ -1,5 +1,7 @@
 """The servers of a run: which shard is where, and how far it is."""
 
+from collections import Counter
+
 from ps_vae.errors import PeerError
 from ps_vae.ps.members import ShardMember
 from ps_vae.ps.messages import Admit, Applied, Join
@@ -56,6 +58,14 @@ class Fleet:
         """The addresses of the shards in other processes."""
         return [ShardAddress(shard.number) for shard in self.shards[1:] if shard.session]
 
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many messages all servers refused, by code."""
+        total: Counter[str] = Counter()
+        for shard in self.shards:
+            total.update(shard.refused)
+        return dict(total)
+
     def join(self, join: Join) -> Admit:
         """Admit the server to the shard that it has, or else to the first that nobody has."""
         free = [shard for shard in self.shards[1:] if shard.session in (None, join.session)]
@@ -94,6 +104,7 @@ class Fleet:
             shard.before, shard.beyond = applied.before, frozenset(applied.beyond)
             shard.pushed, shard.pulled = applied.pushed, applied.pulled
             shard.shared, shard.dense = applied.shared, applied.dense
+            shard.refused = dict(applied.refused)
         if self.is_complete:
             self._initial = None
         return outputs

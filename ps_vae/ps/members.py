@@ -31,6 +31,8 @@ class Client:
     blocks    of the newest work: it gets the same of the next step where it can, so that what it keeps from one to the
               next (a residual, an inner optimizer's state) goes on with the same part
     reported  the newest version that this evaluator measured
+    refused   pieces of its work that could not be used
+    strikes   how many of these, in a row, others did in its place
     """
 
     session: bytes
@@ -48,6 +50,8 @@ class Client:
     seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
     tickets: int = 0
     reported: int = -1
+    refused: int = 0
+    strikes: int = 0
 
     @property
     def is_active(self) -> bool:
@@ -83,6 +87,7 @@ class ShardMember:
     pushed, pulled  bytes to and from it
     shared          how many of both were not sent, but read in shared memory
     dense           how many it had been if none were encoded
+    refused         messages that its server refused, by code
     """
 
     number: int
@@ -96,6 +101,7 @@ class ShardMember:
     pulled: int = 0
     shared: int = 0
     dense: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
 
     @property
     def version(self) -> int:

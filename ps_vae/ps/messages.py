@@ -42,7 +42,7 @@ __all__ = [
     "Work",
 ]
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 Tensors = tuple[npt.NDArray[np.float32], ...]
 Range = tuple[int, int | None]
@@ -54,6 +54,7 @@ _MICROBATCH = Integer(20)
 _CONFIG = Binary(32 * 1024)
 _METRICS = ListOf(Number(), 64)
 _NAMES = ListOf(Text(64), 16)
+_CODE = Text(32)
 
 
 @record
@@ -126,12 +127,15 @@ class Work:
 class Push:
     """Worker -> shard: the summed gradient of a block of one step, this shard's slice of it.
 
+    ticket   of the piece of work that it belongs to
     version  the version of the weights it was computed on
     then     [low, high] of the versions to answer with (high nil: any newer), or nil for no answer
     """
 
     KIND: ClassVar[str] = "push"
     run: bytes = header_field("run", _ID)
+    session: bytes = header_field("s", _ID)
+    ticket: int = header_field("k", _COUNT)
     step: int = header_field("n", _COUNT)
     start: int = header_field("a", _MICROBATCH)
     stop: int = header_field("z", _MICROBATCH)
@@ -238,7 +242,7 @@ class Error:
     """Anybody: your message was refused, and nothing changed."""
 
     KIND: ClassVar[str] = "error"
-    code: str = header_field("c", Text(32))
+    code: str = header_field("c", _CODE)
     text: str = header_field("e", Text(2048))
 
 
@@ -298,6 +302,8 @@ class Applied:
     pushed, pulled  bytes so far, to and from the shard
     shared          how many of both were not sent, but read in shared memory
     dense           how many the pushes and their answers had been if nothing were encoded
+    refused         `[code, count]` of the messages that its server refused so far
+    blamed          `[session, ticket, code]` of the newest pieces of work whose gradient could not be used
 
     Sent after every step and once a second; the latest says all.
     """
@@ -311,6 +317,8 @@ class Applied:
     pulled: int = header_field("out", _COUNT)
     shared: int = header_field("sh", _COUNT)
     dense: int = header_field("de", _COUNT)
+    refused: tuple[tuple[str, int], ...] = header_field("re", ListOf(Each((_CODE, _COUNT)), 64), ())
+    blamed: tuple[tuple[bytes, int, str], ...] = header_field("bl", ListOf(Each((_ID, _COUNT, _CODE)), 64), ())
 
 
 @record

@@ -226,6 +226,7 @@ class Server:
 
     def _handle_all(self, sender: Sender, messages: list[Any] | PeerError) -> list[Output]:
         if isinstance(messages, PeerError):
+            self._shard.refusals.count(messages.code)
             return _refusal(sender, messages)
         now = time.monotonic()
         return [output for message in messages for output in self._handle(sender, message, now)]
@@ -244,6 +245,8 @@ class Server:
             if isinstance(message, Applied):
                 self._shards[message.shard] = sender
         except PeerError as error:
+            if not isinstance(message, _TO_SHARD):
+                self._shard.refusals.count(error.code)
             return _refusal(sender, error)
         return outputs
 

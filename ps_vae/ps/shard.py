@@ -5,13 +5,14 @@ push            none of it has been counted, or bsp          bsp: counted, in it
                 and not all of it                            when the step is whole; ssp and asp: applied
                 it has                                       dropped: a resent or re-issued push is a no-op
                 run, step, block, version, size, encoding    refused (PeerError): nothing changes
-                or a number in it is wrong
+                or a number in it is wrong                   and counted; whose gradient cannot be used is told on
 pull, push.then a published version is wanted                answered
                 a later one                                  answered when it is published
                 only versions that are gone                  a pull is refused: `gone`; push.then is forgotten
 take-snapshot   at that version, or before it                sent now, or when it is reached
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +31,7 @@ from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
 from ps_vae.ps.publication import Publication, Want
 from ps_vae.ps.reduction import Metrics, StepSum
+from ps_vae.ps.refusals import UNUSABLE, Refusals
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.traffic import Traffic
@@ -61,6 +63,7 @@ class Shard:
     look_ahead  what workers compute on instead of the weights, if anything, where their gradients come late
     codec       how the gradients of pushes are written; None: as they are
     pull        how weights are written for workers; None: as they are
+    name_of     what an element of the slice is called, for people
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Shard:
         look_ahead: LookAhead | None = None,
         codec: BlockCodec | None = None,
         pull: PullCodec | None = None,
+        name_of: Callable[[int], str] = "element {}".format,
     ) -> None:
         self.number = number
         self.rules = rules
@@ -81,10 +85,11 @@ class Shard:
         self.beyond: set[int] = set()
         self.duplicates = 0
         self.traffic = Traffic()
+        self.refusals = Refusals()
         self.buffers = buffers
         self._update = update
         self._partial_sums = Buffers(buffers.size)
-        self._decoder = Decoder(codec, self._partial_sums, is_finite, shard=number)
+        self._decoder = Decoder(codec, self._partial_sums, is_finite, name_of, shard=number)
         is_prompt = rules.consistency.is_synchronous and rules.consistency.delay == 0
         self._look_ahead = None if is_prompt else look_ahead
         self._updates = state.version
@@ -120,14 +125,18 @@ class Shard:
         return self._published.weights
 
     def handle(self, sender: Sender, message: Push | Pull | TakeSnapshot, now: float) -> list[Output]:
-        """Take one message. PeerError where it is refused; nothing has changed then."""
-        match message:
-            case Push():
-                return self._push(sender, message, now)
-            case Pull():
-                return self._pull(sender, message)
-            case TakeSnapshot():
-                return self._take_snapshot(message.version)
+        """Take one message. PeerError where it is refused; nothing has changed then but the account of refusals."""
+        try:
+            match message:
+                case Push():
+                    return self._push(sender, message, now)
+                case Pull():
+                    return self._pull(sender, message)
+                case TakeSnapshot():
+                    return self._take_snapshot(message.version)
+        except PeerError as error:
+            self._account(message, error)
+            raise
 
     def tick(self, now: float) -> list[Output]:
         """Call at least every tenth of a second."""
@@ -153,6 +162,14 @@ class Shard:
             outputs += self._answer(sender, Want(Versions(*push.then), held=push.version)) or []
         return outputs
 
+    def _account(self, message: Push | Pull | TakeSnapshot, error: PeerError) -> None:
+        self.refusals.count(error.code)
+        if not isinstance(message, Push) or error.code not in UNUSABLE:
+            return
+        if self.refusals.blame(message.session, message.ticket, error.code):
+            # With the next tick, however many come: the coordinator does not take the worker's word for it.
+            self._told_at = float("-inf")
+
     def _same_run(self, run: bytes) -> None:
         if run != self.rules.run:
             raise PeerError("wrong-run", f"this server works on run {self.rules.run.hex()}, not {run.hex()}")
@@ -177,6 +194,8 @@ class Shard:
     def _gradient(self, push: Push) -> Array:
         if len(push.metrics) != self.rules.metrics:
             raise PeerError("bad-size", f"a push with {len(push.metrics)} metrics, this run has {self.rules.metrics}")
+        if not all(map(math.isfinite, push.metrics)):
+            raise PeerError("not-finite", f"step {push.step}: the metrics of a push are {push.metrics}")
         return self._decoder.gradient(push)
 
     def _count(self, sender: Sender, push: Push, block: Block, gradient: Array, now: float) -> list[Output]:
@@ -262,7 +281,8 @@ class Shard:
         beyond = tuple(sorted(self.beyond))
         traffic = self.traffic
         counted = (traffic.pushed, traffic.pulled, traffic.shared, traffic.dense)
-        return Send(COORDINATOR, Applied(self.rules.run, self.number, self.before, beyond, *counted))
+        told = (self.refusals.counts, self.refusals.blamed)
+        return Send(COORDINATOR, Applied(self.rules.run, self.number, self.before, beyond, *counted, *told))
 
     def _pull(self, sender: Sender, pull: Pull) -> list[Output]:
         self._same_run(pull.run)

@@ -39,6 +39,7 @@ def of_client(client: Client) -> dict[str, Any]:
         "name": client.name,
         "microbatches_per_second": None if client.pace is None else round(1 / client.pace, 1),
         "state": "idle" if client.idle else "working" if client.lease else "late or starting",
+        "refused": client.refused,
     }
 
 

@@ -42,6 +42,7 @@ class StepWork:
     leases    what is handed out, by ticket
     claimed   sessions that had their share
     orphaned  whether the pool holds work that somebody lost: anyone may take it
+    failed    sessions that had a part of it and could not do it: others come first
     reissues  how often all of it was handed out again because it did not arrive
     """
 
@@ -52,6 +53,7 @@ class StepWork:
     leases: dict[int, Lease] = field(default_factory=dict)
     claimed: set[bytes] = field(default_factory=set)
     orphaned: bool = False
+    failed: set[bytes] = field(default_factory=set)
     settled_at: float | None = None
     reissues: int = 0
 

@@ -49,6 +49,7 @@ class RunConfig:
     outer_rate, outer_momentum
                       of the server's optimizer where there are local steps
     delay             steps that the weights are old on which a step is computed, in bsp
+    clip_norm         longest mean gradient of a microbatch, where longer ones are scaled down; 0: none is
 
     Raises UsageError for what cannot be.
     """
@@ -78,6 +79,7 @@ class RunConfig:
     outer_rate: float = 1.0
     outer_momentum: float = 0.0
     delay: int = 0
+    clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
         if self.binarize not in BINARIZATIONS:
@@ -111,6 +113,7 @@ class RunConfig:
         self.rates()
         parse_consistency(self.consistency)
         self._check_codec()
+        self._check_clipping()
         if self.delay not in (0, 1):
             raise UsageError(f"--delay {self.delay}: give 0, or 1 to compute while the exchange is under way")
         if self.delay and not parse_consistency(self.consistency).is_synchronous:
@@ -141,6 +144,15 @@ class RunConfig:
             raise UsageError(
                 f"--pull-codec {self.pull_codec} sends changes, which add up only where all workers see every version; "
                 f"use --consistency bsp, or in {self.consistency} --pull-codec int8, fp16 or bf16"
+            )
+
+    def _check_clipping(self) -> None:
+        if not (math.isfinite(self.clip_norm) and self.clip_norm >= 0):
+            raise UsageError(f"--clip-norm {self.clip_norm}: give a length above zero, or 0 for none")
+        if self.clip_norm and self.push_codec == FACTORS:
+            raise UsageError(
+                f"--clip-norm {self.clip_norm:g} needs the gradient's length, and with --push-codec {FACTORS} the "
+                "worker does not multiply it out; use another codec"
             )
 
     def _check_local_steps(self) -> None:

@@ -127,9 +127,9 @@ def test_work_given_ahead_is_taken_back_where_lost_work_waits_and_nobody_is_idle
     assert log.next_work(a, [a, b], 0.0).step == 1
     log.lost(b)
 
-    assert log.recall(a)
+    assert log.recall(a, [a, b])
     assert log.next_work(a, [a], 0.0).blocks == lost.blocks
-    assert not log.recall(a)
+    assert not log.recall(a, [a, b])
 
 
 def test_a_slow_worker_does_not_take_all_lost_work_while_others_only_wait_for_weights():
@@ -296,7 +296,7 @@ class Misadventure:
                     self.log.lost(worker)
                     worker.idle = True
         for worker in self.workers:
-            if self.log.recall(worker):
+            if self.log.recall(worker, self.workers):
                 self.take(worker)
 
     def apply(self):

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from ps_vae.errors import PeerError
+from ps_vae.errors import PeerError, RefusedError
 from ps_vae.nn.dense import weight_gradient
 from ps_vae.ps.actions import Compute, Joined, Measure, Result, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block, root
@@ -77,7 +77,12 @@ class WatchedBuffers(Buffers):
 
 @dataclass
 class SimulatedClient:
-    """A worker or an evaluator: its machine, and the process around it, which may stand still or be dead."""
+    """A worker or an evaluator: its machine, and the process around it, which may stand still or be dead.
+
+    spoils   what a faulty or hostile worker makes of the gradient of a step's microbatch, None where it is honest
+    is_mute  it never says that it is in trouble
+    refused  why it gave up
+    """
 
     name: str
     machine: Worker | Evaluator
@@ -87,6 +92,9 @@ class SimulatedClient:
     encoder: Encoder | None = None
     alive: bool = True
     asleep_until: float = 0.0
+    spoils: Callable[[np.ndarray, int, int], np.ndarray] | None = None
+    is_mute: bool = False
+    refused: RefusedError | None = None
     stopped: Stopped | None = None
     computed: list[tuple[int, Block, tuple]] = field(default_factory=list)
     measured: list[tuple[int, np.ndarray]] = field(default_factory=list)
@@ -357,7 +365,10 @@ class World:
             self.perform(client, client.machine.handle(link or 0, message, self.now))
             return
         is_shards = message.KIND == "weights" or (message.KIND == "error" and link is not None)
-        self.perform(client, client.machine.handle(link if is_shards else None, message, self.now))
+        try:
+            self.perform(client, client.machine.handle(link if is_shards else None, message, self.now))
+        except RefusedError as error:
+            client.refused, client.alive = error, False
 
     def perform(self, client, actions):
         for action in actions:
@@ -379,6 +390,8 @@ class World:
                     client.stopped = action
 
     def _send_from(self, client, send):
+        if client.is_mute and send.message.KIND == "trouble":
+            return
         if send.to == COORDINATOR:
             self.transmit(send.message, TO_SERVER, partial(self._to_coordinator, client.name))
         else:
@@ -432,17 +445,18 @@ class World:
 
     def _block(self, client, step, block):
         """The tree sum of the block, by recursion: independent of how shards sum."""
-        gradient, metrics = self._tree(client.weights, step, root(self.rules.microbatches), block)
+        gradient, metrics = self._tree(client, step, root(self.rules.microbatches), block)
         return Result(block, gradient, metrics)
 
-    def _tree(self, weights, step, node, block):
+    def _tree(self, client, step, node, block):
         if len(node) == 1:
-            return self.gradient(weights, step, node.start).copy(), (1.0, float(step))
+            gradient = self.gradient(client.weights, step, node.start).copy()
+            return client.spoils(gradient, step, node.start) if client.spoils else gradient, (1.0, float(step))
         middle = node.start + (1 << (len(node) - 1).bit_length() - 1)
         parts = []
         for child in (Block(node.start, middle), Block(middle, node.stop)):
             if child.start < block.stop and block.start < child.stop:
-                parts.append(self._tree(weights, step, child, block))
+                parts.append(self._tree(client, step, child, block))
         if len(parts) == 1:
             return parts[0]
         return parts[0][0] + parts[1][0], add_metrics(parts[0][1], parts[1][1])

@@ -48,6 +48,7 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "outer_rate": numbers,
     "outer_momentum": numbers,
     "delay": integers,
+    "clip_norm": numbers,
     "seed": integers,
 }
 
