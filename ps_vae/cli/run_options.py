@@ -109,6 +109,11 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "bsp: workers in step, the same bits whatever their number; ssp:N: at most N steps apart; asp: no bound.",
     ),
     RunOption(
+        "aggregate", str, "HOW", CLUSTER, "mean",
+        "mean; or, of the microbatches' gradients in bsp, median or trimmed:F, without the F smallest and F largest: "
+        "a minority that sends nonsense is outvoted. Each microbatch is pushed by itself then.",
+    ),
+    RunOption(
         "push_codec", str, "CODEC", CLUSTER, "none",
         "How gradients are sent: none (the same bits whatever the number of workers), fp16, bf16, int8, onebit, "
         "topk:RATIO, powersgd:RANK, or the same bits in fewer bytes: factors.",

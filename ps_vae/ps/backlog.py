@@ -195,7 +195,8 @@ class Backlog:
     def _open(self, step: int) -> StepWork:
         self.opened = max(self.opened, step + 1)
         if step not in self.steps:
-            self.steps[step] = StepWork(step, self.rules.microbatches, self.rules.consistency.is_synchronous)
+            merges, separate = self.rules.consistency.is_synchronous, self.rules.aggregation is not None
+            self.steps[step] = StepWork(step, self.rules.microbatches, merges, separate)
         return self.steps[step]
 
     def _next_share(self, worker: Client, peers: list[Client], now: float) -> Lease | None:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.aggregation.separate import SeparateStep
 from ps_vae.ps.arrivals import Arrivals
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
@@ -97,7 +98,8 @@ class Shard:
         self._arrivals: dict[int, Arrivals] = {}
         self._optimizer = state.optimizer
         self._metrics: Metrics = ()
-        self._sums: dict[int, StepSum] = {}
+        self._sums: dict[int, StepSum | SeparateStep] = {}
+        self._tables = Buffers(rules.microbatches * buffers.size)
         first = buffers.take()
         first[:] = state.weights
         self._published = Publication(
@@ -180,6 +182,9 @@ class Shard:
         if not is_block(block, self.rules.microbatches):
             text = f"[{push.start}, {push.stop}) is no block of {self.rules.microbatches} microbatches"
             raise PeerError("bad-block", text)
+        if self.rules.aggregation is not None and len(block) > 1:
+            text = f"[{push.start}, {push.stop}) is a sum; this run takes each microbatch by itself"
+            raise PeerError("bad-block", text)
         bound = self.rules.consistency.bound
         delay = self.rules.consistency.delay
         last = min(self.rules.steps, self.before + (ASYNCHRONOUS_WINDOW if bound is None else 1 + bound + delay))
@@ -201,7 +206,7 @@ class Shard:
     def _count(self, sender: Sender, push: Push, block: Block, gradient: Array, now: float) -> list[Output]:
         if self.rules.consistency.is_synchronous:
             if push.step not in self._sums:
-                self._sums[push.step] = StepSum(self.rules.microbatches, self._partial_sums)
+                self._sums[push.step] = self._new_sum()
             total = self._sums[push.step]
             if not total.add(block, gradient, push.metrics, pooled=self._decoder.is_pooled):
                 self.duplicates += 1
@@ -216,6 +221,12 @@ class Shard:
         self._decoder.done_with(gradient)
         return outputs
 
+    def _new_sum(self) -> StepSum | SeparateStep:
+        microbatches, aggregation = self.rules.microbatches, self.rules.aggregation
+        if aggregation is None:
+            return StepSum(microbatches, self._partial_sums)
+        return SeparateStep(aggregation, microbatches, self._partial_sums, self._tables)
+
     def _apply_sums(self, now: float) -> list[Output]:
         """The steps that are whole, in order."""
         outputs: list[Output] = []
@@ -223,7 +234,7 @@ class Shard:
             outputs += self._apply_sum(self.before, total, now)
         return outputs
 
-    def _apply_sum(self, step: int, total: StepSum, now: float) -> list[Output]:
+    def _apply_sum(self, step: int, total: StepSum | SeparateStep, now: float) -> list[Output]:
         parts, self._metrics = total.parts()
         before = self.weights
         out = self._updated(parts, Moment(self.version, self._updates))

@@ -36,6 +36,7 @@ class Lease:
 class StepWork:
     """One open step.
 
+    separate  whether each microbatch is a block of its own
     merges    whether lost blocks may be given out again as larger ones: where blocks are applied as they arrive, one
               that contains an applied one could not be counted
     pool      disjoint runs of microbatches that nobody has, in order
@@ -49,6 +50,7 @@ class StepWork:
     step: int
     microbatches: int
     merges: bool = True
+    separate: bool = False
     pool: list[Block] = field(default_factory=list)
     leases: dict[int, Lease] = field(default_factory=dict)
     claimed: set[bytes] = field(default_factory=set)
@@ -77,7 +79,10 @@ class StepWork:
         while share > 0 and self.pool:
             run = self.pool[0]
             stop = min(run.stop, run.start + share)
-            blocks += cover(run.start, stop, self.microbatches)
+            if self.separate:
+                blocks += (Block(index, index + 1) for index in range(run.start, stop))
+            else:
+                blocks += cover(run.start, stop, self.microbatches)
             share -= stop - run.start
             self.pool[:1] = [Block(stop, run.stop)] if stop < run.stop else []
         return tuple(blocks)

@@ -10,6 +10,7 @@ import numpy as np
 from ps_vae.data import Dataset, Split, gather
 from ps_vae.errors import UsageError
 from ps_vae.nn.likelihoods import likelihood
+from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.train.config import RunConfig, default_microbatch, steps_of
 from ps_vae.vae.config import ModelConfig
@@ -73,6 +74,7 @@ class Wishes:
     outer_momentum: float | None = None
     delay: int | None = None
     clip_norm: float | None = None
+    aggregate: str | None = None
     seed: int | None = None
 
     def said(self) -> dict[str, Any]:
@@ -103,6 +105,7 @@ DEFAULTS = Wishes(
     local_steps=0,
     delay=0,
     clip_norm=0.0,
+    aggregate=MEAN,
     seed=0,
 )
 
@@ -144,6 +147,7 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         local_steps=said["local_steps"],
         delay=said["delay"],
         clip_norm=said["clip_norm"],
+        aggregate=said["aggregate"],
         seed=said["seed"],
     )
     is_stable = config.local_steps >= _LONG_ROUND and not config.leaves_out

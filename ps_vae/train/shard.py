@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ps_vae.ps.aggregation.table import aggregation_for
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.partition import Slice
@@ -29,6 +30,7 @@ def rules_of(config: RunConfig, run: bytes, version: int) -> RunRules:
         milestone=config.milestone,
         metrics=len(METRICS),
         batches=config.batches_a_step,
+        aggregation=aggregation_for(config.aggregate),
     )
 
 

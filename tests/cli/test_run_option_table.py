@@ -48,6 +48,7 @@ EVERYTHING = Wishes(
     outer_momentum=0.25,
     delay=1,
     clip_norm=2.5,
+    aggregate="median",
     seed=11,
 )
 

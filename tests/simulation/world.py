@@ -18,6 +18,7 @@ import numpy as np
 from ps_vae.errors import PeerError, RefusedError
 from ps_vae.nn.dense import weight_gradient
 from ps_vae.ps.actions import Compute, Joined, Measure, Result, Spent, Stopped, Store, StoreWords
+from ps_vae.ps.aggregation.table import aggregation_for
 from ps_vae.ps.blocks import Block, root
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.factors import Products
@@ -135,13 +136,17 @@ class World:
         awaited=1,
         delay=0,
         look_ahead=None,
+        aggregate="mean",
     ):
         self.random = random.Random(seed)
         self.network = network or Network()
         self.now = 0.0
         self.gradient = gradient
         rule = dataclasses.replace(parse_consistency(consistency), delay=delay, first=version)
-        self.rules = RunRules(b"run-of-the-tests", microbatches, steps, rule, milestone, metrics=2)
+        aggregation = aggregation_for(aggregate)
+        self.rules = RunRules(
+            b"run-of-the-tests", microbatches, steps, rule, milestone, metrics=2, aggregation=aggregation
+        )
         self.seconds = seconds
         self.size = size
         self.checked = checked

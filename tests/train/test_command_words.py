@@ -49,6 +49,7 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "outer_momentum": numbers,
     "delay": integers,
     "clip_norm": numbers,
+    "aggregate": texts,
     "seed": integers,
 }
 

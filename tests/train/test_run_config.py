@@ -67,6 +67,7 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         outer_momentum=draw(st.floats(0, 0.999)),
         delay=0,
         clip_norm=draw(st.floats(0, 1e30)),
+        aggregate="mean",
     )
 
 
@@ -227,6 +228,7 @@ OTHER: dict[str, Any] = {
     "outer_momentum": 0.5,
     "delay": 1,
     "clip_norm": 2.5,
+    "aggregate": "median",
     "seed": 7,
 }
 
@@ -334,6 +336,17 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"clip_norm": -1.0}, ["--clip-norm -1"]),
     ({"clip_norm": math.inf}, ["--clip-norm inf"]),
     ({"clip_norm": 1.0, "push_codec": "factors"}, ["--clip-norm 1", "--push-codec factors"]),
+    ({"aggregate": "mode"}, ["--aggregate mode", "median"]),
+    ({"aggregate": "median:2"}, ["--aggregate median:2", "write median"]),
+    ({"aggregate": "trimmed"}, ["--aggregate trimmed", "trimmed:0.2"]),
+    ({"aggregate": "trimmed:x"}, ["--aggregate trimmed:x", "trimmed:0.2"]),
+    ({"aggregate": "trimmed:0.5"}, ["--aggregate trimmed:0.5", "less than 0.5"]),
+    ({"aggregate": "trimmed:0"}, ["--aggregate trimmed:0", "more than 0"]),
+    ({"aggregate": "trimmed:0.2"}, ["--aggregate trimmed:0.2", "4 microbatches", "--microbatch than 2"]),
+    ({"aggregate": "median", "microbatch": 4}, ["--aggregate median", "2 microbatches", "--microbatch than 4"]),
+    ({"aggregate": "median", "batch_size": 257, "microbatch": 1}, ["--aggregate median", "257", "256"]),
+    ({"aggregate": "median", "consistency": "ssp:1"}, ["--aggregate median", "--consistency bsp"]),
+    ({"aggregate": "median", "push_codec": "topk:0.1"}, ["--aggregate median", "--push-codec topk:0.1", "factors"]),
     ({"push_codec": "zip"}, ["--push-codec zip", "powersgd"]),
     ({"pull_codec": "zip"}, ["--pull-codec zip", "powersgd"]),
     ({"pull_codec": "update:factors"}, ["--pull-codec update:factors", "for pushes alone"]),
