@@ -7,6 +7,7 @@ import typer
 from ps_vae.cli.options import (
     CLUSTER,
     AwaitWorkers,
+    BackupWorkers,
     Communication,
     ConnectTimeout,
     Debug,
@@ -88,6 +89,7 @@ def server(
     connect_timeout: ConnectTimeout = 60.0,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
+    backup_workers: BackupWorkers = 0,
     communication: Communication = "manual",
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
@@ -137,6 +139,7 @@ def server(
         transport,
         await_workers,
         communication,
+        backup_workers,
     )
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:

@@ -11,6 +11,7 @@ from ps_vae.cli.options import (
     CLUSTER,
     OUTPUT,
     AwaitWorkers,
+    BackupWorkers,
     Communication,
     Debug,
     Json,
@@ -64,6 +65,7 @@ def train(
     listen: Listen = None,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
+    backup_workers: BackupWorkers = 0,
     communication: Communication = "manual",
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
@@ -93,6 +95,7 @@ def train(
         transport=transport,
         await_workers=await_workers,
         communication=communication,
+        backup_workers=backup_workers,
     )
     should_stop = StopSignal().listen()
     with LocalCluster(wishes, options, workers, say=say) as cluster:

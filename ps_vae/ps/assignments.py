@@ -6,6 +6,7 @@ ready, an older ticket               it has not seen its work             the sa
 ready, of a lease that it lost       it was late                          the next is given
 trouble                              its work cannot be done              another's
 (a shard says of its work: refused)  its gradient is none                 another's
+nothing, for longer than expected    slow                                 with backups: another's too
 nothing, until its lease ends        late, stuck or dead                  another's; it may come back
 
 Work in trouble goes to a worker that has not failed at that step, as long as there is one. A step that more than half
@@ -139,7 +140,8 @@ class Assignments:
         for worker in active:
             if self._backlog.recall(worker, active):
                 outputs += self._give(worker, now)
-        return outputs
+        backed = self._backlog.back_up(self._roster.workers, now)
+        return outputs + [Send(worker.sender, _work(lease)) for worker, lease in backed]
 
     @property
     def _active(self) -> list[Client]:

@@ -5,10 +5,16 @@ soon as its weights are there, so that nobody waits for a message that could hav
 worker takes one share of each step, in proportion to its speed. Under ssp and asp whoever is free takes such a share of
 the first step that has some left, and no step from a milestone on is opened before the milestone is reached: there all
 shards hold the same steps.
+
+Under bsp a step waits for its slowest worker. With backups the work of one that takes longer than expected is given to
+another too, one that is idle or waits for weights; whoever is done first is done, and shards drop what comes second. A
+worker that is backed is not waited for: others take its shares until it is back. (Dean & Barroso 2013, "The tail at
+scale"; Chen et al. 2016, "Revisiting distributed synchronous SGD", has backups from the start.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from ps_vae.ps.blocks import Block
 from ps_vae.ps.members import Client
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 from ps_vae.ps.work import Lease, StepWork, fair_share
@@ -23,18 +29,26 @@ _FIRST_LEASE_SECONDS = 10.0
 _PATIENCE = 8.0
 # Where pushes are slow rather than lost, computing them again makes it worse: the wait doubles, up to so many times.
 _DOUBLINGS = 6
+# How many times longer than expected, and how much longer, work takes that is given to another too.
+_SLOW = 1.5
+_SLOW_SECONDS = 0.02
 
 
 class Backlog:
     """Open steps.
 
+    backup_workers  that may be backed by others at the same time
+
     Invariants: steps below `lowest` are applied by every shard, and closed;
                 a microbatch of an open step is in its pool or in exactly one of its leases;
+                a backup has the blocks of one lease that is not delivered;
                 no step at or above `limit` is ever opened.
     """
 
-    def __init__(self, rules: RunRules, lowest: int) -> None:
+    def __init__(self, rules: RunRules, lowest: int, backup_workers: int = 0) -> None:
         self.rules = rules
+        self.backup_workers = backup_workers
+        self.backed_up = 0
         self.lowest = lowest
         self.limit = rules.steps
         self.opened = lowest
@@ -68,7 +82,8 @@ class Backlog:
         """The worker has pushed its lease's blocks to every shard."""
         if (found := self.lease_of(worker)) is not None:
             work, lease = found
-            lease.delivered = True
+            if (other := work.deliver(lease)) is not None:
+                self._outlived[other.ticket] = other
             work.settle(now)
         self.release(worker)
 
@@ -76,13 +91,13 @@ class Backlog:
         """The worker does not hold its lease any more."""
         if worker.lease is not None:
             self._outlived.pop(worker.lease, None)
-        worker.lease = None
+        worker.lease, worker.outpaced = None, False
 
     def lease_of(self, worker: Client) -> tuple[StepWork, Lease] | None:
         """The step and the lease that a worker holds."""
         for work in self.steps.values():
-            if worker.lease in work.leases:
-                return work, work.leases[worker.lease]
+            if (lease := work.find(worker.lease)) is not None:
+                return work, lease
         return None
 
     def lost(self, worker: Client) -> None:
@@ -90,8 +105,7 @@ class Backlog:
         if (found := self.lease_of(worker)) is not None:
             self._orphan(found[0], found[1].ticket)
         self.release(worker)
-        for work in self.steps.values():
-            work.orphaned = work.orphaned or (bool(work.pool) and worker.session not in work.claimed)
+        self._release_shares(worker)
 
     def recall(self, worker: Client, active: Iterable[Client]) -> bool:
         """Take back work that was given ahead where lost work has to be done first: nobody else may be free for it."""
@@ -100,13 +114,30 @@ class Backlog:
             return False
         if not any(self._lost_work(worker, [peer for peer in active if peer is not worker])):
             return False
-        work, lease = found
-        was_orphaned = work.orphaned
-        work.orphan(lease.ticket)
-        work.orphaned = was_orphaned
-        work.claimed.discard(worker.session)
-        worker.lease, worker.idle = None, True
+        self._take_back(worker, *found)
         return True
+
+    def back_up(self, workers: Sequence[Client], now: float) -> list[tuple[Client, Lease]]:
+        """Give late work to others too; who has what of it now."""
+        given: list[tuple[Client, Lease]] = []
+        if not self.backup_workers:
+            return given
+        late_work = self._late_work(workers, now)
+        left = self.backup_workers - sum(worker.outpaced for worker in workers)
+        for work, lease, late in late_work if left > 0 else ():
+            helper = self._helper(work, lease, workers, now)
+            if helper is None:
+                continue
+            if (ahead := self.lease_of(helper)) is not None:
+                self._take_back(helper, *ahead)
+            late.outpaced = True
+            self._release_shares(late)
+            given.append((helper, self._assign(helper, work, lease.blocks, now, backs=lease.ticket)))
+            self.backed_up += len(lease.blocks)
+            left -= 1
+            if not left:
+                break
+        return given
 
     def refused(self, worker: Client, ticket: int) -> int | None:
         """The result of the worker's lease cannot be used: its work is anyone's, others' first.
@@ -114,7 +145,7 @@ class Backlog:
         Its step, None where that is applied, or the work is not this worker's any more.
         """
         for work in self.steps.values():
-            if ticket in work.leases and work.leases[ticket].session == worker.session:
+            if (lease := work.find(ticket)) is not None and lease.session == worker.session:
                 self._orphan(work, ticket)
                 work.failed.add(worker.session)
                 if worker.lease == ticket:
@@ -129,21 +160,21 @@ class Backlog:
             self.steps.pop(step) for step in sorted({step for step in self.steps if step < lowest} | set(finished))
         ]
         for work in closed:
-            for lease in work.leases.values():
+            for lease in (*work.leases.values(), *work.backups.values()):
                 if not lease.delivered:
                     lease.deadline = now + lease.seconds if lease.deadline is None else lease.deadline
                     self._outlived[lease.ticket] = lease
         for work in self.steps.values():
             for lease in work.leases.values():
                 if lease.deadline is None and self._is_computable(work.step):
-                    lease.deadline = now + lease.seconds
+                    lease.deadline, lease.began = now + lease.seconds, now
         return closed
 
     def overdue(self, now: float) -> list[Lease]:
         """Leases whose time is over; their work is anyone's from now on."""
         late = []
         for work in self.steps.values():
-            for lease in list(work.leases.values()):
+            for lease in (*work.leases.values(), *work.backups.values()):
                 if not lease.delivered and lease.deadline is not None and lease.deadline < now:
                     self._orphan(work, lease.ticket)
                     late.append(lease)
@@ -169,7 +200,7 @@ class Backlog:
     def hurry(self, seconds: float, now: float) -> None:
         """Let no lease last longer than `seconds` from now, or from when its weights are published."""
         for work in self.steps.values():
-            for lease in work.leases.values():
+            for lease in (*work.leases.values(), *work.backups.values()):
                 lease.seconds = min(lease.seconds, seconds)
                 lease.deadline = None if lease.deadline is None else min(lease.deadline, now + seconds)
 
@@ -215,8 +246,7 @@ class Backlog:
     def _share(self, work: StepWork, worker: Client, waiting: list[Client], peers: list[Client]) -> int:
         if not waiting:
             return work.left
-        known = [client.pace for client in (worker, *peers) if client.pace is not None]
-        usual = sum(known) / len(known) if known else 1.0
+        usual = _usual_pace((worker, *peers)) or 1.0
         others = sum(1.0 / (peer.pace or usual) for peer in waiting)
         return fair_share(work.left, 1.0 / (worker.pace or usual), others)
 
@@ -226,23 +256,77 @@ class Backlog:
         if not blocks:
             return None
         work.orphaned = work.orphaned and bool(work.pool)
+        worker.blocks = blocks
+        return self._assign(worker, work, blocks, now)
+
+    def _assign(
+        self, worker: Client, work: StepWork, blocks: tuple[Block, ...], now: float, *, backs: int | None = None
+    ) -> Lease:
         self._tickets += 1
         size = sum(len(block) for block in blocks)
         first = _FIRST_LEASE_SECONDS + size * (self.rules.batches - 1)
         seconds = first if worker.pace is None else max(LEASE_SECONDS, _PATIENCE * worker.pace * size)
-        deadline = now + seconds if self._is_computable(work.step) else None
-        lease = Lease(self._tickets, worker.session, work.step, blocks, seconds, deadline)
-        work.leases[lease.ticket] = lease
+        lease = Lease(self._tickets, worker.session, work.step, blocks, seconds, backs=backs)
+        if self._is_computable(work.step):
+            lease.deadline, lease.began = now + seconds, now
+        (work.leases if backs is None else work.backups)[lease.ticket] = lease
         worker.ticket = worker.lease = lease.ticket
-        worker.microbatches, worker.blocks = size, blocks
+        worker.microbatches = size
         worker.idle = False
         return lease
 
     def _orphan(self, work: StepWork, ticket: int) -> None:
-        self.reissued += len(work.leases[ticket].blocks)
-        work.orphan(ticket)
+        self.reissued += work.orphan(ticket)
+
+    def _take_back(self, worker: Client, work: StepWork, lease: Lease) -> None:
+        """Work that was given ahead, and that the worker comes for again."""
+        was_orphaned = work.orphaned
+        work.orphan(lease.ticket)
+        work.orphaned = was_orphaned
+        work.claimed.discard(worker.session)
+        worker.lease, worker.idle = None, True
+
+    def _release_shares(self, worker: Client) -> None:
+        """The shares that it has not come for are anyone's."""
+        for work in self.steps.values():
+            work.orphaned = work.orphaned or (bool(work.pool) and worker.session not in work.claimed)
+
+    def _late_work(self, workers: Sequence[Client], now: float) -> list[tuple[StepWork, Lease, Client]]:
+        """What takes longer than expected and is nobody else's (any more), and whose it is."""
+        busy = {worker.lease: worker for worker in workers if worker.lease is not None}
+        usual = _usual_pace(workers)
+        late = []
+        for work in self.steps.values():
+            backed = {backup.backs for backup in work.backups.values()}
+            for lease in work.leases.values():
+                worker = busy.get(lease.ticket)
+                if worker is None or lease.began is None or usual is None or lease.ticket in backed:
+                    continue
+                worker.outpaced = False
+                expected = (worker.pace or usual) * lease.microbatches
+                if now - lease.began > max(_SLOW * expected, expected + _SLOW_SECONDS):
+                    late.append((work, lease, worker))
+        return late
+
+    def _helper(self, work: StepWork, lease: Lease, workers: Sequence[Client], now: float) -> Client | None:
+        """The fastest of those who do nothing that could be waited for, if it is expected to be faster."""
+        waited = 0.0 if lease.began is None else now - lease.began
+        free = [
+            worker
+            for worker in workers
+            if (worker.idle or self._is_ahead(worker))
+            and worker.session not in (lease.session, *work.failed)
+            and worker.pace is not None
+            and worker.pace * lease.microbatches < waited
+        ]
+        return min(free, key=lambda worker: worker.pace or 0.0, default=None)
 
 
 def _may_do(worker: Client, work: StepWork, peers: list[Client]) -> bool:
     """Who could not do a part of a step is given more of it where nobody else is left to."""
     return worker.session not in work.failed or all(peer.session in work.failed for peer in peers)
+
+
+def _usual_pace(workers: Iterable[Client]) -> float | None:
+    known = [worker.pace for worker in workers if worker.pace is not None]
+    return sum(known) / len(known) if known else None

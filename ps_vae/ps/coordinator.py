@@ -77,6 +77,7 @@ class Coordinator:
     reproducible  refuse workers whose arithmetic differs from the first one's
     awaited       workers that have to be ready before the first step begins
     takes_shards  whether servers may join; they are told to wait where not
+    backup_workers  whose work may be given to others too while they are slow
     """
 
     def __init__(
@@ -90,10 +91,11 @@ class Coordinator:
         reproducible: bool = False,
         awaited: int = 1,
         takes_shards: bool = True,
+        backup_workers: int = 0,
     ) -> None:
         self.rules = rules
         self.ended: RunEnded | None = None
-        self.backlog = Backlog(rules, initial.version)
+        self.backlog = Backlog(rules, initial.version, backup_workers)
         self._fleet = Fleet(rules, slices, address, config, initial)
         self._roster = Roster(is_reproducible=reproducible)
         self._assignments = Assignments(self.backlog, self._roster, awaited)
@@ -206,6 +208,7 @@ class Coordinator:
             "phase": self.phase,
             "steps_per_second": self._speed.per_second(now),
             "reissued_blocks": self.backlog.reissued,
+            "backed_up_blocks": self.backlog.backed_up,
             "refused": self._fleet.refused,
             "bytes_pushed": sum(shard.pushed for shard in self.shards),
             "bytes_pulled": sum(shard.pulled for shard in self.shards),

@@ -25,6 +25,7 @@ class Client:
     ticket    of the newest work it was given
     lease     that ticket while the work is neither delivered nor lost
     idle      it said that it waits for work
+    outpaced  what it computes was given to another too: nobody waits for it until it is back
     pace      seconds a microbatch, measured; None before its first
     seconds   computing, encoding and waiting, in all
     tickets   pieces of work that were measured
@@ -46,6 +47,7 @@ class Client:
     blocks: tuple[Block, ...] = ()
     lease: int | None = None
     idle: bool = False
+    outpaced: bool = False
     pace: float | None = None
     seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
     tickets: int = 0
@@ -56,7 +58,7 @@ class Client:
     @property
     def is_active(self) -> bool:
         """Whether it will come for its share of the next step."""
-        return self.idle or self.lease is not None
+        return self.idle or (self.lease is not None and not self.outpaced)
 
     def measured(self, seconds: float) -> None:
         """Its newest work took `seconds` in all."""

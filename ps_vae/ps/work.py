@@ -16,7 +16,9 @@ class Lease:
 
     seconds    it may take, from the moment its weights are published
     deadline   None while they are not
+    began      when they were; None while they are not
     delivered  the worker says that its pushes are on their way
+    backs      of a backup: the ticket of the lease whose work it does too
     """
 
     ticket: int
@@ -25,7 +27,9 @@ class Lease:
     blocks: tuple[Block, ...]
     seconds: float
     deadline: float | None = None
+    began: float | None = None
     delivered: bool = False
+    backs: int | None = None
 
     @property
     def microbatches(self) -> int:
@@ -41,6 +45,7 @@ class StepWork:
               that contains an applied one could not be counted
     pool      disjoint runs of microbatches that nobody has, in order
     leases    what is handed out, by ticket
+    backups   what is handed out a second time, by ticket; what they back is in `leases`
     claimed   sessions that had their share
     orphaned  whether the pool holds work that somebody lost: anyone may take it
     failed    sessions that had a part of it and could not do it: others come first
@@ -53,6 +58,7 @@ class StepWork:
     separate: bool = False
     pool: list[Block] = field(default_factory=list)
     leases: dict[int, Lease] = field(default_factory=dict)
+    backups: dict[int, Lease] = field(default_factory=dict)
     claimed: set[bytes] = field(default_factory=set)
     orphaned: bool = False
     failed: set[bytes] = field(default_factory=set)
@@ -94,8 +100,28 @@ class StepWork:
         rests = (Block(run.start, block.start), Block(block.stop, run.stop))
         self.pool[place : place + 1] = [rest for rest in rests if len(rest) > 0]
 
-    def orphan(self, ticket: int) -> None:
-        """A lease was lost: its microbatches go back."""
+    def find(self, ticket: int | None) -> Lease | None:
+        """The lease or backup with this ticket."""
+        return None if ticket is None else self.leases.get(ticket) or self.backups.get(ticket)
+
+    def backup_of(self, ticket: int) -> Lease | None:
+        return next((backup for backup in self.backups.values() if backup.backs == ticket), None)
+
+    def deliver(self, lease: Lease) -> Lease | None:
+        """Its pushes are on their way. Returns the one that does the same and need not any more."""
+        lease.delivered = True
+        if lease.backs is None:
+            return None if (backup := self.backup_of(lease.ticket)) is None else self.backups.pop(backup.ticket)
+        return self._replace(lease)
+
+    def orphan(self, ticket: int) -> int:
+        """A lease was lost: its microbatches go back, where nobody else has them; how many blocks these are."""
+        if ticket in self.backups:
+            del self.backups[ticket]
+            return 0
+        if (backup := self.backup_of(ticket)) is not None:
+            self._replace(backup)
+            return 0
         lease = self.leases.pop(ticket)
         runs = sorted([*self.pool, *lease.blocks], key=lambda block: block.start)
         self.pool = []
@@ -106,11 +132,19 @@ class StepWork:
                 self.pool.append(run)
         self.orphaned = True
         self.settled_at = None
+        return len(lease.blocks)
 
     def settle(self, now: float) -> None:
         """Note when the last piece of work was delivered."""
         if not self.pool and all(lease.delivered for lease in self.leases.values()):
             self.settled_at = now
+
+    def _replace(self, backup: Lease) -> Lease | None:
+        """The backup takes the place of what it backs, which is returned."""
+        first = None if backup.backs is None else self.leases.pop(backup.backs)
+        self.leases[backup.ticket] = self.backups.pop(backup.ticket)
+        backup.backs = None
+        return first
 
 
 def fair_share(left: int, speed: float, other_speeds: float) -> int:

@@ -73,7 +73,7 @@ class LocalCluster:
                 str(options.keep),
             ),
             *("--transport", options.transport, "--await-workers", str(self._awaited)),
-            *("--communication", options.communication),
+            *("--communication", options.communication, "--backup-workers", str(options.backup_workers)),
             *(["--resume"] if options.resume else []),
             *(["--reproducible"] if options.reproducible else []),
             *flags(self._wishes),

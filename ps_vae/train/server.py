@@ -10,6 +10,7 @@ from typing import Any
 from ps_vae.errors import UsageError
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
+from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.outbox import Event, Member, Refused, RunEnded, SnapshotTaken, StepApplied, Told
 from ps_vae.ps.partition import partition
@@ -46,6 +47,7 @@ class ServerOptions:
     transport      how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
     await_workers  that have to be ready before the first step begins
     communication  manual: as the run's options say; auto: as a trial finds best
+    backup_workers whose work is given to others too while they are slow, in bsp
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -58,6 +60,7 @@ class ServerOptions:
     transport: str = "auto"
     await_workers: int = 1
     communication: str = "manual"
+    backup_workers: int = 0
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -67,12 +70,19 @@ def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: Stop
     """
     check_transport(options.transport)
     check_communication(options.communication, wishes, resumes=options.resume)
-    if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
-        raise UsageError("--shards, --keep and --await-workers are at least 1, --remote-shards at least 0")
+    if min(options.shards, options.keep, options.await_workers) < 1:
+        raise UsageError("--shards, --keep and --await-workers are at least 1")
+    if min(options.remote_shards, options.backup_workers) < 0:
+        raise UsageError("--remote-shards and --backup-workers are at least 0")
     announce_compilation(say)
     start_numba()
     allow_many_files()
     folder, config, data = settle(wishes, options.run_dir, resumes=options.resume)
+    if options.backup_workers and not parse_consistency(config.consistency).is_synchronous:
+        raise UsageError(
+            f"--backup-workers {options.backup_workers} is for --consistency bsp; in {config.consistency} nobody waits "
+            "for a slow worker"
+        )
     layout = ParameterLayout(config.model)
     slices = partition(layout.size, options.shards + options.remote_shards)
     state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)
@@ -141,6 +151,7 @@ class _Run:
             self._figures,
             options.reproducible,
             options.await_workers,
+            backup_workers=options.backup_workers,
         )
         own = slices[0]
         piece = slice(own.start, own.stop)

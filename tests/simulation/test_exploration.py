@@ -42,6 +42,8 @@ class Misfortunes:
             network=Network(draw.choice([0.0, 0.02, 0.1, 0.2]), draw.choice([0.0, 0.1]), (low, high)),
             gradient=chaotic_gradient if bsp else unit_gradient,
             **({"update": small_step} if bsp else {}),
+            # Drawn apart, so that the rest of a seed stays what it was.
+            backup_workers=random.Random(-1 - seed).choice([0, 1, 2]) if bsp else 0,
         )
         self.is_told_to_stop = draw.random() < 0.3
         self._draw = draw

@@ -137,6 +137,7 @@ class World:
         delay=0,
         look_ahead=None,
         aggregate="mean",
+        backup_workers=0,
     ):
         self.random = random.Random(seed)
         self.network = network or Network()
@@ -157,7 +158,9 @@ class World:
         self.slices = slices
         self.push_codecs = [make_push(piece.size, (), products) for piece in slices] if make_push else []
         self.pull_codecs = [make_pull(piece.size, (), seed) for piece in slices] if make_pull else []
-        self.coordinator = Coordinator(self.rules, slices, "shard-0", b"{}", whole, awaited=awaited)
+        self.coordinator = Coordinator(
+            self.rules, slices, "shard-0", b"{}", whole, awaited=awaited, backup_workers=backup_workers
+        )
         self.shards = []
         for number, piece in enumerate(slices):
             state = ShardState(version, whole.weights[piece.start : piece.stop].copy(), {})
@@ -281,6 +284,11 @@ class World:
             held = [*work.pool, *(block for lease in work.leases.values() for block in lease.blocks)]
             indices = sorted(index for block in held for index in range(block.start, block.stop))
             assert indices == list(range(work.microbatches)), f"step {work.step}: {held} are not all, each once"
+            for backup in work.backups.values():
+                backed = work.leases[backup.backs]
+                assert backed.blocks == backup.blocks
+                assert backed.session != backup.session
+                assert not backed.delivered
         for client in self.coordinator.clients.values():
             found = self.coordinator.backlog.lease_of(client)
             assert found is None or found[1].session == client.session
