@@ -33,6 +33,8 @@ _MOST_STRIKES = 3
 class Assignments:
     """Who does what. Nothing is given out unless `is_open`.
 
+    Invariant: of each worker, `_strikes` counts the pieces of its work in a row that others did in its place.
+
     awaited  workers that have to be ready before any of them gets work: then the first step, too, is shared by all
     """
 
@@ -42,6 +44,7 @@ class Assignments:
         self._backlog = backlog
         self._roster = roster
         self._troubles: dict[int, dict[bytes, set[int]]] = {}
+        self._strikes: dict[bytes, int] = {}
 
     def ready(self, sender: Sender, ready: Ready, now: float) -> list[Output]:
         """A worker is idle, or has not seen its work."""
@@ -97,13 +100,14 @@ class Assignments:
         outputs: list[Output] = []
         for work in works:
             failed = self._troubles.pop(work.step, {})
-            done = {lease.session for lease in work.leases.values()}
-            for worker in self._roster.workers:
-                if worker.session in done:
-                    worker.strikes = 0
-                elif worker.session in failed:
-                    worker.strikes += 1
-                    if worker.strikes >= _MOST_STRIKES:
+            done = {lease.session for lease in work.leases.values()} if failed or self._strikes else set()
+            for session in sorted(failed.keys() | self._strikes.keys()):
+                worker = self._roster.clients.get(session)
+                if worker is None or session in done:
+                    self._strikes.pop(session, None)
+                elif session in failed:
+                    self._strikes[session] = self._strikes.get(session, 0) + 1
+                    if self._strikes[session] >= _MOST_STRIKES:
                         outputs += self._put_out(worker)
         return outputs
 
@@ -162,8 +166,8 @@ class Assignments:
         return True, f"{worker.name}: {text}" if is_hopeless else None
 
     def _put_out(self, worker: Client) -> list[Output]:
-        why = f"{worker.strikes} pieces of its work in a row could not be used, and others did them"
-        text = f"{worker.name} is put out: {why}; look at its processor and memory before you start it again"
+        why = f"{_MOST_STRIKES} pieces of its work in a row could not be used, and others did them"
+        text = f"{worker.name} is put out: {why}; look at its processor, memory and data before you start it again"
         self._backlog.lost(worker)
         self._roster.put_out(worker, text)
         return [Send(worker.sender, Error("put-out", text)), Member(worker.name, "put out", why)]

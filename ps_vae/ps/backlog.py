@@ -5,19 +5,15 @@ soon as its weights are there, so that nobody waits for a message that could hav
 worker takes one share of each step, in proportion to its speed. Under ssp and asp whoever is free takes such a share of
 the first step that has some left, and no step from a milestone on is opened before the milestone is reached: there all
 shards hold the same steps.
-
-Under bsp a step waits for its slowest worker. With backups the work of one that takes longer than expected is given to
-another too, one that is idle or waits for weights; whoever is done first is done, and shards drop what comes second. A
-worker that is backed is not waited for: others take its shares until it is back. (Dean & Barroso 2013, "The tail at
-scale"; Chen et al. 2016, "Revisiting distributed synchronous SGD", has backups from the start.)
 """
 
 from collections.abc import Iterable, Sequence
 
+from ps_vae.ps.backups import helper_for, late_work
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.members import Client
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
-from ps_vae.ps.work import Lease, StepWork, fair_share
+from ps_vae.ps.work import Lease, StepWork, fair_share, usual_pace
 
 __all__ = ["LEASE_SECONDS", "Backlog"]
 
@@ -29,9 +25,6 @@ _FIRST_LEASE_SECONDS = 10.0
 _PATIENCE = 8.0
 # Where pushes are slow rather than lost, computing them again makes it worse: the wait doubles, up to so many times.
 _DOUBLINGS = 6
-# How many times longer than expected, and how much longer, work takes that is given to another too.
-_SLOW = 1.5
-_SLOW_SECONDS = 0.02
 
 
 class Backlog:
@@ -107,12 +100,10 @@ class Backlog:
         self.release(worker)
         self._release_shares(worker)
 
-    def recall(self, worker: Client, active: Iterable[Client]) -> bool:
+    def recall(self, worker: Client, active: Sequence[Client]) -> bool:
         """Take back work that was given ahead where lost work has to be done first: nobody else may be free for it."""
         found = self.lease_of(worker)
-        if found is None or not self._is_ahead(worker):
-            return False
-        if not any(self._lost_work(worker, [peer for peer in active if peer is not worker])):
+        if found is None or not self._is_ahead(worker) or not any(self._lost_work(worker, active)):
             return False
         self._take_back(worker, *found)
         return True
@@ -122,11 +113,11 @@ class Backlog:
         given: list[tuple[Client, Lease]] = []
         if not self.backup_workers:
             return given
-        late_work = self._late_work(workers, now)
+        self._notice_lost_backups(workers)
         left = self.backup_workers - sum(worker.outpaced for worker in workers)
-        for work, lease, late in late_work if left > 0 else ():
-            helper = self._helper(work, lease, workers, now)
-            if helper is None:
+        for work, lease, late in late_work(self.steps.values(), workers, now) if left > 0 else ():
+            free = (worker for worker in workers if worker.idle or self._is_ahead(worker))
+            if (helper := helper_for(work, lease, free, now)) is None:
                 continue
             if (ahead := self.lease_of(helper)) is not None:
                 self._take_back(helper, *ahead)
@@ -156,9 +147,8 @@ class Backlog:
     def advance(self, lowest: int, finished: Iterable[int], now: float) -> list[StepWork]:
         """Every shard has applied all steps below `lowest`, and the open ones that are `finished`: these are closed."""
         self.lowest = lowest
-        closed = [
-            self.steps.pop(step) for step in sorted({step for step in self.steps if step < lowest} | set(finished))
-        ]
+        whole = {step for step in self.steps if step < lowest} | set(finished)
+        closed = [self.steps.pop(step) for step in sorted(whole)]
         for work in closed:
             for lease in (*work.leases.values(), *work.backups.values()):
                 if not lease.delivered:
@@ -216,7 +206,7 @@ class Backlog:
     def _is_computable(self, step: int) -> bool:
         return self.rules.consistency.usable(step).low <= self.lowest
 
-    def _lost_work(self, worker: Client, peers: list[Client]) -> Iterable[StepWork]:
+    def _lost_work(self, worker: Client, peers: Sequence[Client]) -> Iterable[StepWork]:
         for step in sorted(self.steps):
             work = self.steps[step]
             is_lost = work.orphaned and work.pool and self._is_computable(step) and step < self.limit
@@ -246,7 +236,7 @@ class Backlog:
     def _share(self, work: StepWork, worker: Client, waiting: list[Client], peers: list[Client]) -> int:
         if not waiting:
             return work.left
-        usual = _usual_pace((worker, *peers)) or 1.0
+        usual = usual_pace((worker, *peers)) or 1.0
         others = sum(1.0 / (peer.pace or usual) for peer in waiting)
         return fair_share(work.left, 1.0 / (worker.pace or usual), others)
 
@@ -286,47 +276,18 @@ class Backlog:
         work.claimed.discard(worker.session)
         worker.lease, worker.idle = None, True
 
+    def _notice_lost_backups(self, workers: Sequence[Client]) -> None:
+        for worker in workers:
+            if worker.outpaced and (found := self.lease_of(worker)) is not None:
+                work, lease = found
+                worker.outpaced = work.backup_of(lease.ticket) is not None
+
     def _release_shares(self, worker: Client) -> None:
         """The shares that it has not come for are anyone's."""
         for work in self.steps.values():
             work.orphaned = work.orphaned or (bool(work.pool) and worker.session not in work.claimed)
 
-    def _late_work(self, workers: Sequence[Client], now: float) -> list[tuple[StepWork, Lease, Client]]:
-        """What takes longer than expected and is nobody else's (any more), and whose it is."""
-        busy = {worker.lease: worker for worker in workers if worker.lease is not None}
-        usual = _usual_pace(workers)
-        late = []
-        for work in self.steps.values():
-            backed = {backup.backs for backup in work.backups.values()}
-            for lease in work.leases.values():
-                worker = busy.get(lease.ticket)
-                if worker is None or lease.began is None or usual is None or lease.ticket in backed:
-                    continue
-                worker.outpaced = False
-                expected = (worker.pace or usual) * lease.microbatches
-                if now - lease.began > max(_SLOW * expected, expected + _SLOW_SECONDS):
-                    late.append((work, lease, worker))
-        return late
 
-    def _helper(self, work: StepWork, lease: Lease, workers: Sequence[Client], now: float) -> Client | None:
-        """The fastest of those who do nothing that could be waited for, if it is expected to be faster."""
-        waited = 0.0 if lease.began is None else now - lease.began
-        free = [
-            worker
-            for worker in workers
-            if (worker.idle or self._is_ahead(worker))
-            and worker.session not in (lease.session, *work.failed)
-            and worker.pace is not None
-            and worker.pace * lease.microbatches < waited
-        ]
-        return min(free, key=lambda worker: worker.pace or 0.0, default=None)
-
-
-def _may_do(worker: Client, work: StepWork, peers: list[Client]) -> bool:
+def _may_do(worker: Client, work: StepWork, peers: Sequence[Client]) -> bool:
     """Who could not do a part of a step is given more of it where nobody else is left to."""
     return worker.session not in work.failed or all(peer.session in work.failed for peer in peers)
-
-
-def _usual_pace(workers: Iterable[Client]) -> float | None:
-    known = [worker.pace for worker in workers if worker.pace is not None]
-    return sum(known) / len(known) if known else None

@@ -33,7 +33,6 @@ class Client:
               next (a residual, an inner optimizer's state) goes on with the same part
     reported  the newest version that this evaluator measured
     refused   pieces of its work that could not be used
-    strikes   how many of these, in a row, others did in its place
     """
 
     session: bytes
@@ -53,7 +52,6 @@ class Client:
     tickets: int = 0
     reported: int = -1
     refused: int = 0
-    strikes: int = 0
 
     @property
     def is_active(self) -> bool:

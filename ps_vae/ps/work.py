@@ -3,11 +3,13 @@
 Pure bookkeeping over microbatch indices; speeds and times are arguments.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ps_vae.ps.blocks import Block, cover
+from ps_vae.ps.members import Client
 
-__all__ = ["Lease", "StepWork", "fair_share"]
+__all__ = ["Lease", "StepWork", "fair_share", "usual_pace"]
 
 
 @dataclass(slots=True)
@@ -105,6 +107,7 @@ class StepWork:
         return None if ticket is None else self.leases.get(ticket) or self.backups.get(ticket)
 
     def backup_of(self, ticket: int) -> Lease | None:
+        """What does a lease's work too."""
         return next((backup for backup in self.backups.values() if backup.backs == ticket), None)
 
     def deliver(self, lease: Lease) -> Lease | None:
@@ -162,3 +165,9 @@ def fair_share(left: int, speed: float, other_speeds: float) -> int:
         return max(share / speed, (left - share) / other_speeds) if other_speeds else float("inf")
 
     return more if seconds(more) <= seconds(fewer) else fewer
+
+
+def usual_pace(workers: Iterable[Client]) -> float | None:
+    """Seconds a microbatch, the mean of what is known of these workers; None where nothing is."""
+    known = [worker.pace for worker in workers if worker.pace is not None]
+    return sum(known) / len(known) if known else None
