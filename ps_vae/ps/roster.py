@@ -42,7 +42,7 @@ class Roster:
 
     def check(self, hello: Hello) -> list[Output]:
         """Whether it may come in: PeerError where not. What differs is said once."""
-        self._check_welcome(hello.session)
+        self._check_not_put_out(hello.session)
         if hello.role not in ROLES:
             raise PeerError("bad-role", f"role {hello.role!r} is not one of {', '.join(ROLES)}")
         known = self.clients.get(hello.session)
@@ -63,7 +63,7 @@ class Roster:
         """The client, which was heard of just now; PeerError where it is not known, or has another role."""
         client = self.clients.get(session)
         if client is None:
-            self._check_welcome(session)
+            self._check_not_put_out(session)
             raise PeerError("unknown-session", "this session is not known (any more); say hello")
         if role is not None and client.role != role:
             raise PeerError("bad-role", f"{client.name} is no {role} but has said hello as {client.role}")
@@ -83,7 +83,7 @@ class Roster:
             if client.lease is None and now - client.heard > _patience(client):
                 yield client
 
-    def _check_welcome(self, session: bytes) -> None:
+    def _check_not_put_out(self, session: bytes) -> None:
         if (why := self._put_out.get(session)) is not None:
             raise PeerError("put-out", why)
 
