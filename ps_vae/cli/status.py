@@ -65,12 +65,7 @@ def _print_state(state: dict[str, Any]) -> None:
         ]
     )
     workers = [
-        [
-            *("worker", worker["name"], worker["state"]),
-            f"{worker['microbatches_per_second'] or 0:,.1f} microbatches/s",
-            _lease(worker),
-        ]
-        for worker in state["workers"]
+        ["worker", worker["name"], worker["state"], _work(worker), _lease(worker)] for worker in state["workers"]
     ]
     evaluators = [
         ["evaluator", evaluator["name"], "", f"version {count(evaluator['version'])}", ""]
@@ -84,6 +79,11 @@ def _print_state(state: dict[str, Any]) -> None:
         for shard in state["shards"]
     ]
     print_columns([*workers, *evaluators, *shards])
+
+
+def _work(worker: dict[str, Any]) -> str:
+    pace = f"{worker['microbatches_per_second'] or 0:,.1f} microbatches/s"
+    return f"{pace}, {count(worker['refused'])} refused" if worker["refused"] else pace
 
 
 def _lease(worker: dict[str, Any]) -> str:

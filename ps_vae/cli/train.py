@@ -12,6 +12,7 @@ from ps_vae.cli.options import (
     CLUSTER,
     OUTPUT,
     AwaitWorkers,
+    BackupWorkers,
     Communication,
     Debug,
     Json,
@@ -68,6 +69,7 @@ def train(
     insecure: Insecure = False,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
+    backup_workers: BackupWorkers = 0,
     communication: Communication = "manual",
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
@@ -101,6 +103,7 @@ def train(
         metrics=metrics_port,
         keys=server_folder(keys, insecure, listen or "ipc://"),
         insecure=insecure,
+        backup_workers=backup_workers,
     )
     should_stop = StopSignal().listen()
     with LocalCluster(wishes, options, workers, say=say) as cluster:

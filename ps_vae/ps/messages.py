@@ -49,7 +49,7 @@ __all__ = [
     "Work",
 ]
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 Tensors = tuple[npt.NDArray[np.float32], ...]
 Range = tuple[int, int | None]
@@ -62,6 +62,7 @@ _CONFIG = Binary(32 * 1024)
 _METRICS = ListOf(Number(), 64)
 _NAMES = ListOf(Text(64), 16)
 _COPIED = ListOf(Text(64), 24)
+_CODE = Text(32)
 
 
 @record
@@ -150,12 +151,15 @@ class Work:
 class Push:
     """Worker -> shard: the summed gradient of a block of one step, this shard's slice of it.
 
+    ticket   of the piece of work that it belongs to
     version  the version of the weights it was computed on
     then     [low, high] of the versions to answer with (high nil: any newer), or nil for no answer
     """
 
     KIND: ClassVar[str] = "push"
     run: bytes = header_field("run", _ID)
+    session: bytes = header_field("s", _ID)
+    ticket: int = header_field("k", _COUNT)
     step: int = header_field("n", _COUNT)
     start: int = header_field("a", _MICROBATCH)
     stop: int = header_field("z", _MICROBATCH)
@@ -263,7 +267,7 @@ class Error:
     """Anybody: your message was refused, and nothing changed."""
 
     KIND: ClassVar[str] = "error"
-    code: str = header_field("c", Text(32))
+    code: str = header_field("c", _CODE)
     text: str = header_field("e", Text(2048))
 
 
@@ -334,6 +338,8 @@ class Applied:
     incarnation     of the shard that this leader is
     follower        the following (see `follow`) that has all that is published here; nil: nobody is waited for
     leaving         the following that is to be over as soon as the coordinator says so; else nil
+    refused         `[code, count]` of the messages that its server refused so far
+    blamed          `[session, ticket, code]` of the newest pieces of work whose gradient could not be used
 
     Sent after every step and once a second; the latest says all.
     """
@@ -350,6 +356,8 @@ class Applied:
     incarnation: int = header_field("ic", _COUNT)
     follower: bytes | None = header_field("f", Nullable(_ID))
     leaving: bytes | None = header_field("l", Nullable(_ID))
+    refused: tuple[tuple[str, int], ...] = header_field("re", ListOf(Each((_CODE, _COUNT)), 64), ())
+    blamed: tuple[tuple[bytes, int, str], ...] = header_field("bl", ListOf(Each((_ID, _COUNT, _CODE)), 64), ())
 
 
 @record

@@ -5,7 +5,7 @@ push            none of it has been counted, or bsp          bsp: counted, in it
                 and not all of it                            when the step is whole; ssp and asp: applied
                 it has                                       dropped: a resent or re-issued push is a no-op
                 run, step, block, version, size, encoding    refused (PeerError): nothing changes
-                or a number in it is wrong
+                or a number in it is wrong                   and counted; whose gradient cannot be used is told on
 pull, push.then a published version is wanted                answered
                 a later one                                  answered when it is published
                 only versions that are gone                  a pull is refused: `gone`; push.then is forgotten
@@ -15,12 +15,14 @@ replicated      of the follower that is waited for           the step that it ha
 lead            -                                            the follower that it names is not waited for any more
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.aggregation.separate import SeparateStep
 from ps_vae.ps.arrivals import Arrivals
 from ps_vae.ps.blocks import Block, is_block
 from ps_vae.ps.buffers import Buffers
@@ -34,6 +36,7 @@ from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
 from ps_vae.ps.publication import Publication, Want
 from ps_vae.ps.record import record
 from ps_vae.ps.reduction import Metrics, StepSum
+from ps_vae.ps.refusals import UNUSABLE, Refusals
 from ps_vae.ps.replication import Replication
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
 from ps_vae.ps.state import ShardState
@@ -99,6 +102,7 @@ class Shard:
     look_ahead  what workers compute on instead of the weights, if anything, where their gradients come late
     codec       how the gradients of pushes are written; None: as they are
     pull        how weights are written for workers; None: as they are
+    name_of     what an element of the slice is called, for people
     incarnation grows each time that another server leads this shard
     """
 
@@ -113,6 +117,7 @@ class Shard:
         look_ahead: LookAhead | None = None,
         codec: BlockCodec | None = None,
         pull: PullCodec | None = None,
+        name_of: Callable[[int], str] = "element {}".format,
     ) -> None:
         self.number = number
         self.rules = rules
@@ -121,10 +126,11 @@ class Shard:
         self.duplicates = 0
         self.traffic = Traffic()
         self.incarnation = 0
+        self.refusals = Refusals()
         self.buffers = buffers
         self._update = update
         self._partial_sums = Buffers(buffers.size)
-        self._decoder = Decoder(codec, self._partial_sums, is_finite, shard=number)
+        self._decoder = Decoder(codec, self._partial_sums, is_finite, name_of, shard=number)
         is_prompt = rules.consistency.is_synchronous and rules.consistency.delay == 0
         self._look_ahead = None if is_prompt else look_ahead
         self._updates = state.version if state.updates is None else state.updates
@@ -132,7 +138,8 @@ class Shard:
         self._arrivals: dict[int, Arrivals] = {}
         self._optimizer = state.optimizer
         self._metrics = state.metrics
-        self._sums: dict[int, StepSum] = {}
+        self._sums: dict[int, StepSum | SeparateStep] = {}
+        self._tables = Buffers(rules.microbatches * buffers.size)
         first = buffers.take()
         first[:] = state.weights
         self._published = Publication(
@@ -163,20 +170,12 @@ class Shard:
         return self._published.weights
 
     def handle(self, sender: Sender, message: FromOutside, now: float) -> list[Output]:
-        """Take one message. PeerError where it is refused; nothing has changed then."""
-        match message:
-            case Push():
-                return self._push(sender, message, now)
-            case Pull():
-                return self._pull(sender, message)
-            case TakeSnapshot():
-                return self._take_snapshot(message.version)
-            case Follow():
-                return self._copy(sender, message)
-            case Replicated():
-                return self._replicated(sender, message, now)
-            case Lead():
-                return self._lead(message, now)
+        """Take one message. PeerError where it is refused; nothing has changed then but the account of refusals."""
+        try:
+            return self._handle(sender, message, now)
+        except PeerError as error:
+            self._account(message, error)
+            raise
 
     def tick(self, now: float) -> list[Output]:
         """Call at least every tenth of a second."""
@@ -212,6 +211,29 @@ class Shard:
             outputs += self._answer(sender, Want(Versions(*push.then), held=push.version)) or []
         return outputs
 
+    def _handle(self, sender: Sender, message: FromOutside, now: float) -> list[Output]:
+        match message:
+            case Push():
+                return self._push(sender, message, now)
+            case Pull():
+                return self._pull(sender, message)
+            case TakeSnapshot():
+                return self._take_snapshot(message.version)
+            case Follow():
+                return self._copy(sender, message)
+            case Replicated():
+                return self._replicated(sender, message, now)
+            case Lead():
+                return self._lead(message, now)
+
+    def _account(self, message: FromOutside, error: PeerError) -> None:
+        self.refusals.count(error.code)
+        if not isinstance(message, Push) or error.code not in UNUSABLE:
+            return
+        if self.refusals.blame(message.session, message.ticket, error.code):
+            # With the next tick, however many come: the coordinator does not take the worker's word for it.
+            self._told_at = float("-inf")
+
     def _holds_back(self, step: int) -> bool:
         """Whether the step is summed and applied already, and only the follower is waited for."""
         return self._held is not None and self._held.step == step
@@ -225,6 +247,9 @@ class Shard:
         block = Block(push.start, push.stop)
         if not is_block(block, self.rules.microbatches):
             text = f"[{push.start}, {push.stop}) is no block of {self.rules.microbatches} microbatches"
+            raise PeerError("bad-block", text)
+        if self.rules.aggregation is not None and len(block) > 1:
+            text = f"[{push.start}, {push.stop}) is a sum; this run takes each microbatch by itself"
             raise PeerError("bad-block", text)
         bound = self.rules.consistency.bound
         delay = self.rules.consistency.delay
@@ -240,12 +265,14 @@ class Shard:
     def _gradient(self, push: Push) -> Array:
         if len(push.metrics) != self.rules.metrics:
             raise PeerError("bad-size", f"a push with {len(push.metrics)} metrics, this run has {self.rules.metrics}")
+        if not all(map(math.isfinite, push.metrics)):
+            raise PeerError("not-finite", f"step {push.step}: the metrics of a push are {push.metrics}")
         return self._decoder.gradient(push)
 
     def _count(self, sender: Sender, push: Push, block: Block, gradient: Array, now: float) -> list[Output]:
         if self.rules.consistency.is_synchronous:
             if push.step not in self._sums:
-                self._sums[push.step] = StepSum(self.rules.microbatches, self._partial_sums)
+                self._sums[push.step] = self._new_sum()
             total = self._sums[push.step]
             if not total.add(block, gradient, push.metrics, pooled=self._decoder.is_pooled):
                 self.duplicates += 1
@@ -260,6 +287,12 @@ class Shard:
         self._decoder.done_with(gradient)
         return outputs
 
+    def _new_sum(self) -> StepSum | SeparateStep:
+        microbatches, aggregation = self.rules.microbatches, self.rules.aggregation
+        if aggregation is None:
+            return StepSum(microbatches, self._partial_sums)
+        return SeparateStep(aggregation, microbatches, self._partial_sums, self._tables)
+
     def _apply_sums(self, now: float) -> list[Output]:
         """The steps that are whole, in order, as far as the follower lets us."""
         outputs: list[Output] = []
@@ -267,7 +300,7 @@ class Shard:
             outputs += self._apply_sum(self.before, total, now)
         return outputs
 
-    def _apply_sum(self, step: int, total: StepSum, now: float) -> list[Output]:
+    def _apply_sum(self, step: int, total: StepSum | SeparateStep, now: float) -> list[Output]:
         parts, metrics = total.parts()
         gradient = None
         if self._replication.sender is not None:
@@ -410,7 +443,8 @@ class Shard:
         counted = (traffic.pushed, traffic.pulled, traffic.shared, traffic.dense)
         replication = self._replication
         standing = (self.incarnation, replication.relied_on, replication.given_up)
-        return Send(COORDINATOR, Applied(self.rules.run, self.number, self.before, beyond, *counted, *standing))
+        told = (self.refusals.counts, self.refusals.blamed)
+        return Send(COORDINATOR, Applied(self.rules.run, self.number, self.before, beyond, *counted, *standing, *told))
 
     def _pull(self, sender: Sender, pull: Pull) -> list[Output]:
         self._same_run(pull.run)

@@ -78,7 +78,7 @@ class LocalCluster:
                 str(options.keep),
             ),
             *("--transport", options.transport, "--await-workers", str(self._awaited)),
-            *("--communication", options.communication),
+            *("--communication", options.communication, "--backup-workers", str(options.backup_workers)),
             *(["--metrics-port", options.metrics] if options.metrics is not None else []),
             *self._key_words(),
             *(["--resume"] if options.resume else []),

@@ -52,6 +52,7 @@ STATE: dict[str, Any] = {
             "microbatches": 4,
             "lease_seconds": 8.25,
             "silent_seconds": 0.5,
+            "refused": 2,
         },
         {
             "name": "host:18",
@@ -61,6 +62,7 @@ STATE: dict[str, Any] = {
             "microbatches": 0,
             "lease_seconds": None,
             "silent_seconds": 0.25,
+            "refused": 0,
         },
     ],
     "evaluators": [{"name": "host:19", "version": 200}],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.aggregation.table import aggregation_for
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import Matrix
 from ps_vae.ps.codecs.pull import pull_codec_for
@@ -34,8 +35,9 @@ def straight_on(before, weights, updates, out):
     np.add(weights, (weights - before) * np.float32(updates), out=out)
 
 
-def shard_from(state, *, delay=0, pull="none"):
-    rules = RunRules(RUN, MICROBATCHES, 100, Consistency(0, delay), 10, metrics=1)
+def shard_from(state, *, delay=0, pull="none", aggregate="mean"):
+    aggregation = aggregation_for(aggregate)
+    rules = RunRules(RUN, MICROBATCHES, 100, Consistency(0, delay), 10, metrics=1, aggregation=aggregation)
     make = pull_codec_for(pull)
     codec = None if make is None else make(SIZE, (Matrix(0, 8, 8),), 5)
     return Shard(2, rules, state, momentum, Buffers(SIZE), look_ahead=straight_on, pull=codec)
@@ -57,12 +59,12 @@ def gradient(step, index):
 
 def push(step, start, stop, *, delay=0):
     total = functools.reduce(np.add, [gradient(step, index) for index in range(start, stop)])
-    return Push(RUN, step, start, stop, max(0, step - delay), (1.0,), None, (total,))
+    return Push(RUN, SESSION, 1, step, start, stop, max(0, step - delay), (1.0,), None, (total,))
 
 
 def do_step(machine, step, now=0.0, **options):
-    outputs = machine.handle("w", push(step, 0, 2, **options), now)
-    return outputs + machine.handle("w", push(step, 2, 3, **options), now)
+    blocks = [(0, 2), (2, 3)] if machine.rules.aggregation is None else [(0, 1), (1, 2), (2, 3)]
+    return [out for block in blocks for out in machine.handle("w", push(step, *block, **options), now)]
 
 
 class Pair:
@@ -112,6 +114,8 @@ OPTIONS = [
     {"pull": "update:powersgd:1"},
     {"pull": "update:topk:0.2"},
     {"pull": "update:onebit", "delay": 1},
+    {"aggregate": "median"},
+    {"aggregate": "trimmed:0.4", "delay": 1, "pull": "int8"},
 ]
 
 
