@@ -113,8 +113,9 @@ class Fleet:
         shard.heard = now
         if applied.before + len(applied.beyond) >= shard.version:
             shard.before, shard.beyond = applied.before, frozenset(applied.beyond)
-            shard.pushed, shard.pulled = applied.pushed, applied.pulled
-            shard.shared, shard.dense = applied.shared, applied.dense
+            counted = (applied.pushed, applied.pulled, applied.shared, applied.dense)
+            totals = [before + count for before, count in zip(shard.carried, counted, strict=True)]
+            shard.pushed, shard.pulled, shard.shared, shard.dense = totals
         shard.relied_on = applied.follower
         if applied.leaving is not None:
             outputs.append(self._let_go(shard, applied.leaving))
@@ -236,6 +237,7 @@ class Fleet:
         if follower is None or follower.sender is None:
             raise RuntimeError("there is nobody to lead")
         gone = shard.address
+        shard.carried = (shard.pushed, shard.pulled, shard.shared, shard.dense)
         shard.incarnation += 1
         shard.session, shard.address, shard.heard = follower.session, follower.address, now
         shard.follower = shard.relied_on = None

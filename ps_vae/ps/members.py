@@ -104,6 +104,7 @@ class ShardMember:
     follower        the server that follows it
     relied_on       the following that has all that is published, as the leader says
     over            followings that the leader was told to be over: nobody relies on them any more
+    carried         bytes of the leaders before: pushed, pulled, shared, dense
     """
 
     number: int
@@ -121,6 +122,7 @@ class ShardMember:
     follower: FollowerMember | None = None
     relied_on: bytes | None = None
     over: set[bytes] = field(default_factory=set)
+    carried: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property
     def version(self) -> int:
