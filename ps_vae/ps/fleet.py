@@ -139,6 +139,8 @@ class Fleet:
         """Nobody could be heard for so long."""
         for shard in self.shards:
             shard.heard = None if shard.heard is None else min(now, shard.heard + seconds)
+            if shard.follower is not None:
+                shard.follower.heard = min(now, shard.follower.heard + seconds)
 
     def silent(self, now: float) -> str | None:
         """Which shard has not been heard of for too long, as a sentence."""
