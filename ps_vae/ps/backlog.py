@@ -49,8 +49,7 @@ class Backlog:
 
     def note(self, worker: Client) -> None:
         """The worker is active, at the pace that it has now."""
-        self.crew.put(worker)
-        for work in self.steps.values():
+        for work in self.steps.values() if self.crew.put(worker) else ():
             if worker.session in work.claimed:
                 work.served.put(worker)
 
