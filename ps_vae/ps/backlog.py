@@ -59,8 +59,7 @@ class Backlog:
         if not worker.is_active:
             self._without(worker)
             return
-        self.crew.put(worker)
-        for work in self.steps.values():
+        for work in self.steps.values() if self.crew.put(worker) else ():
             if worker.session in work.claimed:
                 work.served.put(worker)
 

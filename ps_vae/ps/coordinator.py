@@ -143,7 +143,7 @@ class Coordinator:
             case Ready() | Report() if self.ended is not None:
                 return [Send(sender, self._stop())]
             case Ready():
-                return self._assignments.ready(sender, message, now) + self._where(sender, message.moves)
+                return self._assignments.ready(sender, message, now) + self._where(sender, message.moves, now)
             case Applied():
                 return self._applied(message, now)
             case Hello():
@@ -160,7 +160,7 @@ class Coordinator:
                 outputs, failure = self._assignments.trouble(message, now)
                 return outputs if failure is None else self.end(True, failure, now)
             case Report():
-                outputs = self._milestones.report(sender, message, now) + self._where(sender, message.moves)
+                outputs = self._milestones.report(sender, message, now) + self._where(sender, message.moves, now)
                 return outputs + self._watch_the_end(now)
             case Bye():
                 return self._assignments.leave(self._roster.find(message.session, None, now), "left", "", now)
@@ -309,9 +309,12 @@ class Coordinator:
             moves=self._fleet.moves,
         )
 
-    def _where(self, sender: Sender, moves: int) -> list[Output]:
-        """Tell a client that has missed it where the shards are."""
-        return [Send(sender, self._fleet.moved)] if moves < self._fleet.moves else []
+    def _where(self, sender: Sender, moves: int, now: float) -> list[Output]:
+        """Tell a client that has missed it where the shards are. What it has just pushed went to where one was."""
+        if moves >= self._fleet.moves:
+            return []
+        self.backlog.reissue_delivered()
+        return [Send(sender, self._fleet.moved), *self._assignments.hand_out(now)]
 
     def _join(self, sender: Sender, join: Join, now: float) -> list[Output]:
         _same_protocol(join.protocol)

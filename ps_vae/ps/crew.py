@@ -36,12 +36,16 @@ class Crew:
         """Seconds a microbatch, the mean of those that are known; 1 where none is."""
         return self._paces / self._known if self._known else 1.0
 
-    def put(self, worker: Client) -> None:
-        """The worker is one of them, at the pace that it has now."""
+    def put(self, worker: Client) -> bool:
+        """The worker is one of them, at the pace that it has now. Whether that is news."""
+        known, pace = self._workers.get(worker.session, (None, None))
+        if known is worker and pace == worker.pace:
+            return False
         self.drop(worker)
         self._workers[worker.session] = worker, worker.pace
         if worker.pace is not None:
             self._count(worker.pace, 1)
+        return True
 
     def drop(self, worker: Client) -> None:
         """It is not, or not any more."""

@@ -124,8 +124,9 @@ class Fleet:
         shard.heard = now
         if applied.before + len(applied.beyond) >= shard.version:
             shard.before, shard.beyond = applied.before, frozenset(applied.beyond)
-            shard.pushed, shard.pulled = applied.pushed, applied.pulled
-            shard.shared, shard.dense = applied.shared, applied.dense
+            counted = (applied.pushed, applied.pulled, applied.shared, applied.dense)
+            totals = [before + count for before, count in zip(shard.carried, counted, strict=True)]
+            shard.pushed, shard.pulled, shard.shared, shard.dense = totals
             shard.refused = dict(applied.refused)
         shard.relied_on = applied.follower
         if applied.leaving is not None:
@@ -150,6 +151,8 @@ class Fleet:
         """Nobody could be heard for so long."""
         for shard in self.shards:
             shard.heard = None if shard.heard is None else min(now, shard.heard + seconds)
+            if shard.follower is not None:
+                shard.follower.heard = min(now, shard.follower.heard + seconds)
 
     def silent(self, now: float) -> str | None:
         """Which shard has not been heard of for too long, as a sentence."""
@@ -248,6 +251,7 @@ class Fleet:
         if follower is None or follower.sender is None:
             raise RuntimeError("there is nobody to lead")
         gone = shard.address
+        shard.carried = (shard.pushed, shard.pulled, shard.shared, shard.dense)
         self._refused_before.update(shard.refused)
         shard.refused = {}
         shard.incarnation += 1

@@ -109,6 +109,7 @@ class ShardMember:
     relied_on       the following that has all that is published, as the leader says
     over            followings that the leader was told to be over: nobody relies on them any more
     refused         messages that its server refused, by code
+    carried         bytes of the leaders before: pushed, pulled, shared, dense
     """
 
     number: int
@@ -127,6 +128,7 @@ class ShardMember:
     relied_on: bytes | None = None
     over: set[bytes] = field(default_factory=set)
     refused: dict[str, int] = field(default_factory=dict)
+    carried: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property
     def version(self) -> int:

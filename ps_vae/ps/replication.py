@@ -76,7 +76,7 @@ class Replication:
     def has(self, version: int, published: int) -> None:
         """The follower has what makes `version`; `published` is the newest one here."""
         if self.state == "catching up" and version >= published:
-            self.state = "waited for"
+            self.state, self._sent_at = "waited for", None
         if version > published:
             self._sent_at = None
 

@@ -347,7 +347,9 @@ class Shard:
         if updated.gradient is None or replication.sender is None or replication.following is None:
             return []
         replication.sent(now)
-        message = Replicate(replication.following, self.version, updated.metrics, (updated.gradient,))
+        # Where nobody is waited for the array is used again before this has left.
+        gradient = updated.gradient if replication.is_waited_for else updated.gradient.copy()
+        message = Replicate(replication.following, self.version, updated.metrics, (gradient,))
         return [Send(replication.sender, message)]
 
     def _copy(self, sender: Sender, follow: Follow) -> list[Output]:

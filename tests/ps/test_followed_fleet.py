@@ -191,6 +191,31 @@ def test_a_leader_is_told_that_its_follower_is_gone():
     assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].leader == "tcp://second:1"
 
 
+def test_what_was_pushed_to_where_the_shard_was_is_given_out_again():
+    """The worker was computing when the shard moved, and pushed before it heard of that."""
+    run = Run()
+    run.follow()
+    (work,) = sent(run.work(), Work)
+    run.machine.lost_server(SECOND, 1.0)
+
+    (again,) = sent(run.ready(ticket=work.ticket, moves=0), Work)[-1:]
+
+    assert (again.step, again.blocks) == (0, work.blocks)
+    assert sent(run.ready(ticket=again.ticket, moves=1), Work)[-1].step == 1
+
+
+def test_bytes_and_refusals_of_the_leader_before_still_count():
+    run = Run()
+    run.follow()
+    run.say("second", Applied(RUN, 1, 0, (), 10, 20, 5, 40, 0, FIRST_TIME, None, (("stale", 4),)))
+    run.machine.lost_server(SECOND, 1.0)
+    run.say("heir", Applied(RUN, 1, 1, (), 1, 2, 3, 4, 1, None, None, (("gone", 1), ("stale", 2))))
+
+    state = run.machine.state(1.0)
+    assert [state[f"bytes_{name}"] for name in ("pushed", "pulled", "shared", "dense")] == [11, 22, 8, 44]
+    assert state["refused"] == {"gone": 1, "stale": 6}
+
+
 def test_a_client_that_missed_the_move_is_told_when_it_speaks():
     run = Run()
     run.follow()
@@ -205,17 +230,21 @@ def test_a_silent_leader_is_replaced_and_a_silent_one_without_a_follower_ends_th
     run = Run()
     run.follow()
 
-    def tick(now):
-        run.say("heir", standby(), now)
-        run.say("here", applied(0, 0), now)
-        return run.machine.tick(now)
+    def pass_time(run, first, last):
+        outputs = []
+        for tenth in range(10 * first, 10 * last):
+            now = tenth / 10
+            run.say("here", applied(0, 0), now)
+            if HEIR in run.machine.servers:
+                run.say("heir", standby(), now)
+            outputs += run.machine.tick(now)
+        return outputs
 
-    assert sent(tick(4.0), Lead) == []
-    assert Lead(RUN, 1, 1, None) in sent(tick(6.0), Lead)
+    assert sent(pass_time(run, 0, 5), Lead) == []
+    assert sent(pass_time(run, 5, 6), Lead)[:1] == [Lead(RUN, 1, 1, None)]
 
-    alone = Run()
-    outputs = [output for now in range(40) for output in alone.machine.tick(float(now))]
-    assert [output.failed for output in outputs if isinstance(output, RunEnded)] == [True]
+    ended = [output for output in pass_time(Run(), 0, 40) if isinstance(output, RunEnded)]
+    assert [output.failed for output in ended] == [True]
 
 
 def test_followers_are_told_that_the_run_is_over():

@@ -237,6 +237,35 @@ def test_a_leader_gives_up_a_silent_follower_with_the_coordinators_word_alone():
     assert kinds(do_step(pair.leader, 3)) == ["applied"]
 
 
+def test_the_time_that_a_follower_took_to_catch_up_is_not_held_against_it():
+    pair = Pair(lose=lambda message: isinstance(message, Replicated))
+    pair.answer(pair.follower.tick(0.0))
+    for step in range(3):
+        pair.carry(do_step(pair.leader, step, now=float(step)), float(step))
+    assert pair.leader._replication.state == "catching up"
+    pair.lose = lambda message: False
+
+    pair.answer(pair.follower.tick(10.0), 10.0)
+
+    assert pair.leader._replication.state == "waited for"
+    assert [output.message.leaving for output in pair.leader.tick(10.0)] in ([], [None])
+    assert pair.leader._replication.state == "waited for"
+
+
+def test_a_step_on_its_way_to_who_catches_up_does_not_change_any_more():
+    pair = Pair(delay=1)
+    (copy,) = pair.leader.handle("f", pair.follower.tick(0.0)[1].message, 0.0)
+    outputs = [output for step in range(2) for output in do_step(pair.leader, step, delay=1)]
+    sent = [output.message for output in outputs if kinds([output]) == ["replicate"]]
+
+    for step, message in enumerate(sent):
+        np.testing.assert_array_equal(
+            message.payload[0], np.add(push(step, 0, 2).payload[0], push(step, 2, 3).payload[0])
+        )
+    assert isinstance(copy.message, Copy)
+    assert len(sent) == 2
+
+
 def test_a_leader_gives_up_a_follower_whose_connection_ends():
     pair = in_step()
     following = pair.follower._following

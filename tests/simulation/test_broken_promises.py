@@ -64,7 +64,12 @@ def forget_a_lease(patch):
 
 
 def drop_the_work_of_a_lost_lease(patch):
-    patch.setattr(StepWork, "orphan", lambda self, ticket: len(self.leases.pop(ticket).blocks))
+    def orphan(self, ticket):
+        self.leases.pop(ticket, None)
+        self.backups.pop(ticket, None)
+        return 0
+
+    patch.setattr(StepWork, "orphan", orphan)
 
 
 def never_end_a_lease(patch):
