@@ -100,8 +100,9 @@ class Pair:
     def assert_same_bits(self):
         ours, theirs = self.leader, self.follower.shard
         assert ours.version == theirs.version
-        pairs = [(ours.weights, theirs.weights), *((a, theirs._optimizer[n]) for n, a in ours._optimizer.items())]
-        pairs += [(array, theirs._published.besides[name]) for name, array in ours._published.besides.items()]
+        ours, theirs = ours._slice, theirs._slice
+        pairs = [(ours.weights, theirs.weights), *((a, theirs.optimizer[n]) for n, a in ours.optimizer.items())]
+        pairs += [(array, theirs.published.besides[name]) for name, array in ours.published.besides.items()]
         for one, other in pairs:
             np.testing.assert_array_equal(one.view(np.uint32), other.view(np.uint32))
 
@@ -154,7 +155,7 @@ def test_a_follower_that_leads_goes_on_with_the_same_bits(options):
 
     np.testing.assert_array_equal(heir.weights, alone.weights)
     wanted = Want(Versions(12 - delay, 12 - delay), held=11 - delay)
-    ours, theirs = heir._published.find(wanted), alone._published.find(wanted)
+    ours, theirs = heir._slice.published.find(wanted), alone._slice.published.find(wanted)
     assert (ours.version, ours.encoded, ours.base) == (theirs.version, theirs.encoded, theirs.base)
     np.testing.assert_array_equal(ours.payload[0].view(np.uint32), theirs.payload[0].view(np.uint32))
     assert heir.tick(1.0)[0].message.incarnation == 1
@@ -199,7 +200,7 @@ def test_a_push_of_a_step_that_is_held_back_is_counted_once():
 
     assert pair.leader.duplicates == before + 1
     pair.leader.handle("f", Replicated(pair.follower._following, 3), 0.0)
-    assert (pair.leader.version, pair.leader._sums) == (3, {})
+    assert (pair.leader.version, pair.leader._open.sums) == (3, {})
 
 
 def test_steps_that_become_whole_meanwhile_follow_in_order():
@@ -326,9 +327,9 @@ def test_a_follower_that_missed_a_step_while_it_caught_up_begins_again():
 
 def test_a_snapshot_is_of_one_version_also_while_a_step_is_held_back():
     pair = in_step()
-    before = {name: array.copy() for name, array in pair.leader._optimizer.items()}
+    before = {name: array.copy() for name, array in pair.leader._slice.optimizer.items()}
     do_step(pair.leader, 2)
-    assert any(not np.array_equal(before[name], array) for name, array in pair.leader._optimizer.items())
+    assert any(not np.array_equal(before[name], array) for name, array in pair.leader._slice.optimizer.items())
 
     assert kinds(pair.leader._take_snapshot(3)) == []
     outputs = pair.leader.handle("f", Replicated(pair.follower._following, 3), 0.0)
@@ -339,7 +340,7 @@ def test_a_snapshot_is_of_one_version_also_while_a_step_is_held_back():
         do_step(alone, step)
     assert snapshot.version == 3
     np.testing.assert_array_equal(snapshot.payload[0], alone.weights)
-    np.testing.assert_array_equal(snapshot.payload[1], alone._optimizer["speed"])
+    np.testing.assert_array_equal(snapshot.payload[1], alone._slice.optimizer["speed"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ class Invariants:
         self._lowest = 0
         self._shards = shards
         for shard in shards:
-            shard.buffers.published = shard._published.arrays
+            shard.buffers.published = shard._slice.published.arrays
             self.check_shard(shard)
 
     def check_shard(self, shard: Shard) -> None:
@@ -26,7 +26,7 @@ class Invariants:
         if any(step <= shard.before for step in shard.beyond):
             raise ViolationError(f"shard {shard.number} is at {shard.before}, with {sorted(shard.beyond)} beyond")
         turns, now = shard.buffers.turns, {}
-        for key, array in shard._published.arrays().items():
+        for key, array in shard._slice.published.arrays().items():
             place = key, turns.get(key)
             now[place] = text = array.tobytes()
             if published.get(place, text) != text:

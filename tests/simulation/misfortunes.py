@@ -156,7 +156,7 @@ class Misfortunes:
         if ended.failed:
             # A stopping run has seconds to make its shards agree; with so many messages lost that may not be enough.
             # Where blocks are applied as they come, a slow worker's may be missing: half a step cannot be taken back.
-            has_parts = any(shard._arrivals for shard in world.shards)
+            has_parts = any(shard._open.arrivals for shard in world.shards)
             if not self.is_told_to_stop or not (world.network.drop >= 0.1 or self.is_cut_off or has_parts):
                 raise ViolationError(f"the run fails: {ended.reason}")
         elif (ended.reason == "done") != (world.shards[0].version == self.steps) and not self.is_told_to_stop:

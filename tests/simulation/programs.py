@@ -83,7 +83,7 @@ class Programs:
         if not world.checked or not world.rules.consistency.is_synchronous:
             return
         for shard, piece in zip(world.shards, world.slices, strict=True):
-            found = shard._published.find(Want(world.rules.consistency.usable(step)))
+            found = shard._slice.published.find(Want(world.rules.consistency.usable(step)))
             if found is not None:
                 held = client.weights[piece.start : piece.stop]
                 if held.tobytes() != found.payload[0].tobytes():

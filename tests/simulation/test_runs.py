@@ -159,7 +159,7 @@ def test_ten_thousand_steps_hold_no_more_buffers_than_ten():
         assert shard.version == steps
         made.append(shard.buffers.made)
     assert made[1] <= made[0] + 2
-    assert len(shard.buffers._free) + len(shard._published.arrays()) == made[1]
+    assert len(shard.buffers._free) + len(shard._slice.published.arrays()) == made[1]
 
 
 @pytest.mark.parametrize("consistency", ["bsp", "ssp:2", "asp"])
