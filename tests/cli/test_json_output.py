@@ -37,6 +37,7 @@ STATE: dict[str, Any] = {
     "phase": "training",
     "steps_per_second": 2.0,
     "reissued_blocks": 0,
+    "backed_up_blocks": 0,
     "bytes_pushed": 12_000_000,
     "bytes_pulled": 13_000_000,
     "bytes_shared": 0,

@@ -74,6 +74,15 @@ def drop_the_work_of_a_lost_lease(patch):
     patch.setattr(StepWork, "orphan", orphan)
 
 
+def forget_who_backs_whom(patch):
+    patch.setattr(StepWork, "backup_of", lambda self, ticket: None)
+
+
+def put_out_who_was_only_late(patch):
+    patch.setattr("ps_vae.ps.shard.UNUSABLE", ("stale", "bad-step"))
+    patch.setattr("ps_vae.ps.assignments._MOST_STRIKES", 1)
+
+
 def never_end_a_lease(patch):
     patch.setattr(Backlog, "overdue", lambda self, now: [])
 
@@ -137,6 +146,8 @@ BROKEN = {
     leave_out_the_last_block: "not all of step",
     forget_a_lease: "nobody holds lease",
     drop_the_work_of_a_lost_lease: "are not all, each once",
+    forget_who_backs_whom: "does not do what",
+    put_out_who_was_only_late: "put out",
     never_end_a_lease: "the run hangs",
     never_repeat_a_lost_push: "the run hangs",
     give_out_lost_blocks_as_larger_ones: "the run hangs",

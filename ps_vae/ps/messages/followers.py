@@ -58,7 +58,10 @@ class Copy:
 
 @record
 class Replicate:
-    """Leader -> follower: the summed gradient of the step after `version`, which is published once you have it."""
+    """Leader -> follower: the step after `version`, which is published once you have it.
+
+    tensor  the sum of its gradients, or what the run takes in its place: the one vector that the update is made with
+    """
 
     KIND: ClassVar[str] = "replicate"
     following: bytes = header_field("f", ID)
