@@ -27,11 +27,11 @@ from ps_vae.ps.codecs.codec import BlockCodec
 from ps_vae.ps.codecs.pull import PullCodec
 from ps_vae.ps.consistency import Versions
 from ps_vae.ps.copies import copy_of
-from ps_vae.ps.lag import Lag
 from ps_vae.ps.messages import Applied, Follow, Lead, Pull, Push, Replicate, Replicated, Snapshot, TakeSnapshot
 from ps_vae.ps.open_steps import OpenSteps
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
 from ps_vae.ps.publication import Want
+from ps_vae.ps.readers import Readers
 from ps_vae.ps.record import record
 from ps_vae.ps.reduction import Metrics
 from ps_vae.ps.refusals import UNUSABLE, Refusals
@@ -41,7 +41,6 @@ from ps_vae.ps.state import ShardState
 from ps_vae.ps.traffic import Traffic
 from ps_vae.ps.trained_slice import TrainedSlice, Updated
 from ps_vae.ps.update import LookAhead, Update
-from ps_vae.ps.waiting import Waiting
 
 __all__ = ["FromOutside", "Shard"]
 
@@ -103,10 +102,9 @@ class Shard:
         self.buffers = buffers
         self._slice = TrainedSlice(number, rules, state, update, buffers, is_finite, look_ahead, pull)
         self._open = OpenSteps(number, rules, buffers.size, is_finite, codec, name_of)
-        self._lag = Lag()
+        self._readers = Readers(self._slice, rules.consistency.delay, self.traffic)
         self._replication = Replication()
         self._unpublished: _Unpublished | None = None
-        self._waiting = Waiting(rules.consistency.delay)
         self._snapshots: set[int] = set()
         self._told_at = float("-inf")
 
@@ -151,8 +149,7 @@ class Shard:
 
     def forget(self, sender: Sender, now: float) -> list[Output]:
         """The sender is gone: do not answer it any more."""
-        self._waiting.forget(sender)
-        self._lag.forget(sender)
+        self._readers.forget(sender)
         return [self._tell(now)] if self._replication.forget(sender) else []
 
     def follow(self, step: Replicate) -> None:
@@ -203,7 +200,7 @@ class Shard:
             self.traffic.dense += 4 * self.buffers.size
             outputs = self._count(sender, push, block, gradient, now)
         if push.then is not None:
-            outputs += self._answer(sender, Want(Versions(*push.then), held=push.version)) or []
+            outputs += self._readers.answer(sender, Want(Versions(*push.then), held=push.version)) or []
         return outputs
 
     def _holds_back(self, step: int) -> bool:
@@ -260,11 +257,11 @@ class Shard:
         if step is None:
             return []
         share = len(block) / self.rules.microbatches
-        trust = self._lag.trust_in_push(sender, self._slice.updates)
-        updated = self._slice.update((gradient,), self._lag.mean, share=share, trust=trust)
+        trust = self._readers.lag.trust_in_push(sender, self._slice.updates)
+        updated = self._slice.update((gradient,), self._readers.lag.mean, share=share, trust=trust)
         if not step.is_complete:
             self._slice.publish(updated)
-            return self._answers()
+            return self._readers.answers()
         self._open.close(push.step)
         self._slice.publish(updated, push.step, step.metrics)
         count = self.before + len(self.beyond)
@@ -317,7 +314,7 @@ class Shard:
         return self._publish(applied, now) + self._apply_sums(now)
 
     def _news(self, now: float) -> list[Output]:
-        return [self._tell(now), *self._due_snapshots(), *self._answers()]
+        return [self._tell(now), *self._due_snapshots(), *self._readers.answers()]
 
     def _tell(self, now: float) -> Send:
         self._told_at = now
@@ -342,26 +339,9 @@ class Shard:
     def _pull(self, sender: Sender, pull: Pull) -> list[Output]:
         self._same_run(pull.run)
         want = Want(Versions(*pull.want), exact=pull.exact)
-        if (answer := self._answer(sender, want)) is None:
+        if (answer := self._readers.answer(sender, want)) is None:
             raise PeerError("gone", f"version {want.versions.high} is gone; the newest is {self.version}")
         return answer
-
-    def _answer(self, sender: Sender, want: Want) -> list[Output] | None:
-        """The newest published version wanted; nothing yet where it is to come; None where it is gone."""
-        if (found := self._slice.published.find(want)) is not None:
-            self._waiting.remove(sender, want)
-            if want.held is not None:
-                # The first weights of a worker, and evaluators', are sent as they are in any case.
-                self.traffic.dense += 4 * self.buffers.size
-            self._lag.weights_sent(sender, self._slice.updates)
-            return [Send(sender, found)]
-        if want.versions.high is not None and want.versions.high <= self.version:
-            return None
-        self._waiting.add(sender, want)
-        return []
-
-    def _answers(self) -> list[Output]:
-        return [output for sender, want in self._waiting for output in self._answer(sender, want) or []]
 
     def _take_snapshot(self, version: int) -> list[Output]:
         if version < self.version:
