@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -309,6 +310,7 @@ def test_strangers_are_told_of_once_in_a_while_and_not_one_by_one(keys, monkeypa
         assert len(server.refused()) < MANY
         assert "127.0.0.1" in told.who
         assert "is not allowed" in told.text
+    assert dict(server.shard.refusals.counts) == Counter(server.refused())
 
 
 def test_an_evaluator_comes_in_with_a_key_too(keys):

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import threading
 import time
+from collections import Counter
 
 import msgpack
 import numpy as np
@@ -359,6 +360,7 @@ def test_nonsense_amid_the_work_changes_nothing():
         assert one.outcome() == Outcome(False, "done")
     np.testing.assert_array_equal(server.result, 20 * 4 * VALUE)
     assert set(server.refused()) >= {"malformed", "unknown-message", "bad-size", "wrong-run"}
+    assert dict(server.shard.refusals.counts) == Counter(server.refused())
 
 
 def test_an_oversized_frame_closes_the_strangers_connection_and_no_other():

@@ -46,7 +46,7 @@ class World:
 
     checked     whether invariants are checked after every event
     witnessed   whether a ledger is kept: `size` is then to be 64 a shard or more, of which 48 are not trained
-    push, pull  codecs, in the words of users
+    push, pull  codecs, in the words of users; so is how a step is made of microbatches, `aggregate`
     encodes     whether messages travel as frames, as they do outside
     kept        lines of the transcript
     """
