@@ -79,7 +79,7 @@ def forget_who_backs_whom(patch):
 
 
 def put_out_who_was_only_late(patch):
-    patch.setattr("ps_vae.ps.shard.UNUSABLE", ("stale", "bad-step"))
+    patch.setattr("ps_vae.ps.shard.UNUSABLE", ("not-finite", "stale", "bad-step"))
     patch.setattr("ps_vae.ps.assignments._MOST_STRIKES", 1)
 
 
