@@ -17,6 +17,7 @@ from ps_vae.cli.options import (
     Json,
     Keep,
     MetricsPort,
+    Replicas,
     Reproducible,
     Resume,
     RunDir,
@@ -63,6 +64,7 @@ def train(
     wishes: "Wishes",
     workers: Workers = 2,
     shards: Shards = 1,
+    replicas: Replicas = 0,
     listen: Listen = None,
     keys: Keys = None,
     insecure: Insecure = False,
@@ -99,6 +101,7 @@ def train(
         await_workers=await_workers,
         communication=communication,
         metrics=metrics_port,
+        replicas=replicas,
         keys=server_folder(keys, insecure, listen or "ipc://"),
         insecure=insecure,
     )
