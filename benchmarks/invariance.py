@@ -23,13 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ps_vae.data import load, pixel_means
-from ps_vae.ps.blocks import root
+from ps_vae.ps.actions import Result
+from ps_vae.ps.aggregation.table import MEAN
+from ps_vae.ps.blocks import Block, root
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.update import Moment
 from ps_vae.train import checkpoint
 from ps_vae.train.arithmetic import use_one_thread
+from ps_vae.train.config import RunConfig
 from ps_vae.train.gradient import BlockGradient
 from ps_vae.train.plan import Wishes, plan
 from ps_vae.train.processes import prepare_environment, spawn, stop_all
@@ -153,7 +157,7 @@ def one_loop(wishes: Wishes) -> dict[str, bytes]:
     weights = state.weights.copy()
     lines, sums, since = [], [0.0, 0.0], 0
     for step in range(config.steps):
-        (result,) = gradient(weights, step, [root(config.microbatches)])
+        result = _of_step(config, gradient, weights, step)
         update(weights, (result.gradient,), state.optimizer, Moment(step, step), weights)
         gradient.buffers.give(result.gradient)
         sums, since = [a + b for a, b in zip(sums, result.metrics, strict=True)], since + config.batch_size
@@ -175,6 +179,23 @@ def one_loop(wishes: Wishes) -> dict[str, bytes]:
             sums, since = [0.0, 0.0], 0
     state = replace(state, version=config.steps, weights=weights)
     return outcome_of(checkpoint.Checkpoint(state, result.metrics), lines)
+
+
+def _of_step(config: RunConfig, gradient: BlockGradient, weights: npt.NDArray[np.float32], step: int) -> Result:
+    """The sum of a step's microbatches, or as many times their median, by NumPy."""
+    whole = root(config.microbatches)
+    if config.aggregate == MEAN:
+        (result,) = gradient(weights, step, [whole])
+        return result
+    if config.aggregate != "median":
+        raise NotImplementedError(f"there is no loop for --aggregate {config.aggregate}")
+    results = gradient(weights, step, [Block(index, index + 1) for index in range(whole.stop)])
+    out = gradient.buffers.take()
+    out[:] = whole.stop * np.median([result.gradient.astype(np.float64) for result in results], axis=0)
+    for result in results:
+        gradient.buffers.give(result.gradient)
+    metrics = whole.stop * np.median([result.metrics for result in results], axis=0)
+    return Result(whole, out, tuple(metrics.tolist()))
 
 
 def one_loop_in_a_fresh_process(wishes: Wishes) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ __all__ = [
     "OUTPUT",
     "TRAINING",
     "AwaitWorkers",
+    "BackupWorkers",
     "Communication",
     "ConnectTimeout",
     "Debug",
@@ -191,6 +192,16 @@ AwaitWorkers = Annotated[
         min=1,
         rich_help_panel=CLUSTER,
         help="Begin when so many workers are ready; others may come at any time.",
+    ),
+]
+BackupWorkers = Annotated[
+    int,
+    typer.Option(
+        "--backup-workers",
+        metavar="N",
+        min=0,
+        rich_help_panel=CLUSTER,
+        help="In bsp: give the work of up to N workers that take longer than expected to others too; the first counts.",
     ),
 ]
 Communication = Annotated[

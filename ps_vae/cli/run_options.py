@@ -92,6 +92,10 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "schedule", str, "NAME", TRAINING, "constant",
         "constant, cosine, cosine:FINAL, cosine:FINAL:WARMUP or stages.",
     ),
+    RunOption(
+        "clip_norm", float, "X", TRAINING, "0",
+        "Scale each microbatch's mean gradient to an L2 norm of at most this, before it is summed; 0: leave it.",
+    ),
     RunOption("batch_size", int, "ROWS", TRAINING, "128", "Rows of a step, over all workers together."),
     RunOption(
         "microbatch", int, "ROWS", TRAINING, "largest divisor up to 64",
@@ -103,6 +107,11 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     RunOption(
         "consistency", str, "RULE", CLUSTER, "bsp",
         "bsp: workers in step, the same bits whatever their number; ssp:N: at most N steps apart; asp: no bound.",
+    ),
+    RunOption(
+        "aggregate", str, "HOW", CLUSTER, "mean",
+        "mean; or, of the microbatches' gradients in bsp, median or trimmed:F, without the F smallest and F largest: "
+        "a minority that sends nonsense is outvoted. Each microbatch is pushed by itself then.",
     ),
     RunOption(
         "push_codec", str, "CODEC", CLUSTER, "none",

@@ -8,6 +8,7 @@ from ps_vae.cli.key_options import Insecure, Keys, server_folder
 from ps_vae.cli.options import (
     CLUSTER,
     AwaitWorkers,
+    BackupWorkers,
     Communication,
     ConnectTimeout,
     Debug,
@@ -113,6 +114,7 @@ def server(
     connect_timeout: ConnectTimeout = 60.0,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
+    backup_workers: BackupWorkers = 0,
     communication: Communication = "manual",
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
@@ -176,6 +178,7 @@ def server(
         replicas,
         keys=server_folder(keys, insecure, listen or _LISTEN),
         insecure=insecure,
+        backup_workers=backup_workers,
     )
     if supervise:
         from ps_vae.train.server_process import supervise_server

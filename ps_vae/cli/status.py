@@ -60,17 +60,12 @@ def _print_state(state: dict[str, Any]) -> None:
             ("bytes", fewer(state) or "as many as dense"),
             ("time", spent(state) or "not known yet"),
             ("members", _by_kind(state["changes"]) or "nobody yet"),
-            ("retries", f"{_blocks(state['reissued_blocks'])}, {_pushes(state['duplicates'])}"),
+            ("retries", ", ".join(_retries(state))),
             ("refused", _by_kind(state["refused"]) or "nothing"),
         ]
     )
     workers = [
-        [
-            *("worker", worker["name"], worker["state"]),
-            f"{worker['microbatches_per_second'] or 0:,.1f} microbatches/s",
-            _lease(worker),
-        ]
-        for worker in state["workers"]
+        ["worker", worker["name"], worker["state"], _work(worker), _lease(worker)] for worker in state["workers"]
     ]
     evaluators = [
         ["evaluator", evaluator["name"], "", f"version {count(evaluator['version'])}", ""]
@@ -86,6 +81,11 @@ def _print_state(state: dict[str, Any]) -> None:
     print_columns([*workers, *evaluators, *shards])
 
 
+def _work(worker: dict[str, Any]) -> str:
+    pace = f"{worker['microbatches_per_second'] or 0:,.1f} microbatches/s"
+    return f"{pace}, {count(worker['refused'])} refused" if worker["refused"] else pace
+
+
 def _lease(worker: dict[str, Any]) -> str:
     """Which part of which step it has, and for how long."""
     if worker["step"] is None:
@@ -98,9 +98,10 @@ def _by_kind(counts: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {kind}" for kind, number in counts.items())
 
 
-def _blocks(number: int) -> str:
-    return f"{number:,} {'block' if number == 1 else 'blocks'} given out again"
-
-
-def _pushes(number: int) -> str:
-    return f"{number:,} {'push' if number == 1 else 'pushes'} counted already"
+def _retries(state: dict[str, Any]) -> list[str]:
+    again, backed, pushes = state["reissued_blocks"], state["backed_up_blocks"], state["duplicates"]
+    return [
+        f"{again:,} {'block' if again == 1 else 'blocks'} given out again",
+        *([f"{backed:,} backed up"] if backed else []),
+        f"{pushes:,} {'push' if pushes == 1 else 'pushes'} counted already",
+    ]

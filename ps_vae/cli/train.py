@@ -12,6 +12,7 @@ from ps_vae.cli.options import (
     CLUSTER,
     OUTPUT,
     AwaitWorkers,
+    BackupWorkers,
     Communication,
     Debug,
     Json,
@@ -70,6 +71,7 @@ def train(
     insecure: Insecure = False,
     transport: Transport = "auto",
     await_workers: AwaitWorkers = 1,
+    backup_workers: BackupWorkers = 0,
     communication: Communication = "manual",
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
@@ -104,6 +106,7 @@ def train(
         replicas=replicas,
         keys=server_folder(keys, insecure, listen or "ipc://"),
         insecure=insecure,
+        backup_workers=backup_workers,
     )
     should_stop = StopSignal().listen()
     with LocalCluster(wishes, options, workers, say=say) as cluster:

@@ -14,13 +14,15 @@ hello      client     `starting`  it is a member: `welcome`, also if it came    
 ready      worker     -           its work is delivered; `work` as soon as there    `stop`
                                   is some and all awaited are ready; the same again
                                   where it was lost
-trouble    worker     -           its work goes to another; the second trouble      nothing
-                                  with a step ends the run
+trouble    worker     -           its work goes to another; where that can do no     nothing
+                                  better the run ends
 report     evaluator  -           figures; `milestone` again where it missed it     `stop`
 bye        client     -           its work goes to another at once                  it is gone
 join       server     `admit`     `admit` again for a member, else `full`; none is   `stop`
                                   taken (`starting`) while links are measured
-applied    shard      it is up    steps are finished, the next may be handed out    nothing
+applied    shard      it is up    steps are finished, the next may be handed out;   nothing
+                                  work that was refused goes to another; who fails
+                                  at what others can do is put out
 standby    follower   -           it is there; `lead` where it has to               nothing
 snapshot   shard      -           a part of a checkpoint                            nothing
 status     anybody    `state`     `state`                                           `state`
@@ -80,6 +82,7 @@ class Coordinator:
     reproducible  refuse workers whose arithmetic differs from the first one's
     awaited       workers that have to be ready before the first step begins
     takes_shards  whether servers may join; they are told to wait where not
+    backup_workers  whose work may be given to others too while they are slow
     """
 
     def __init__(
@@ -93,10 +96,11 @@ class Coordinator:
         reproducible: bool = False,
         awaited: int = 1,
         takes_shards: bool = True,
+        backup_workers: int = 0,
     ) -> None:
         self.rules = rules
         self.ended: RunEnded | None = None
-        self.backlog = Backlog(rules, initial.version)
+        self.backlog = Backlog(rules, initial.version, backup_workers)
         self._fleet = Fleet(rules, slices, address, config, initial)
         self._roster = Roster(is_reproducible=reproducible)
         self._assignments = Assignments(self.backlog, self._roster, awaited)
@@ -237,6 +241,8 @@ class Coordinator:
             "phase": self.phase,
             "steps_per_second": self._speed.per_second(now),
             "reissued_blocks": self.backlog.reissued,
+            "backed_up_blocks": self.backlog.backed_up,
+            "refused": self._fleet.refused,
             "bytes_pushed": sum(shard.pushed for shard in self.shards),
             "bytes_pulled": sum(shard.pulled for shard in self.shards),
             "bytes_shared": sum(shard.shared for shard in self.shards),
@@ -326,12 +332,15 @@ class Coordinator:
         lowest = self._fleet.lowest
         moved = lowest > self.backlog.lowest
         finished = [step for step in self.backlog.steps if self._fleet.have(step)]
-        self.backlog.advance(lowest, finished, now)
+        outputs += self._assignments.closed(self.backlog.advance(lowest, finished, now))
         if moved:
             self._speed.note(now, lowest)
             outputs += self._milestones.advance(lowest)
         self._assignments.is_open = self.phase in ("training", "stopping")
-        return outputs + self._assignments.hand_out(now)
+        more, failure = self._assignments.blamed(applied.shard, applied.blamed, now)
+        if failure is not None:
+            return outputs + self.end(True, failure, now)
+        return outputs + more + self._assignments.hand_out(now)
 
     def _watch_the_end(self, now: float) -> list[Output]:
         if self.ended is not None or not self.is_started:

@@ -25,15 +25,23 @@ class Decoder:
     codec      how the gradients of pushes are written; None: as they are
     buffers    of arrays of the slice's size, which gradients are decoded into
     is_finite  whether an array has neither NaN nor infinity in it
+    name_of    what an element of the slice is called, for people
     shard      its number, for people
     """
 
     def __init__(
-        self, codec: BlockCodec | None, buffers: Buffers, is_finite: Callable[[Array], bool], *, shard: int
+        self,
+        codec: BlockCodec | None,
+        buffers: Buffers,
+        is_finite: Callable[[Array], bool],
+        name_of: Callable[[int], str],
+        *,
+        shard: int,
     ) -> None:
         self._codec = codec
         self._buffers = buffers
         self._is_finite = is_finite
+        self._name_of = name_of
         self._shard = shard
 
     @property
@@ -72,5 +80,5 @@ class Decoder:
     def _check_numbers(self, push: Push, gradient: Array) -> None:
         if not self._is_finite(gradient):
             at = int(np.flatnonzero(~np.isfinite(gradient))[0])
-            text = f"step {push.step}: the gradient is {gradient[at]} at element {at} of shard {self._shard + 1}"
+            text = f"step {push.step}: the gradient is {gradient[at]} at {self._name_of(at)} of shard {self._shard + 1}"
             raise PeerError("not-finite", text)

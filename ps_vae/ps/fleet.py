@@ -5,6 +5,8 @@ believes the old leader should it come back. A follower has no versions older th
 can take over once every shard has reached that.
 """
 
+from collections import Counter
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,6 +46,7 @@ class Fleet:
         self._rules = rules
         self._config = config
         self._initial: ShardState | None = initial
+        self._refused_before: Counter[str] = Counter()
 
     @property
     def is_complete(self) -> bool:
@@ -69,6 +72,14 @@ class Fleet:
     def others(self) -> list[Sender]:
         """The addresses of the shards in other processes."""
         return [ShardAddress(shard.number) for shard in self.shards[1:] if shard.session]
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many messages all servers refused, by code; those that are gone, too."""
+        total = self._refused_before.copy()
+        for shard in self.shards:
+            total.update(shard.refused)
+        return dict(sorted(total.items()))
 
     def join(self, join: Join, now: float) -> Admit:
         """Admit the server to the shard that it has, or else to the first that nobody has, or that nobody follows."""
@@ -116,6 +127,7 @@ class Fleet:
             counted = (applied.pushed, applied.pulled, applied.shared, applied.dense)
             totals = [before + count for before, count in zip(shard.carried, counted, strict=True)]
             shard.pushed, shard.pulled, shard.shared, shard.dense = totals
+            shard.refused = dict(applied.refused)
         shard.relied_on = applied.follower
         if applied.leaving is not None:
             outputs.append(self._let_go(shard, applied.leaving))
@@ -240,6 +252,8 @@ class Fleet:
             raise RuntimeError("there is nobody to lead")
         gone = shard.address
         shard.carried = (shard.pushed, shard.pulled, shard.shared, shard.dense)
+        self._refused_before.update(shard.refused)
+        shard.refused = {}
         shard.incarnation += 1
         shard.session, shard.address, shard.heard = follower.session, follower.address, now
         shard.follower = shard.relied_on = None

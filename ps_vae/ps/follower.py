@@ -12,9 +12,10 @@ Nothing here decides: who leads is the coordinator's word.
 from collections.abc import Callable
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.copies import state_of
 from ps_vae.ps.messages import Copy, Error, Follow, Lead, Replicate, Replicated, Standby
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, ShardAddress
-from ps_vae.ps.shard import Shard, state_of
+from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
 
 __all__ = ["Follower"]

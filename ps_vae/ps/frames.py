@@ -35,9 +35,9 @@ _TEXT = frozenset({str})
 _PLACE = Each((Integer(32), Integer(8), Integer(), Integer()))
 
 
-def header_field(key: str, check: Check) -> Any:
-    """A dataclass field of type `check` that travels in the header under `key`."""
-    return dataclasses.field(metadata={"key": key, "check": check})
+def header_field(key: str, check: Check, default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field of type `check` that travels in the header under `key`, always; `default` is the writer's."""
+    return dataclasses.field(default=default, metadata={"key": key, "check": check})
 
 
 def tensors(at_most: int) -> Any:

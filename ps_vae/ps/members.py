@@ -25,12 +25,14 @@ class Client:
     ticket    of the newest work it was given
     lease     that ticket while the work is neither delivered nor lost
     idle      it said that it waits for work
+    outpaced  what it computes was given to another too: nobody waits for it until it is back
     pace      seconds a microbatch, measured; None before its first
     seconds   computing, encoding and waiting, in all
     tickets   pieces of work that were measured
     blocks    of the newest work: it gets the same of the next step where it can, so that what it keeps from one to the
               next (a residual, an inner optimizer's state) goes on with the same part
     reported  the newest version that this evaluator measured
+    refused   pieces of its work that could not be used
     """
 
     session: bytes
@@ -44,15 +46,17 @@ class Client:
     blocks: tuple[Block, ...] = ()
     lease: int | None = None
     idle: bool = False
+    outpaced: bool = False
     pace: float | None = None
     seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
     tickets: int = 0
     reported: int = -1
+    refused: int = 0
 
     @property
     def is_active(self) -> bool:
         """Whether it will come for its share of the next step."""
-        return self.idle or self.lease is not None
+        return self.idle or (self.lease is not None and not self.outpaced)
 
     def measured(self, seconds: float) -> None:
         """Its newest work took `seconds` in all."""
@@ -104,6 +108,7 @@ class ShardMember:
     follower        the server that follows it
     relied_on       the following that has all that is published, as the leader says
     over            followings that the leader was told to be over: nobody relies on them any more
+    refused         messages that its server refused, by code
     carried         bytes of the leaders before: pushed, pulled, shared, dense
     """
 
@@ -122,6 +127,7 @@ class ShardMember:
     follower: FollowerMember | None = None
     relied_on: bytes | None = None
     over: set[bytes] = field(default_factory=set)
+    refused: dict[str, int] = field(default_factory=dict)
     carried: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property

@@ -16,6 +16,9 @@ _LATE_SECONDS = 60.0
 _WARMING_SECONDS = 600.0
 EVALUATION_SECONDS = 120.0
 
+# Sessions that were put out. Whoever draws a new one is another client to us in any case.
+_REMEMBERED = 1024
+
 
 class Roster:
     """Workers and evaluators by session, whatever connection they come through.
@@ -27,6 +30,7 @@ class Roster:
         self.clients: dict[bytes, Client] = {}
         self._is_reproducible = is_reproducible
         self._fingerprints: list[str] = []
+        self._put_out: dict[bytes, str] = {}
 
     @property
     def workers(self) -> list[Client]:
@@ -38,6 +42,7 @@ class Roster:
 
     def check(self, hello: Hello) -> list[Output]:
         """Whether it may come in: PeerError where not. What differs is said once."""
+        self._check_not_put_out(hello.session)
         if hello.role not in ROLES:
             raise PeerError("bad-role", f"role {hello.role!r} is not one of {', '.join(ROLES)}")
         known = self.clients.get(hello.session)
@@ -58,6 +63,7 @@ class Roster:
         """The client, which was heard of just now; PeerError where it is not known, or has another role."""
         client = self.clients.get(session)
         if client is None:
+            self._check_not_put_out(session)
             raise PeerError("unknown-session", "this session is not known (any more); say hello")
         if role is not None and client.role != role:
             raise PeerError("bad-role", f"{client.name} is no {role} but has said hello as {client.role}")
@@ -69,11 +75,22 @@ class Roster:
         for client in self.clients.values():
             client.heard = min(now, client.heard + seconds)
 
+    def put_out(self, client: Client, why: str) -> None:
+        """Let go of a client whose session does not come back."""
+        del self.clients[client.session]
+        self._put_out[client.session] = why
+        while len(self._put_out) > _REMEMBERED:
+            del self._put_out[next(iter(self._put_out))]
+
     def silent(self, now: float) -> Iterator[Client]:
         """Clients that have not been heard of for too long."""
         for client in list(self.clients.values()):
             if client.lease is None and now - client.heard > _patience(client):
                 yield client
+
+    def _check_not_put_out(self, session: bytes) -> None:
+        if (why := self._put_out.get(session)) is not None:
+            raise PeerError("put-out", why)
 
     def _compare(self, hello: Hello) -> list[Output]:
         """Same arithmetic, same bits."""

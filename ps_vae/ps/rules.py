@@ -1,5 +1,6 @@
 """What all members of a run have to agree on."""
 
+from ps_vae.ps.aggregation.table import Aggregation
 from ps_vae.ps.consistency import Consistency
 from ps_vae.ps.record import record
 
@@ -20,6 +21,7 @@ class RunRules:
     milestone     a snapshot is taken each time that so many steps are in the weights
     metrics       numbers that come with each push and are summed beside the gradient
     batches       that a microbatch of a step is worked through one after the other: more than one with local steps
+    aggregation   what a step makes of its microbatches, which are pushed one by one then; None: their sum
     """
 
     run: bytes
@@ -29,6 +31,7 @@ class RunRules:
     milestone: int
     metrics: int
     batches: int = 1
+    aggregation: Aggregation | None = None
 
     def is_milestone(self, version: int) -> bool:
         """Whether a snapshot of `version` is taken."""

@@ -255,6 +255,8 @@ class Server:
         try:
             return machine.handle(COORDINATOR, message, time.monotonic())
         except PeerError as error:
+            if machine is not self._shard:
+                self._shard.refusals.count(error.code)
             return [Refused("this server", error.code, str(error))]
 
     def _observe(self, event: Event) -> None:
@@ -277,6 +279,7 @@ class Server:
 
     def _handle_all(self, sender: Sender, messages: list[Any] | PeerError) -> list[Output]:
         if isinstance(messages, PeerError):
+            self._shard.refusals.count(messages.code)
             return _refusal(sender, messages)
         now = time.monotonic()
         return [output for message in messages for output in self._handle(sender, message, now)]
@@ -296,6 +299,8 @@ class Server:
             if isinstance(message, Applied):
                 self._shards[message.shard] = sender
         except PeerError as error:
+            if not isinstance(message, _TO_SHARD):
+                self._shard.refusals.count(error.code)
             return _refusal(sender, error)
         return outputs
 
@@ -312,6 +317,7 @@ class Server:
             for message in link.messages(ready):
                 self._take_order(message)
         except PeerError as error:
+            self._shard.refusals.count(error.code)
             self._notify(Refused("the coordinator", error.code, str(error)))
 
     def _take_order(self, message: Any) -> None:
@@ -358,6 +364,7 @@ class Server:
         """Cut off whose key is not allowed any more; tell of those who were not let in, not of each."""
         for sender in self._visitors.revoked():
             why = PeerError("revoked", "your key is not allowed here any more; ask who runs the server")
+            self._shard.refusals.count(why.code)
             self.dispatch(_refusal(sender, why))
             self.dispatch(self._forget(sender))
         if self._endpoint.door is None or now - self._looked_at < _DOOR_SECONDS:
@@ -366,6 +373,7 @@ class Server:
         if (turned_away := self._endpoint.door.turned_away()) is not None:
             newest = turned_away.newest
             text = f"{newest.text} ({turned_away.count} connections in {_DOOR_SECONDS:g} s)"
+            self._shard.refusals.count(newest.code)
             self._notify(Refused(f"a stranger at {newest.address}", newest.code, text))
 
 

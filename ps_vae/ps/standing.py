@@ -40,7 +40,9 @@ def of_workers(workers: Sequence[Client], backlog: Backlog, now: float) -> list[
 
     A lease whose weights do not exist yet has no end.
     """
-    leases = {lease.ticket: lease for work in backlog.steps.values() for lease in work.leases.values()}
+    leases: dict[int, Lease] = {}
+    for work in backlog.steps.values():
+        leases |= work.leases | work.backups
     return [_of_worker(worker, leases.get(worker.lease or 0), now) for worker in workers]
 
 
@@ -94,4 +96,5 @@ def _of_worker(client: Client, lease: Lease | None, now: float) -> dict[str, Any
         "microbatches": 0 if lease is None else sum(map(len, lease.blocks)),
         "lease_seconds": left,
         "silent_seconds": round(now - client.heard, 3),
+        "refused": client.refused,
     }

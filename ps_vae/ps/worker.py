@@ -115,7 +115,7 @@ class Worker:
                 self.state = "stopped"
                 return [Stopped(message.failed, message.reason)]
             case Error():
-                return self._refused(message, now)
+                return self._refused(shard, message, now)
         return []
 
     def computed(
@@ -134,6 +134,8 @@ class Worker:
                 is_last = result is results[-1]
                 push = Push(
                     run=welcome.run,
+                    session=self._session,
+                    ticket=work.ticket,
                     step=work.step,
                     start=result.block.start,
                     stop=result.block.stop,
@@ -278,7 +280,7 @@ class Worker:
         before = [asked for asked in self._asked[shard] if asked != versions][-delay:] if delay else []
         self._asked[shard] = [*before, versions]
 
-    def _refused(self, error: Error, now: float) -> list[Action]:
+    def _refused(self, shard: int | None, error: Error, now: float) -> list[Action]:
         if error.code == "starting":
             self.waits_because = error.text
             return []
@@ -293,7 +295,10 @@ class Worker:
         if error.code in _OVERTAKEN:
             return []
         if error.code == "not-finite":
-            return [Send(COORDINATOR, Trouble(self._session, self._ticket, error.text))]
+            # What was to come with the answer to the push has to be asked for.
+            self._asked[shard or 0] = []
+            again = self._fetch() if self.state == "fetching" else []
+            return [Send(COORDINATOR, Trouble(self._session, self._ticket, error.text)), *again]
         raise RefusedError(error.code, error.text)
 
     def _entered(self) -> Welcome:

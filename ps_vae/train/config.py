@@ -10,6 +10,7 @@ from ps_vae.errors import PeerError, UsageError
 from ps_vae.nn.dense import weight_gradient
 from ps_vae.optim.schedules import Schedule, beta_at, schedule
 from ps_vae.optim.table import optimizer
+from ps_vae.ps.aggregation.table import MEAN, MOST_SEPARATE, aggregation_for
 from ps_vae.ps.codecs.factors import Products
 from ps_vae.ps.codecs.pull import pull_codec_for
 from ps_vae.ps.codecs.table import FACTORS, NO_CODEC, codec_for, push_codec_for
@@ -49,6 +50,8 @@ class RunConfig:
     outer_rate, outer_momentum
                       of the server's optimizer where there are local steps
     delay             steps that the weights are old on which a step is computed, in bsp
+    aggregate         what a step makes of its microbatches' gradients: their mean, median, or trimmed mean
+    clip_norm         longest mean gradient of a microbatch, where longer ones are scaled down; 0: none is
 
     Raises UsageError for what cannot be.
     """
@@ -78,6 +81,8 @@ class RunConfig:
     outer_rate: float = 1.0
     outer_momentum: float = 0.0
     delay: int = 0
+    clip_norm: float = 0.0
+    aggregate: str = MEAN
 
     def __post_init__(self) -> None:
         if self.binarize not in BINARIZATIONS:
@@ -111,6 +116,8 @@ class RunConfig:
         self.rates()
         parse_consistency(self.consistency)
         self._check_codec()
+        self._check_aggregation()
+        self._check_clipping()
         if self.delay not in (0, 1):
             raise UsageError(f"--delay {self.delay}: give 0, or 1 to compute while the exchange is under way")
         if self.delay and not parse_consistency(self.consistency).is_synchronous:
@@ -143,6 +150,41 @@ class RunConfig:
                 f"use --consistency bsp, or in {self.consistency} --pull-codec int8, fp16 or bf16"
             )
 
+    def _check_clipping(self) -> None:
+        if not (math.isfinite(self.clip_norm) and self.clip_norm >= 0):
+            raise UsageError(f"--clip-norm {self.clip_norm}: give a length above zero, or 0 for none")
+        if self.clip_norm and self.push_codec == FACTORS:
+            raise UsageError(
+                f"--clip-norm {self.clip_norm:g} needs the gradient's length, and with --push-codec {FACTORS} the "
+                "worker does not multiply it out; use another codec"
+            )
+
+    def _check_aggregation(self) -> None:
+        try:
+            aggregation = aggregation_for(self.aggregate)
+        except UsageError as error:
+            raise UsageError(f"--aggregate {self.aggregate}: {error}") from None
+        if aggregation is None:
+            return
+        said = f"--aggregate {self.aggregate}"
+        if not parse_consistency(self.consistency).is_synchronous:
+            raise UsageError(f"{said} is of all microbatches of a step together; use --consistency bsp")
+        if not aggregation.cut(self.microbatches):
+            raise UsageError(
+                f"{said} of {self.microbatches} microbatches leaves none of them out; give a smaller --microbatch than "
+                f"{self.microbatch}: workers that are to be outvoted must have less than half of the microbatches"
+            )
+        if self.microbatches > MOST_SEPARATE:
+            raise UsageError(
+                f"{said} keeps all {self.microbatches:,} microbatches apart, and {MOST_SEPARATE} are possible; "
+                f"give a larger --microbatch than {self.microbatch}"
+            )
+        if _leaves_out(self.push_codec):
+            raise UsageError(
+                f"{said} drops what a few workers say, and --push-codec {self.push_codec} needs all of it to make up "
+                "for what it left out; use factors, fp16, bf16, int8 or none"
+            )
+
     def _check_local_steps(self) -> None:
         if self.local_steps < 0:
             raise UsageError(f"--local-steps {self.local_steps}: give 0 for none, or how many")
@@ -170,9 +212,7 @@ class RunConfig:
     @property
     def leaves_out(self) -> bool:
         """Whether what a codec of the run leaves out comes with later pushes or pulls."""
-        names = (self.push_codec, self.pull_codec.removeprefix("update:"))
-        makers = [codec_for(name) for name in names if name != FACTORS]
-        return any(make is not None and "residual" in make(0, ()).state for make in makers)
+        return _leaves_out(self.push_codec) or _leaves_out(self.pull_codec.removeprefix("update:"))
 
     def rates(self) -> Schedule:
         """The learning-rate schedule, over the batches of the run."""
@@ -217,3 +257,8 @@ def default_microbatch(batch_size: int) -> int:
 def steps_of(epochs: float, train_rows: int, batch_size: int) -> int:
     """Steps that visit every row `epochs` times; the last one completes them."""
     return max(1, math.ceil(epochs * train_rows / batch_size))
+
+
+def _leaves_out(codec: str) -> bool:
+    make = None if codec == FACTORS else codec_for(codec)
+    return make is not None and "residual" in make(0, ()).state

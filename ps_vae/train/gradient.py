@@ -15,6 +15,7 @@ from ps_vae.ps.actions import Result
 from ps_vae.ps.blocks import Block, halves
 from ps_vae.ps.buffers import Buffers, address
 from ps_vae.ps.reduction import Metrics, add_metrics
+from ps_vae.train.clipping import clip
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import Batches
 from ps_vae.train.form import FormOf, GradientForm, whole_form
@@ -106,6 +107,8 @@ class BlockGradient:
             gradient=self._bind(gradient),
             without=form.without,
         )
+        if self._config.clip_norm:
+            clip(gradient, self.layout, self._config.clip_norm * self._config.microbatch)
         if form.factors:
             self._write_factors(piece, index, gradient)
         return sums.log_likelihood, sums.kl

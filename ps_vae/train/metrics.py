@@ -35,6 +35,7 @@ _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
     ("shared_bytes", "Of both, read in shared memory, not sent.", lambda state: state["bytes_shared"]),
     ("dense_bytes", "Both, if float32 tensors went after every batch.", lambda state: state["bytes_dense"]),
     ("reissued_blocks", "Blocks that were given out once more.", lambda state: state["reissued_blocks"]),
+    ("backed_up_blocks", "Late blocks that a second worker got too.", lambda state: state["backed_up_blocks"]),
     ("duplicate_pushes", "Pushes to shard 1 that were counted already.", lambda state: state["duplicates"]),
     ("checkpoint_failures", "Checkpoints that could not be written.", lambda state: state["checkpoint_failures"]),
 )
@@ -45,6 +46,7 @@ _OF_WORKERS: tuple[tuple[str, str, _Value], ...] = (
     ("worker_lease_microbatches", "How much of it.", lambda worker: worker["microbatches"]),
     ("worker_lease_seconds", "How long it may still take.", lambda worker: worker["lease_seconds"]),
     ("worker_silent_seconds", "Since it was heard of.", lambda worker: worker["silent_seconds"]),
+    ("worker_refused", "Pieces of its work that could not be used.", lambda worker: worker["refused"]),
 )
 _OF_SHARDS: tuple[tuple[str, str, _Value], ...] = (
     ("shard_up", "1: it is there.", lambda shard: float(shard["up"])),

@@ -10,6 +10,7 @@ import numpy as np
 from ps_vae.data import Dataset, Split, gather
 from ps_vae.errors import UsageError
 from ps_vae.nn.likelihoods import likelihood
+from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.train.config import RunConfig, default_microbatch, steps_of
 from ps_vae.vae.config import ModelConfig
@@ -24,7 +25,7 @@ _MODEL = ("hidden", "latent", "activation", "likelihood", "sigma")
 # What a resumed run may change: when it ends, what it writes, and how far it steps.
 _FREE = (
     *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
-    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay"),
+    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay", "clip_norm"),
 )
 
 # Local steps from which the outer optimizer has the rate and momentum of DiLoCo by default. They move the weights seven
@@ -72,6 +73,8 @@ class Wishes:
     outer_rate: float | None = None
     outer_momentum: float | None = None
     delay: int | None = None
+    clip_norm: float | None = None
+    aggregate: str | None = None
     seed: int | None = None
 
     def said(self) -> dict[str, Any]:
@@ -101,6 +104,8 @@ DEFAULTS = Wishes(
     pull_codec=NO_CODEC,
     local_steps=0,
     delay=0,
+    clip_norm=0.0,
+    aggregate=MEAN,
     seed=0,
 )
 
@@ -141,6 +146,8 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         pull_codec=said["pull_codec"],
         local_steps=said["local_steps"],
         delay=said["delay"],
+        clip_norm=said["clip_norm"],
+        aggregate=said["aggregate"],
         seed=said["seed"],
     )
     is_stable = config.local_steps >= _LONG_ROUND and not config.leaves_out
@@ -184,6 +191,7 @@ def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
         ("outer_rate", wishes.outer_rate),
         ("outer_momentum", wishes.outer_momentum),
         ("delay", wishes.delay),
+        ("clip_norm", wishes.clip_norm),
     ):
         if wish is not None:
             changes[name] = wish

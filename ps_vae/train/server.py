@@ -12,8 +12,9 @@ from ps_vae.errors import UsageError
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
+from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
-from ps_vae.ps.outbox import Event, Member, Refused, RunEnded, SnapshotTaken, StepApplied, Told
+from ps_vae.ps.outbox import Event, Member, RunEnded, SnapshotTaken, StepApplied, Told
 from ps_vae.ps.partition import partition
 from ps_vae.ps.server import Endpoint, Server
 from ps_vae.ps.state import ShardState
@@ -60,6 +61,7 @@ class ServerOptions:
     replicas       followers of each shard, started here: 0 or 1
     keys           the folder of keys; None: everybody is let in, and nothing is encrypted
     insecure       that may be so at an address for other hosts, too
+    backup_workers whose work is given to others too while they are slow, in bsp
     """
 
     listen: str = "tcp://127.0.0.1:5555"
@@ -77,6 +79,7 @@ class ServerOptions:
     replicas: int = 0
     keys: Path | None = None
     insecure: bool = False
+    backup_workers: int = 0
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -99,15 +102,23 @@ def _serve(
     check_communication(options.communication, wishes, resumes=options.resume)
     if options.replicas not in (0, 1):
         raise UsageError(f"--replicas {options.replicas}: a shard has no follower or one")
-    if min(options.shards, options.keep, options.await_workers) < 1 or options.remote_shards < 0:
-        raise UsageError("--shards, --keep and --await-workers are at least 1, --remote-shards at least 0")
+    if min(options.shards, options.keep, options.await_workers) < 1:
+        raise UsageError("--shards, --keep and --await-workers are at least 1")
+    if min(options.remote_shards, options.backup_workers) < 0:
+        raise UsageError("--remote-shards and --backup-workers are at least 0")
     metrics = None if options.metrics is None else held.enter_context(closing(MetricsServer(options.metrics)))
     announce_compilation(say)
     start_numba()
     allow_many_files()
     folder, config, data = settle(wishes, options.run_dir, resumes=options.resume)
-    if options.replicas and config.consistency != "bsp":
+    is_synchronous = parse_consistency(config.consistency).is_synchronous
+    if options.replicas and not is_synchronous:
         raise UsageError(f"--replicas {options.replicas} needs --consistency bsp; this run is {config.consistency}")
+    if options.backup_workers and not is_synchronous:
+        raise UsageError(
+            f"--backup-workers {options.backup_workers} is for --consistency bsp; in {config.consistency} nobody waits "
+            "for a slow worker"
+        )
     if options.resume:
         # Before anything in it is read: another server may be writing.
         held.enter_context(hold(folder.path, say=say))
@@ -181,7 +192,7 @@ class _Run:
         self._checkpoint: int | None = None
         self._failures = 0
         self._unwritten = ""
-        self._refused, self._changes = Counts(), Counts()
+        self._changes = Counts()
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
         rules = rules_of(config, random_id(), state.version)
@@ -194,6 +205,7 @@ class _Run:
             self._figures,
             options.reproducible,
             options.await_workers,
+            backup_workers=options.backup_workers,
         )
         own = slices[0]
         piece = slice(own.start, own.stop)
@@ -302,8 +314,6 @@ class _Run:
                 self._reports.told(event)
             case Member():
                 self._changes.add(event.change)
-            case Refused():
-                self._refused.add(event.code)
         if (line := line_of(event)) is not None:
             self._say(line)
 
@@ -330,7 +340,6 @@ class _Run:
             "seconds": round(seconds, 3),
             "batch_size": self._config.batch_size,
             "duplicates": self._shard.duplicates,
-            "refused": self._refused.by_kind(),
             "changes": self._changes.by_kind(),
             "checkpoint": self._checkpoint,
             "checkpoint_failures": self._failures,

@@ -80,7 +80,7 @@ def _words(options: ServerOptions) -> list[str]:
         *("--shards", str(options.shards), "--remote-shards", str(options.remote_shards)),
         *("--replicas", str(options.replicas), "--keep", str(options.keep)),
         *("--transport", options.transport, "--await-workers", str(options.await_workers)),
-        *("--communication", options.communication),
+        *("--communication", options.communication, "--backup-workers", str(options.backup_workers)),
         *(["--metrics-port", options.metrics] if options.metrics is not None else []),
         *(["--insecure"] if options.keys is None else ["--keys", str(options.keys)]),
         *(["--resume"] if options.resume else []),

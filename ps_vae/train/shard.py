@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ps_vae.ps.aggregation.table import aggregation_for
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.partition import Slice
@@ -14,6 +15,7 @@ from ps_vae.train.config import RunConfig
 from ps_vae.train.encoding import pull_codecs, push_codecs
 from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.update import look_ahead_rule, shard_rule
+from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["rules_of", "shard_of"]
 
@@ -28,6 +30,7 @@ def rules_of(config: RunConfig, run: bytes, version: int) -> RunRules:
         milestone=config.milestone,
         metrics=len(METRICS),
         batches=config.batches_a_step,
+        aggregation=aggregation_for(config.aggregate),
     )
 
 
@@ -43,4 +46,9 @@ def shard_of(
     published = Buffers(piece.size, segment.slots_first() if segment is not None else None)
     push, pull = next(iter(push_codecs(config, [piece])), None), next(iter(pull_codecs(config, [piece])), None)
     rule, ahead = shard_rule(config), look_ahead_rule(config)
-    return Shard(number, rules, state, rule, published, is_finite, ahead, push, pull), segment
+    layout = ParameterLayout(config.model)
+
+    def name_of(element: int) -> str:
+        return f"{layout.tensor_at(piece.start + element)} (element {element})"
+
+    return Shard(number, rules, state, rule, published, is_finite, ahead, push, pull, name_of), segment

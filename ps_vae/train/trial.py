@@ -18,6 +18,7 @@ from ps_vae.data import Dataset
 from ps_vae.errors import PsVaeError, UsageError
 from ps_vae.lines import Line
 from ps_vae.ps.addresses import same_host
+from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.outbox import Event, Member, RunEnded, StepApplied
@@ -57,7 +58,6 @@ _NOTHING_KNOWN: Mapping[str, Any] = {
     "seconds": 0.0,
     "run_dir": "no folder yet",
     "duplicates": 0,
-    "refused": {},
     "changes": {},
 }
 
@@ -73,6 +73,11 @@ def check_communication(communication: str, wishes: Wishes, *, resumes: bool) ->
         return
     if resumes:
         raise UsageError("--communication auto is for the start of a run; with --resume it goes on as was chosen then")
+    if wishes.aggregate not in (None, MEAN):
+        raise UsageError(
+            f"--communication auto chooses among ways to send sums, and --aggregate {wishes.aggregate} sends none; "
+            "leave one of the two out"
+        )
     said = [name for name in CHOSEN if name in wishes.said()]
     if said:
         flag = "--" + said[0].replace("_", "-")

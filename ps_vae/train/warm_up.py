@@ -6,6 +6,8 @@ A worker does the same with a block of its run (train.worker).
 import numpy as np
 
 from ps_vae.nn.dense import weight_gradient
+from ps_vae.ps.aggregation.middle import middle
+from ps_vae.ps.aggregation.table import aggregation_for
 from ps_vae.ps.codecs.codec import Matrix
 from ps_vae.ps.codecs.factors import Products
 from ps_vae.ps.codecs.pull import pull_codec_for
@@ -30,6 +32,9 @@ def warm_up_shard(config: RunConfig) -> None:
     state = fresh_state(config, weights)
     if is_finite(gradient):
         update_rule(config)(weights, (gradient, gradient), state.optimizer, Moment(0, 0), out)
+    aggregation = aggregation_for(config.aggregate)
+    if aggregation is not None:
+        middle(np.zeros((4, 16), np.float32), aggregation.cut(4), out)
     look_ahead = look_ahead_rule(config)
     is_late = config.delay > 0 or not parse_consistency(config.consistency).is_synchronous
     if look_ahead is not None and is_late:

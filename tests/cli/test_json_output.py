@@ -37,6 +37,7 @@ STATE: dict[str, Any] = {
     "phase": "training",
     "steps_per_second": 2.0,
     "reissued_blocks": 0,
+    "backed_up_blocks": 0,
     "bytes_pushed": 12_000_000,
     "bytes_pulled": 13_000_000,
     "bytes_shared": 0,
@@ -52,6 +53,7 @@ STATE: dict[str, Any] = {
             "microbatches": 4,
             "lease_seconds": 8.25,
             "silent_seconds": 0.5,
+            "refused": 2,
         },
         {
             "name": "host:18",
@@ -61,6 +63,7 @@ STATE: dict[str, Any] = {
             "microbatches": 0,
             "lease_seconds": None,
             "silent_seconds": 0.25,
+            "refused": 0,
         },
     ],
     "evaluators": [{"name": "host:19", "version": 200}],

@@ -47,6 +47,8 @@ EVERYTHING = Wishes(
     outer_rate=0.5,
     outer_momentum=0.25,
     delay=1,
+    clip_norm=2.5,
+    aggregate="median",
     seed=11,
 )
 

@@ -26,10 +26,9 @@ def test_a_fair_share_ends_soonest(left, speed, others):
     assert seconds(share) == pytest.approx(min(seconds(one) for one in range(left + 1)), rel=1e-12)
 
 
-def backlog(consistency="bsp", *, microbatches=8, steps=1000, milestone=100, lowest=0):
-    return Backlog(
-        RunRules(b"r" * 16, microbatches, steps, parse_consistency(consistency), milestone, metrics=2), lowest
-    )
+def backlog(consistency="bsp", *, microbatches=8, steps=1000, milestone=100, lowest=0, backup_workers=0):
+    rules = RunRules(b"r" * 16, microbatches, steps, parse_consistency(consistency), milestone, metrics=2)
+    return Backlog(rules, lowest, backup_workers)
 
 
 def client(name, pace=None):
@@ -237,9 +236,9 @@ def test_trouble_with_anothers_ticket_is_ignored():
 class Misadventure:
     """Any sequence of what may happen to a backlog, with a record of who was given what."""
 
-    def __init__(self, draw, consistency, microbatches):
+    def __init__(self, draw, consistency, microbatches, backup_workers):
         self.draw = draw
-        self.log = backlog(consistency, microbatches=microbatches, steps=12, milestone=5)
+        self.log = backlog(consistency, microbatches=microbatches, steps=12, milestone=5, backup_workers=backup_workers)
         self.workers = []
         self.now = 0.0
         self.done = {}
@@ -305,6 +304,8 @@ class Misadventure:
         for worker in self.workers:
             if self.log.recall(worker):
                 self.take(worker)
+        self.log.back_up(self.workers, self.now)
+        assert sum(worker.outpaced for worker in self.workers) <= self.log.backup_workers
 
     def apply(self):
         whole = [step for step, parts in self.done.items() if len(parts) == self.log.rules.microbatches]
@@ -335,15 +336,117 @@ class Misadventure:
             held = [*work.pool, *(block for lease in work.leases.values() for block in lease.blocks)]
             indices = sorted(index for block in held for index in range(block.start, block.stop))
             assert indices == list(range(work.microbatches))
+            backed = [work.leases[backup.backs] for backup in work.backups.values()]
+            assert len(set(map(id, backed))) == len(backed)
+            for lease, backup in zip(backed, work.backups.values(), strict=True):
+                assert (lease.blocks, lease.delivered) == (backup.blocks, False)
         assert max(self.log.steps, default=0) < self.log.limit
 
 
-@given(st.data(), st.sampled_from(["bsp", "ssp:2", "asp"]), st.integers(1, 9))
-@settings(max_examples=120, deadline=None)
+@given(st.data(), st.sampled_from([("bsp", 0), ("bsp", 1), ("bsp", 2), ("ssp:2", 0), ("asp", 0)]), st.integers(1, 9))
+@settings(max_examples=160, deadline=None)
 def test_every_microbatch_is_with_nobody_or_one_worker_whatever_happens_and_all_are_done(
-    data, consistency, microbatches
+    data, consistency_and_backups, microbatches
 ):
-    Misadventure(data.draw, consistency, microbatches).run()
+    consistency, backup_workers = consistency_and_backups
+    Misadventure(data.draw, consistency, microbatches, backup_workers).run()
+
+
+def one_late_of_three(backup_workers=1):
+    """Two of three workers have done their part of step 0 and have one of step 1; "late" ought to be done at 0.2."""
+    log = backlog(backup_workers=backup_workers, microbatches=6)
+    workers = [client("late", 0.1), client("slower", 0.11), client("faster", 0.1)]
+    late, *others = workers
+    lease = give(log, late, workers, 0.0)
+    for other in others:
+        give(log, other, workers, 0.0)
+    for other in others:
+        log.delivered(other, 0.2)
+        other.idle = True
+        assert give(log, other, workers, 0.2).step == 1
+    return log, workers, lease
+
+
+def test_late_work_is_given_to_the_fastest_that_waits_for_weights_and_to_no_other():
+    log, workers, lease = one_late_of_three()
+    late, slower, faster = workers
+
+    assert log.back_up(workers, 0.29) == []
+    ((helper, backup),) = log.back_up(workers, 0.31)
+
+    assert helper is faster
+    assert (backup.step, backup.blocks) == (0, lease.blocks)
+    assert log.lease_of(late)[1] is lease
+    assert log.lease_of(slower)[1].step == 1
+    assert log.back_up(workers, 0.9) == []
+    assert (log.backed_up, log.reissued) == (len(lease.blocks), 0)
+
+
+def test_nobody_waits_for_a_worker_that_is_backed_until_it_is_back():
+    log, workers, _ = one_late_of_three()
+    late, _, faster = workers
+    log.back_up(workers, 0.4)
+    assert not late.is_active
+
+    log.delivered(faster, 0.6)
+    log.advance(1, [], 0.6)
+    faster.idle = True
+    share = give(log, faster, workers, 0.6)
+
+    # Its own part and that of the late one.
+    assert (share.step, share.microbatches) == (1, 4)
+    log.delivered(late, 5.0)
+    late.idle = True
+    assert late.is_active
+
+
+def test_no_more_workers_are_backed_than_was_said():
+    log, workers, _ = one_late_of_three(backup_workers=0)
+
+    assert log.back_up(workers, 5.0) == []
+
+
+def test_whoever_is_done_first_is_done_and_the_other_is_let_finish():
+    for is_first in (True, False):
+        log, workers, lease = one_late_of_three()
+        late, _, faster = workers
+        ((_, backup),) = log.back_up(workers, 0.4)
+
+        log.delivered(late if is_first else faster, 0.5)
+
+        (work,) = [work for work in log.steps.values() if work.step == 0]
+        assert work.settled_at == 0.5
+        assert work.backups == {}
+        assert sorted(work.leases)[0 if is_first else -1] == (lease if is_first else backup).ticket
+        other = faster if is_first else late
+        assert other.lease is not None
+        log.delivered(other, 0.6)
+        assert other.lease is None
+        assert log.overdue(99.0) == []
+
+
+def test_what_is_lost_and_backed_is_the_backups_and_does_not_go_to_a_third():
+    log, workers, lease = one_late_of_three()
+    ((_, backup),) = log.back_up(workers, 0.4)
+
+    log.lost(workers[0])
+
+    work = log.steps[0]
+    assert work.leases[backup.ticket].blocks == lease.blocks
+    assert (work.pool, work.backups, log.reissued) == ([], {}, 0)
+
+
+def test_where_a_backup_is_lost_another_takes_its_place():
+    log, workers, lease = one_late_of_three()
+    _, slower, faster = workers
+    log.back_up(workers, 0.4)
+
+    log.lost(faster)
+    workers.remove(faster)
+    ((helper, backup),) = log.back_up(workers, 0.5)
+
+    assert helper is slower
+    assert backup.blocks == lease.blocks
 
 
 def test_a_worker_of_unknown_speed_has_time_for_its_local_steps():

@@ -36,6 +36,7 @@ from ps_vae.ps.rules import RunRules
 from ps_vae.ps.state import ShardState
 
 RUN = b"r" * 16
+SESSION = b"s" * 16
 SERVER = b"server-1".ljust(16)
 
 
@@ -149,7 +150,7 @@ def plain(value, seen=()):
         (Snapshot(RUN, 0, 5, (), (), ()), "bad-size"),
         (Snapshot(RUN, 0, 5, (), ("m",), (np.zeros(16, np.float32), np.zeros(15, np.float32))), "bad-size"),
         (Snapshot(RUN, 0, 5, (), ("x",), (np.zeros(16, np.float32), np.zeros(16, np.float32))), "bad-size"),
-        (Push(RUN, 0, 0, 2, 0, (), None, ()), "unknown-message"),
+        (Push(RUN, SESSION, 1, 0, 0, 2, 0, (), None, ()), "unknown-message"),
         (Stop(False, ""), "unknown-message"),
     ],
 )

@@ -204,15 +204,16 @@ def test_what_was_pushed_to_where_the_shard_was_is_given_out_again():
     assert sent(run.ready(ticket=again.ticket, moves=1), Work)[-1].step == 1
 
 
-def test_bytes_of_the_leader_before_still_count():
+def test_bytes_and_refusals_of_the_leader_before_still_count():
     run = Run()
     run.follow()
-    run.say("second", Applied(RUN, 1, 0, (), 10, 20, 5, 40, 0, FIRST_TIME, None))
+    run.say("second", Applied(RUN, 1, 0, (), 10, 20, 5, 40, 0, FIRST_TIME, None, (("stale", 4),)))
     run.machine.lost_server(SECOND, 1.0)
-    run.say("heir", Applied(RUN, 1, 1, (), 1, 2, 3, 4, 1, None, None))
+    run.say("heir", Applied(RUN, 1, 1, (), 1, 2, 3, 4, 1, None, None, (("gone", 1), ("stale", 2))))
 
     state = run.machine.state(1.0)
     assert [state[f"bytes_{name}"] for name in ("pushed", "pulled", "shared", "dense")] == [11, 22, 8, 44]
+    assert state["refused"] == {"gone": 1, "stale": 6}
 
 
 def test_a_client_that_missed_the_move_is_told_when_it_speaks():

@@ -15,6 +15,7 @@ from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Pull, Push, Weights
 
 KINDS = {**TO_SERVER, **TO_CLIENT}
 RUN = b"r" * 16
+SESSION = b"s" * 16
 
 
 def values(check):
@@ -205,7 +206,7 @@ def test_tensors_that_do_not_fit_are_refused(message, extra, reason):
 def test_tensors_are_views_and_not_copies():
     vector = np.arange(4, dtype=np.float32)
 
-    frames = encode(Push(RUN, 0, 0, 1, 0, (), None, (vector,)))
+    frames = encode(Push(RUN, SESSION, 1, 0, 0, 1, 0, (), None, (vector,)))
     received = bytes(frames[1])
     decoded = decode([frames[0], received], KINDS).payload[0]
 

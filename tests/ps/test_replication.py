@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.aggregation.table import aggregation_for
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import Matrix
 from ps_vae.ps.codecs.pull import pull_codec_for
@@ -34,8 +35,9 @@ def straight_on(before, weights, updates, out):
     np.add(weights, (weights - before) * np.float32(updates), out=out)
 
 
-def shard_from(state, *, delay=0, pull="none"):
-    rules = RunRules(RUN, MICROBATCHES, 100, Consistency(0, delay), 10, metrics=1)
+def shard_from(state, *, delay=0, pull="none", aggregate="mean"):
+    aggregation = aggregation_for(aggregate)
+    rules = RunRules(RUN, MICROBATCHES, 100, Consistency(0, delay), 10, metrics=1, aggregation=aggregation)
     make = pull_codec_for(pull)
     codec = None if make is None else make(SIZE, (Matrix(0, 8, 8),), 5)
     return Shard(2, rules, state, momentum, Buffers(SIZE), look_ahead=straight_on, pull=codec)
@@ -57,12 +59,12 @@ def gradient(step, index):
 
 def push(step, start, stop, *, delay=0):
     total = functools.reduce(np.add, [gradient(step, index) for index in range(start, stop)])
-    return Push(RUN, step, start, stop, max(0, step - delay), (1.0,), None, (total,))
+    return Push(RUN, SESSION, 1, step, start, stop, max(0, step - delay), (1.0,), None, (total,))
 
 
 def do_step(machine, step, now=0.0, **options):
-    outputs = machine.handle("w", push(step, 0, 2, **options), now)
-    return outputs + machine.handle("w", push(step, 2, 3, **options), now)
+    blocks = [(0, 2), (2, 3)] if machine.rules.aggregation is None else [(0, 1), (1, 2), (2, 3)]
+    return [out for block in blocks for out in machine.handle("w", push(step, *block, **options), now)]
 
 
 class Pair:
@@ -98,8 +100,9 @@ class Pair:
     def assert_same_bits(self):
         ours, theirs = self.leader, self.follower.shard
         assert ours.version == theirs.version
-        pairs = [(ours.weights, theirs.weights), *((a, theirs._optimizer[n]) for n, a in ours._optimizer.items())]
-        pairs += [(array, theirs._published.besides[name]) for name, array in ours._published.besides.items()]
+        ours, theirs = ours._slice, theirs._slice
+        pairs = [(ours.weights, theirs.weights), *((a, theirs.optimizer[n]) for n, a in ours.optimizer.items())]
+        pairs += [(array, theirs.published.besides[name]) for name, array in ours.published.besides.items()]
         for one, other in pairs:
             np.testing.assert_array_equal(one.view(np.uint32), other.view(np.uint32))
 
@@ -112,6 +115,8 @@ OPTIONS = [
     {"pull": "update:powersgd:1"},
     {"pull": "update:topk:0.2"},
     {"pull": "update:onebit", "delay": 1},
+    {"aggregate": "median"},
+    {"aggregate": "trimmed:0.4", "delay": 1, "pull": "int8"},
 ]
 
 
@@ -150,7 +155,7 @@ def test_a_follower_that_leads_goes_on_with_the_same_bits(options):
 
     np.testing.assert_array_equal(heir.weights, alone.weights)
     wanted = Want(Versions(12 - delay, 12 - delay), held=11 - delay)
-    ours, theirs = heir._published.find(wanted), alone._published.find(wanted)
+    ours, theirs = heir._slice.published.find(wanted), alone._slice.published.find(wanted)
     assert (ours.version, ours.encoded, ours.base) == (theirs.version, theirs.encoded, theirs.base)
     np.testing.assert_array_equal(ours.payload[0].view(np.uint32), theirs.payload[0].view(np.uint32))
     assert heir.tick(1.0)[0].message.incarnation == 1
@@ -195,7 +200,7 @@ def test_a_push_of_a_step_that_is_held_back_is_counted_once():
 
     assert pair.leader.duplicates == before + 1
     pair.leader.handle("f", Replicated(pair.follower._following, 3), 0.0)
-    assert (pair.leader.version, pair.leader._sums) == (3, {})
+    assert (pair.leader.version, pair.leader._open.sums) == (3, {})
 
 
 def test_steps_that_become_whole_meanwhile_follow_in_order():
@@ -322,9 +327,9 @@ def test_a_follower_that_missed_a_step_while_it_caught_up_begins_again():
 
 def test_a_snapshot_is_of_one_version_also_while_a_step_is_held_back():
     pair = in_step()
-    before = {name: array.copy() for name, array in pair.leader._optimizer.items()}
+    before = {name: array.copy() for name, array in pair.leader._slice.optimizer.items()}
     do_step(pair.leader, 2)
-    assert any(not np.array_equal(before[name], array) for name, array in pair.leader._optimizer.items())
+    assert any(not np.array_equal(before[name], array) for name, array in pair.leader._slice.optimizer.items())
 
     assert kinds(pair.leader._take_snapshot(3)) == []
     outputs = pair.leader.handle("f", Replicated(pair.follower._following, 3), 0.0)
@@ -335,7 +340,7 @@ def test_a_snapshot_is_of_one_version_also_while_a_step_is_held_back():
         do_step(alone, step)
     assert snapshot.version == 3
     np.testing.assert_array_equal(snapshot.payload[0], alone.weights)
-    np.testing.assert_array_equal(snapshot.payload[1], alone._optimizer["speed"])
+    np.testing.assert_array_equal(snapshot.payload[1], alone._slice.optimizer["speed"])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import open_segment
 
 RUN = b"r" * 16
+SESSION = b"s" * 16
 SIZE = 160
 VALUE = np.arange(SIZE, dtype=np.float32)
 PATIENCE = 30.0
@@ -319,15 +320,15 @@ NONSENSE = {
     "malformed": [b"\xc1"],
     "malformed: an empty frame": [b""],
     "malformed: 200 frames": [b"x"] * 200,
-    "malformed: 200 tensors": [*encode(Push(RUN, 0, 0, 4, 0, (4.0,), None, (VALUE,))), *[b"1234"] * 199],
+    "malformed: 200 tensors": [*encode(Push(RUN, SESSION, 1, 0, 0, 4, 0, (4.0,), None, (VALUE,))), *[b"1234"] * 199],
     "malformed: a bomb": [b"\x91" * 60_000 + b"\xc0"],
     "malformed: a claim": [b"\xdd\xff\xff\xff\xff"],
     "malformed: a long header": [bytes(1 << 17)],
     "wrong-run": encode(Pull(b"x" * 16, (0, None), False)),
     "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0, 0, 0, None, None)),
-    "bad-block": encode(Push(RUN, 0, 1, 3, 0, (4.0,), None, (VALUE,))),
-    "bad-size": encode(Push(RUN, 0, 0, 4, 0, (4.0,), None, (VALUE[:-1],))),
-    "bad-step": encode(Push(RUN, 9999, 0, 4, 0, (4.0,), None, (VALUE,))),
+    "bad-block": encode(Push(RUN, SESSION, 1, 0, 1, 3, 0, (4.0,), None, (VALUE,))),
+    "bad-size": encode(Push(RUN, SESSION, 1, 0, 0, 4, 0, (4.0,), None, (VALUE[:-1],))),
+    "bad-step": encode(Push(RUN, SESSION, 1, 9999, 0, 4, 0, (4.0,), None, (VALUE,))),
     "bad-shard": encode(Applied(RUN, 1, 5, (), 0, 0, 0, 0, 0, None, None)),
     "full": encode(Join(PROTOCOL, b"j" * 16, "tcp://x:1", False)),
     "protocol": encode(Join(PROTOCOL + 1, b"j" * 16, "tcp://x:1", False)),

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from ps_vae.errors import PeerError
+from ps_vae.errors import PeerError, RefusedError
 from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.frames import decode, encode
 from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Error, Pull, Push, Weights
@@ -46,6 +46,8 @@ class Delivery:
 
     def send_from(self, client, send):
         """A client's message to a server."""
+        if client.is_mute and send.message.KIND == "trouble":
+            return
         if send.to == COORDINATOR:
             arrive = partial(self._arrive_at_coordinator, client.sender(COORDINATOR))
             self._transmit(client.name, COORDINATOR, send.message, TO_SERVER, arrive)
@@ -83,7 +85,14 @@ class Delivery:
             peer = link or 0
         else:
             peer = link if message.KIND in ("weights", "error") else None
-        world.programs.perform(client, client.machine.handle(peer, message, world.clock(client)))
+        try:
+            world.programs.perform(client, client.machine.handle(peer, message, world.clock(client)))
+        except RefusedError as error:
+            if client.spoils is None:
+                raise
+            world.note(name, f"gives up: {error}")
+            client.refused = error
+            client.die()
 
     def _send(self, source, send):
         world, origin = self._world, source if source == COORDINATOR else f"shard-{source}"

@@ -15,7 +15,7 @@ class Invariants:
         self._lowest = 0
         self._shards = shards
         for shard in shards:
-            shard.buffers.published = shard._published.arrays
+            shard.buffers.published = shard._slice.published.arrays
             self.check_shard(shard)
 
     def check_shard(self, shard: Shard) -> None:
@@ -26,7 +26,7 @@ class Invariants:
         if any(step <= shard.before for step in shard.beyond):
             raise ViolationError(f"shard {shard.number} is at {shard.before}, with {sorted(shard.beyond)} beyond")
         turns, now = shard.buffers.turns, {}
-        for key, array in shard._published.arrays().items():
+        for key, array in shard._slice.published.arrays().items():
             place = key, turns.get(key)
             now[place] = text = array.tobytes()
             if published.get(place, text) != text:
@@ -43,7 +43,7 @@ class Invariants:
             raise ViolationError(f"the coordinator is at version {self._lowest}, before some shard")
         _check_work(backlog)
         for work in backlog.steps.values():
-            for lease in work.leases.values():
+            for lease in (*work.leases.values(), *work.backups.values()):
                 client = coordinator.clients.get(lease.session)
                 if not lease.delivered and (client is None or client.lease != lease.ticket):
                     raise ViolationError(f"step {work.step}: nobody holds lease {lease.ticket} of {lease.session!r}")
@@ -68,3 +68,9 @@ def _check_work(backlog: Backlog) -> None:
             end = block.stop
         if end != work.microbatches:
             raise ViolationError(f"step {step}: {held} are not all, each once")
+        for backup in work.backups.values():
+            backed = work.leases.get(backup.backs)
+            if backed is None or backed.delivered or backed.blocks != backup.blocks:
+                raise ViolationError(f"step {step}: {backup} does not do what {backed} does")
+            if backed.session == backup.session:
+                raise ViolationError(f"step {step}: {backup.session!r} backs itself")

@@ -8,6 +8,8 @@ import random
 
 import numpy as np
 
+from ps_vae.ps.outbox import Member
+
 from .gradients import chaotic_gradient, sequential_versions, small_step, unit_gradient
 from .ledger import WITNESS, ViolationError
 from .network import Network
@@ -50,11 +52,13 @@ class Misfortunes:
             milestone=draw.choice([1, 3, 7, 100]),
             network=Network(draw.choice([0.0, 0.02, 0.1, 0.2]), draw.choice([0.0, 0.1]), delays),
             gradient=chaotic_gradient if self.is_synchronous else unit_gradient,
+            backup_workers=draw.choice([0, 1, 2]) if self.is_synchronous else 0,
             **({"update": small_step} if self.is_synchronous else {}),
         )
         self.is_told_to_stop = draw.random() < 0.3
         self.is_cut_off = False
         self._arrange_clients()
+        self.faulty = self._add_faulty()
         self._arrange_servers()
         self._arrange_network()
         if self.is_told_to_stop:
@@ -64,6 +68,7 @@ class Misfortunes:
         """Run it; a ViolationError, or an AssertionError of NumPy, where something is not as promised."""
         ended = self.world.run(PATIENCE)
         self._check_end(ended)
+        self._check_put_out()
         self._check_ledger()
         self._check_weights()
         self._check_evaluators(ended)
@@ -93,6 +98,14 @@ class Misfortunes:
                 self._at(lambda name=name: self._kill(name))
         for _ in range(draw.choice([0, 0, 1, 2])):
             self._at(lambda: world.add_worker(draw.choice([None, 0.2])))
+
+    def _add_faulty(self):
+        """In some runs a worker whose gradients are none, and that may say nothing of it."""
+        if self._draw.random() < 0.8:
+            return None
+        faulty = self.world.add_worker()
+        faulty.spoils, faulty.is_mute = _with_nan, self._draw.random() < 0.5
+        return faulty.name
 
     def _arrange_servers(self):
         world, draw = self.world, self._draw
@@ -153,10 +166,13 @@ class Misfortunes:
 
     def _check_end(self, ended):
         world = self.world
+        if ended.failed and self.faulty is not None and ("not-finite" in ended.reason or "is nan" in ended.reason):
+            # For a while there was no other worker: then it is the gradient and not the worker, as far as can be known.
+            return
         if ended.failed:
             # A stopping run has seconds to make its shards agree; with so many messages lost that may not be enough.
             # Where blocks are applied as they come, a slow worker's may be missing: half a step cannot be taken back.
-            has_parts = any(shard._arrivals for shard in world.shards)
+            has_parts = any(shard._open.arrivals for shard in world.shards)
             if not self.is_told_to_stop or not (world.network.drop >= 0.1 or self.is_cut_off or has_parts):
                 raise ViolationError(f"the run fails: {ended.reason}")
         elif (ended.reason == "done") != (world.shards[0].version == self.steps) and not self.is_told_to_stop:
@@ -167,6 +183,11 @@ class Misfortunes:
                 raise ViolationError(
                     f"the run is {ended.reason!r} at version {version}, its last snapshot is of {last}"
                 )
+
+    def _check_put_out(self):
+        names = {event.name for event in self.world.events if isinstance(event, Member) and event.change == "put out"}
+        if names - {self.faulty}:
+            raise ViolationError(f"{sorted(names)} are put out, of whom only {self.faulty} is faulty")
 
     def _check_ledger(self):
         """What shards say that they have applied is what they have counted."""
@@ -197,3 +218,9 @@ class Misfortunes:
             is_there = ended.reason == "done" and evaluator.name in present and evaluator.alive
             if is_there and (not evaluator.measured or evaluator.measured[-1][0] != self.steps):
                 raise ViolationError(f"{evaluator.name} missed the last milestone")
+
+
+def _with_nan(gradient, step, index):
+    """In a place that is no witness."""
+    gradient[-1] = np.nan
+    return gradient

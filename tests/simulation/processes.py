@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ps_vae.errors import RefusedError
 from ps_vae.ps.actions import Stopped
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
@@ -58,6 +59,9 @@ class Process:
 class ClientProcess(Process):
     """A worker or an evaluator: its machine, and what its program holds.
 
+    spoils       what a faulty or hostile worker makes of the gradient of a step's microbatch, None where it is honest
+    is_mute      it never says that it is in trouble
+    refused      why it gave up
     connections  to an address: how often it was made anew; a server knows the client by what comes through it
     """
 
@@ -66,6 +70,9 @@ class ClientProcess(Process):
     weights: np.ndarray
     reader: ReplicaReader | None = None
     encoder: Encoder | None = None
+    spoils: Callable[[np.ndarray, int, int], np.ndarray] | None = None
+    is_mute: bool = False
+    refused: RefusedError | None = None
     stopped: Stopped | None = None
     computed: list[tuple[int, Block, tuple]] = field(default_factory=list)
     measured: list[tuple[int, np.ndarray]] = field(default_factory=list)

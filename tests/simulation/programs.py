@@ -83,7 +83,7 @@ class Programs:
         if not world.checked or not world.rules.consistency.is_synchronous:
             return
         for shard, piece in zip(world.shards, world.slices, strict=True):
-            found = shard._published.find(Want(world.rules.consistency.usable(step)))
+            found = shard._slice.published.find(Want(world.rules.consistency.usable(step)))
             if found is not None:
                 held = client.weights[piece.start : piece.stop]
                 if held.tobytes() != found.payload[0].tobytes():
@@ -93,17 +93,18 @@ class Programs:
 
     def _block(self, client, step, block):
         """The tree sum of the block, by recursion: independent of how shards sum."""
-        gradient, metrics = self._tree(client.weights, step, root(self._world.rules.microbatches), block)
+        gradient, metrics = self._tree(client, step, root(self._world.rules.microbatches), block)
         return Result(block, gradient, metrics)
 
-    def _tree(self, weights, step, node, block):
+    def _tree(self, client, step, node, block):
         if len(node) == 1:
-            return self._world.gradient(weights, step, node.start).copy(), (1.0, float(step))
+            gradient = self._world.gradient(client.weights, step, node.start).copy()
+            return client.spoils(gradient, step, node.start) if client.spoils else gradient, (1.0, float(step))
         middle = node.start + (1 << (len(node) - 1).bit_length() - 1)
         parts = []
         for child in (Block(node.start, middle), Block(middle, node.stop)):
             if child.start < block.stop and block.start < child.stop:
-                parts.append(self._tree(weights, step, child, block))
+                parts.append(self._tree(client, step, child, block))
         if len(parts) == 1:
             return parts[0]
         return parts[0][0] + parts[1][0], add_metrics(parts[0][1], parts[1][1])

@@ -13,6 +13,7 @@ from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.ending import Ending
 from ps_vae.ps.fleet import Fleet
+from ps_vae.ps.open_steps import OpenSteps
 from ps_vae.ps.published import Published
 from ps_vae.ps.reduction import StepSum
 from ps_vae.ps.shard import Shard
@@ -33,9 +34,10 @@ def count_what_was_counted_synchronously(patch):
 
 def count_a_step_that_is_in_the_weights(patch):
     def push(self, sender, message, now):
-        self.before, before = min(self.before, message.step), self.before
-        outputs = self._count(sender, message, Block(message.start, message.stop), self._gradient(message), now)
-        self.before = max(before, self.before)
+        held, block = self._slice, Block(message.start, message.stop)
+        held.before, before = min(held.before, message.step), held.before
+        outputs = self._count(sender, message, block, self._open.gradient(message), now)
+        held.before = max(before, held.before)
         return outputs
 
     patch.setattr(Shard, "_push", push)
@@ -66,9 +68,19 @@ def forget_a_lease(patch):
 def drop_the_work_of_a_lost_lease(patch):
     def orphan(self, ticket):
         self.leases.pop(ticket, None)
+        self.backups.pop(ticket, None)
         return 0
 
     patch.setattr(StepWork, "orphan", orphan)
+
+
+def forget_who_backs_whom(patch):
+    patch.setattr(StepWork, "backup_of", lambda self, ticket: None)
+
+
+def put_out_who_was_only_late(patch):
+    patch.setattr("ps_vae.ps.shard.UNUSABLE", ("stale", "bad-step"))
+    patch.setattr("ps_vae.ps.assignments._MOST_STRIKES", 1)
 
 
 def never_end_a_lease(patch):
@@ -106,7 +118,7 @@ def take_the_arrays_that_others_read(patch):
 def take_gradients_of_any_age(patch):
     usable = Consistency.usable
     patch.setattr(Consistency, "usable", lambda self, step: Versions(0, None) if self.bound else usable(self, step))
-    patch.setattr(Shard, "_check", lambda self, push: Block(push.start, push.stop))
+    patch.setattr(OpenSteps, "check", lambda self, push, version: Block(push.start, push.stop))
 
 
 def go_on_where_one_shard_is(patch):
@@ -134,6 +146,8 @@ BROKEN = {
     leave_out_the_last_block: "not all of step",
     forget_a_lease: "nobody holds lease",
     drop_the_work_of_a_lost_lease: "are not all, each once",
+    forget_who_backs_whom: "does not do what",
+    put_out_who_was_only_late: "put out",
     never_end_a_lease: "the run hangs",
     never_repeat_a_lost_push: "the run hangs",
     give_out_lost_blocks_as_larger_ones: "the run hangs",

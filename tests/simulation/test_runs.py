@@ -152,12 +152,14 @@ def test_ten_thousand_steps_hold_no_more_buffers_than_ten():
         for step in range(steps):
             for start in (0, 1):
                 shard.handle(
-                    "w", Push(world.rules.run, step, start, start + 1, step, (1.0, 2.0), None, (half,)), world.now
+                    "w",
+                    Push(world.rules.run, bytes(16), 0, step, start, start + 1, step, (1.0, 2.0), None, (half,)),
+                    world.now,
                 )
         assert shard.version == steps
         made.append(shard.buffers.made)
     assert made[1] <= made[0] + 2
-    assert len(shard.buffers._free) + len(shard._published.arrays()) == made[1]
+    assert len(shard.buffers._free) + len(shard._slice.published.arrays()) == made[1]
 
 
 @pytest.mark.parametrize("consistency", ["bsp", "ssp:2", "asp"])

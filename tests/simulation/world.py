@@ -11,6 +11,7 @@ import random
 import numpy as np
 
 from ps_vae.nn.dense import weight_gradient
+from ps_vae.ps.aggregation.table import aggregation_for
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.factors import Products
 from ps_vae.ps.codecs.pull import pull_codec_for
@@ -75,6 +76,8 @@ class World:
         awaited=1,
         delay=0,
         look_ahead=None,
+        aggregate="mean",
+        backup_workers=0,
         encodes=True,
         tick_seconds=TICK_SECONDS,
         kept=KEPT,
@@ -85,7 +88,10 @@ class World:
         self.agenda = Agenda()
         self.gradient = gradient
         rule = dataclasses.replace(parse_consistency(consistency), delay=delay, first=version)
-        self.rules = RunRules(b"run-of-the-tests", microbatches, steps, rule, milestone, metrics=2)
+        aggregation = aggregation_for(aggregate)
+        self.rules = RunRules(
+            b"run-of-the-tests", microbatches, steps, rule, milestone, metrics=2, aggregation=aggregation
+        )
         self.seconds = seconds
         self.size = size
         self.checked = checked
@@ -103,7 +109,9 @@ class World:
         products = Products(1, weight_gradient)
         self.push_codecs = [make_push(piece.size, (), products) for piece in slices] if make_push else []
         self.pull_codecs = [make_pull(piece.size, (), seed) for piece in slices] if make_pull else []
-        self.coordinator = Coordinator(self.rules, slices, "shard-0", b"{}", whole, awaited=awaited)
+        self.coordinator = Coordinator(
+            self.rules, slices, "shard-0", b"{}", whole, awaited=awaited, backup_workers=backup_workers
+        )
         self.shards = []
         for number, piece in enumerate(slices):
             state = ShardState(version, whole.weights[piece.start : piece.stop].copy(), {})

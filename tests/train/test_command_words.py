@@ -50,6 +50,8 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "outer_rate": numbers,
     "outer_momentum": numbers,
     "delay": integers,
+    "clip_norm": numbers,
+    "aggregate": texts,
     "seed": integers,
 }
 

@@ -29,6 +29,7 @@ def worker(name: str, **changes: Any) -> dict[str, Any]:
         "microbatches": 4,
         "lease_seconds": 8.25,
         "silent_seconds": 0.5,
+        "refused": 2,
     }
     return plain | changes
 
@@ -42,6 +43,7 @@ STATE: dict[str, Any] = {
     "phase": "training",
     "steps_per_second": 2.0,
     "reissued_blocks": 3,
+    "backed_up_blocks": 6,
     "bytes_pushed": 12_000_000,
     "bytes_pulled": 13_000_000,
     "bytes_shared": 7,
@@ -89,6 +91,7 @@ def test_each_figure_of_the_state_is_a_series() -> None:
         "ps_vae_shared_bytes_total": 7,
         "ps_vae_dense_bytes_total": 25e6,
         "ps_vae_reissued_blocks_total": 3,
+        "ps_vae_backed_up_blocks_total": 6,
         "ps_vae_duplicate_pushes_total": 1,
         "ps_vae_checkpoint_failures_total": 1,
         "ps_vae_workers": 2,
@@ -105,6 +108,7 @@ def test_each_figure_of_the_state_is_a_series() -> None:
         ("ps_vae_worker_step", "worker", "host:17"): 250,
         ("ps_vae_worker_lease_seconds", "worker", "host:17"): 8.25,
         ("ps_vae_worker_silent_seconds", "worker", "host:18"): 0.5,
+        ("ps_vae_worker_refused", "worker", "host:17"): 2,
         ("ps_vae_shard_up", "shard", "1"): 1,
         ("ps_vae_shard_up", "shard", "2"): 0,
         ("ps_vae_shard_version", "shard", "1"): 250,

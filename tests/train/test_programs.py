@@ -171,6 +171,8 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left_behind(tmp_path):
         (1, ["server", "--data", "objects.npy"], ["objects.npy", "object"]),
         (1, ["server", "--data", "holes.npy"], ["holes.npy", "nan", "7"]),
         (2, ["server", *SMALL, "--microbatch", "24"], ["--microbatch 24"]),
+        (2, ["train", *SMALL, "--backup-workers", "2", "--consistency", "asp"], ["--backup-workers 2", "bsp", "asp"]),
+        (2, ["server", *SMALL, "--aggregate", "median", "--communication", "auto"], ["auto", "--aggregate median"]),
         (2, ["server", "--resume", "--run-dir", "nowhere"], ["nowhere", "run.json"]),
         (1, ["worker", "--server", "tcp://127.0.0.1:1", "--connect-timeout", "1.5", "--processes", "1"], ["1.5 s"]),
         (2, ["status", "localhost:5555"], ["tcp://"]),

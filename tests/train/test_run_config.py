@@ -24,7 +24,7 @@ TRANSLATED = {"epochs", "checkpoint_every"}
 # What a resumed run may change.
 FREE = {
     *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
-    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay"),
+    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay", "clip_norm"),
 }
 
 
@@ -66,6 +66,8 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         outer_rate=draw(positive),
         outer_momentum=draw(st.floats(0, 0.999)),
         delay=0,
+        clip_norm=draw(st.floats(0, 1e30)),
+        aggregate="mean",
     )
 
 
@@ -225,6 +227,8 @@ OTHER: dict[str, Any] = {
     "outer_rate": 1.0,
     "outer_momentum": 0.5,
     "delay": 1,
+    "clip_norm": 2.5,
+    "aggregate": "median",
     "seed": 7,
 }
 
@@ -271,6 +275,7 @@ def test_a_resumed_run_of_which_nothing_is_said_stays_as_it_was() -> None:
         (Wishes(push_codec="onebit"), {"push_codec": "onebit"}),
         (Wishes(pull_codec="fp16"), {"pull_codec": "fp16"}),
         (Wishes(delay=1), {"delay": 1}),
+        (Wishes(clip_norm=2.5), {"clip_norm": 2.5}),
     ],
 )
 def test_a_resumed_run_may_end_later_write_at_other_times_and_take_other_strides(
@@ -328,6 +333,20 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"outer_momentum": 1.0, "local_steps": 2}, ["--outer-momentum 1.0"]),
     ({"delay": 2}, ["--delay 2"]),
     ({"delay": 1, "consistency": "asp"}, ["--delay 1", "bsp", "asp"]),
+    ({"clip_norm": -1.0}, ["--clip-norm -1"]),
+    ({"clip_norm": math.inf}, ["--clip-norm inf"]),
+    ({"clip_norm": 1.0, "push_codec": "factors"}, ["--clip-norm 1", "--push-codec factors"]),
+    ({"aggregate": "mode"}, ["--aggregate mode", "median"]),
+    ({"aggregate": "median:2"}, ["--aggregate median:2", "write median"]),
+    ({"aggregate": "trimmed"}, ["--aggregate trimmed", "trimmed:0.2"]),
+    ({"aggregate": "trimmed:x"}, ["--aggregate trimmed:x", "trimmed:0.2"]),
+    ({"aggregate": "trimmed:0.5"}, ["--aggregate trimmed:0.5", "less than 0.5"]),
+    ({"aggregate": "trimmed:0"}, ["--aggregate trimmed:0", "more than 0"]),
+    ({"aggregate": "trimmed:0.2"}, ["--aggregate trimmed:0.2", "4 microbatches", "--microbatch than 2"]),
+    ({"aggregate": "median", "microbatch": 4}, ["--aggregate median", "2 microbatches", "--microbatch than 4"]),
+    ({"aggregate": "median", "batch_size": 257, "microbatch": 1}, ["--aggregate median", "257", "256"]),
+    ({"aggregate": "median", "consistency": "ssp:1"}, ["--aggregate median", "--consistency bsp"]),
+    ({"aggregate": "median", "push_codec": "topk:0.1"}, ["--aggregate median", "--push-codec topk:0.1", "factors"]),
     ({"push_codec": "zip"}, ["--push-codec zip", "powersgd"]),
     ({"pull_codec": "zip"}, ["--pull-codec zip", "powersgd"]),
     ({"pull_codec": "update:factors"}, ["--pull-codec update:factors", "for pushes alone"]),

@@ -1,0 +1,1 @@
+"""What a step makes of its microbatches' gradients other than their sum."""

@@ -1,0 +1,49 @@
+"""Real processes: a median has the same bits whoever computes, and a faulty worker is put out of a run that goes on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import invariance
+
+from ps_vae.train.plan import Wishes
+
+STEPS = 300
+WISHES = Wishes(data="digits", hidden=(24,), latent=4, steps=STEPS, batch_size=96, microbatch=16)
+MEDIAN = Wishes(**{**WISHES.said(), "aggregate": "median"})
+
+
+def test_a_run_of_medians_by_two_workers_and_three_shards_is_bit_for_bit_that_of_one_loop_with_numpys_median():
+    transport, run = invariance.ways(STEPS)["2 workers, 3 shards, tcp"]
+
+    ours = invariance.run(MEDIAN, transport, run)
+
+    assert invariance.different(invariance.one_loop_in_a_fresh_process(MEDIAN), ours) == []
+
+
+def test_a_worker_that_sends_nan_and_says_nothing_is_put_out_and_the_bits_are_those_of_one_loop(tmp_path):
+    cluster = invariance.Cluster(tmp_path, WISHES, "ipc")
+    log = tmp_path / "faulty.txt"
+    try:
+        server = cluster.serve(2, "--await-workers", "3")
+        with log.open("wb") as file:
+            faulty = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("faulty_worker.py")), cluster.address],
+                stdout=file,
+                stderr=file,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+        cluster.children.append(faulty)
+        cluster.wait(lambda: "joined run" in log.read_text() or faulty.poll() is not None)
+        honest = [cluster.work() for _ in range(2)]
+        code = faulty.wait(60)
+        cluster.finish(server, *honest)
+        ours = cluster.outcome()
+    finally:
+        cluster.close()
+
+    assert code == 3, log.read_text()
+    assert "put-out: faulty is put out: 3 pieces of its work in a row could not be used" in log.read_text()
+    assert "likelihood.bias" in cluster.logs()
+    assert invariance.different(invariance.one_loop_in_a_fresh_process(WISHES), ours) == []
