@@ -35,10 +35,10 @@ from ps_vae.train import checkpoint
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.config import RunConfig
 from ps_vae.train.gradient import BlockGradient
-from ps_vae.train.local import flags
 from ps_vae.train.plan import Wishes, plan
 from ps_vae.train.processes import prepare_environment, spawn, stop_all
 from ps_vae.train.run_folder import RunFolder
+from ps_vae.train.server_process import flags
 from ps_vae.train.update import fresh_state, update_rule
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout

@@ -68,6 +68,14 @@ Join = Annotated[
         help="Hold one shard of the run whose first server is there; the run's options are said there.",
     ),
 ]
+Supervise = Annotated[
+    bool,
+    typer.Option(
+        "--supervise",
+        rich_help_panel=CLUSTER,
+        help="Start the server again, from its newest checkpoint, when a signal has killed it.",
+    ),
+]
 IsFollower = Annotated[
     bool,
     typer.Option(
@@ -100,6 +108,7 @@ def server(
     advertise: Advertise = None,
     follower: IsFollower = False,
     replicas: Replicas = 0,
+    supervise: Supervise = False,
     keys: Keys = None,
     insecure: Insecure = False,
     connect_timeout: ConnectTimeout = 60.0,
@@ -127,7 +136,7 @@ def server(
     if join is not None:
         if metrics_port is not None:
             raise UsageError(f"--metrics-port {metrics_port}: the first server shows what all shards do; leave it out")
-        if wishes.said() or resume or run_dir is not None or remote_shards or shards != 1 or replicas:
+        if wishes.said() or resume or run_dir is not None or remote_shards or shards != 1 or replicas or supervise:
             raise UsageError(f"--join {join}: the run's options are said to its first server; leave them out here")
         from ps_vae.train.shard_server import Place, serve_shard
 
@@ -171,6 +180,11 @@ def server(
         insecure=insecure,
         backup_workers=backup_workers,
     )
+    if supervise:
+        from ps_vae.train.server_process import supervise_server
+
+        more = ["--log-format", log_format, *(["--json"] if json else []), *(["--debug"] if debug else [])]
+        raise typer.Exit(supervise_server(wishes, options, more=more, say=say, should_stop=should_stop))
     result = serve(wishes, options, say=say, should_stop=should_stop)
     if json:
         print_json(result)

@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from ps_vae.ps.sockets import check_address
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.choice import CHOICE
 from ps_vae.train.key_folder import KeyFolder, check_open
-from ps_vae.train.plan import DEFAULTS, Wishes
+from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import spawn, stop_all
-from ps_vae.train.run_folder import RunFolder, free_name
+from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.server import ServerOptions
+from ps_vae.train.server_process import ServerProcess, folder_for
 
-__all__ = ["LocalCluster", "flags"]
+__all__ = ["LocalCluster"]
 
 _ASK_SECONDS = 0.5
 # For all members together: of a run that was stopped early some never met the server.
@@ -51,7 +53,7 @@ class LocalCluster:
             # Before any process runs: what a server can listen on need not be what clients can connect to.
             check_address(connectable(options.listen))
             check_open(options.listen, options.keys, is_insecure=options.insecure)
-        self.run_dir = options.run_dir or free_name(Path("runs"), wishes.data or DEFAULTS.data or "run")
+        self.run_dir = folder_for(wishes, options)
         self._private = Path(tempfile.mkdtemp(prefix="ps-vae-"))
         self._listen = options.listen or f"ipc://{self._private}/server"
         self.address = connectable(self._listen)
@@ -62,30 +64,13 @@ class LocalCluster:
         self._told: set[str] = set()
         # Before any process runs, too: whether there are keys.
         self._keys = None if options.keys is None else KeyFolder(options.keys).client_keys()
+        self._server: ServerProcess | None = None
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._observer: Observer | None = None
 
     def __enter__(self) -> "LocalCluster":
-        options = self._options
-        server = [
-            *("server", "--listen", self._listen, "--run-dir", str(self.run_dir)),
-            *(
-                "--shards",
-                str(options.shards),
-                "--remote-shards",
-                str(options.remote_shards),
-                "--keep",
-                str(options.keep),
-            ),
-            *("--transport", options.transport, "--await-workers", str(self._awaited)),
-            *("--communication", options.communication, "--backup-workers", str(options.backup_workers)),
-            *(["--metrics-port", options.metrics] if options.metrics is not None else []),
-            *self._key_words(),
-            *(["--resume"] if options.resume else []),
-            *(["--reproducible"] if options.reproducible else []),
-            *flags(self._wishes),
-        ]
-        self._children["server"] = spawn(server, log=self._log("server"))
+        options = replace(self._options, listen=self._listen, run_dir=self.run_dir, await_workers=self._awaited)
+        self._server = ServerProcess(self._wishes, options, log=self._log("server"), more=[])
         transport = ["--transport", options.transport, *self._key_words()]
         worker = ["worker", "--server", self.address, "--processes", str(self._workers), *transport]
         self._children["workers"] = spawn(worker, log=self._log("workers"))
@@ -100,7 +85,7 @@ class LocalCluster:
             self._observer.close()
         if error[0] is None and self.is_done:
             self._wait_for_members()
-        stop_all(list(self._children.values()))
+        stop_all(self._processes)
         if "listening on" in self._log("server").read_text(errors="replace"):
             self._keep_logs()
         shutil.rmtree(self._private, ignore_errors=True)
@@ -108,7 +93,7 @@ class LocalCluster:
     @property
     def is_done(self) -> bool:
         """Whether the server has ended."""
-        return self._children["server"].poll() is not None
+        return self._server is None or self._server.code is not None
 
     def poll(self) -> dict[str, Any] | None:
         """The run's state, None while there is none. Raises PsVaeError where a process ended that should not have."""
@@ -128,9 +113,10 @@ class LocalCluster:
     def stop(self) -> None:
         """The first time: finish the open steps, checkpoint, end. Afterwards: end at once."""
         self._stops += 1
-        self._children["server"].terminate()
+        if self._server is not None:
+            self._server.stop()
         if self._stops > 2:
-            stop_all(list(self._children.values()), grace=0.0)
+            stop_all(self._processes, grace=0.0)
 
     def result(self) -> dict[str, Any]:
         """How the run ended."""
@@ -140,11 +126,18 @@ class LocalCluster:
             raise PsVaeError(f"the server ended without a result; {self._last_words('server')}")
         return result
 
+    @property
+    def _processes(self) -> list[subprocess.Popen[bytes]]:
+        server = [] if self._server is None else [self._server.child]
+        return [*server, *self._children.values()]
+
     def _key_words(self) -> list[str]:
         return ["--insecure"] if self._options.keys is None else ["--keys", str(self._options.keys)]
 
     def _check(self) -> None:
-        code = self._children["server"].poll()
+        if self._server is not None:
+            self._server.watch(self._say)
+        code = None if self._server is None else self._server.code
         if code == 2:
             raise UsageError(self._last_words("server"))
         if code:
@@ -157,7 +150,9 @@ class LocalCluster:
         """Pass on, once, the first line of a member's that begins so: until then it would be silence to wait in."""
         if beginning in self._told:
             return
-        told = [line for name in self._children for line in self._lines(name) if line.startswith(beginning)]
+        told = [
+            line for name in ("server", *self._children) for line in self._lines(name) if line.startswith(beginning)
+        ]
         if told:
             self._told.add(beginning)
             self._say(told[0])
@@ -169,7 +164,7 @@ class LocalCluster:
 
     def _wait_for_members(self) -> None:
         deadline = time.monotonic() + _LAST_SECONDS
-        for child in self._children.values():
+        for child in self._processes:
             try:
                 child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -192,17 +187,3 @@ class LocalCluster:
         except OSError as error:
             text = "WARNING: the logs could not be kept in {path}: {why}"
             self._say(Line("logs-not-kept", text, level=WARNING, path=str(logs), why=error.strerror))
-
-
-def flags(wishes: Wishes) -> list[str]:
-    """The command line's words for what was said."""
-    words: list[str] = []
-    for name, value in wishes.said().items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, tuple):
-            words += [f"--{flag}", ",".join(map(str, value)) or "none"]
-        else:
-            words += [f"--{flag}", str(value)]
-    return words

@@ -45,18 +45,24 @@ def cores_for(processes: int) -> list[int | None]:
 
 
 class Slot:
-    """The place of one worker, whatever process fills it.
+    """The place of one process, whatever process fills it: one that a signal killed is followed by another.
 
     start  starts a process for it
     core   that it runs on and no other: the scheduler, which likes to wake a process up where its message comes from,
            would put two workers on one core and leave another idle
+    what   it is, for people
     code   its exit code once it has ended for good
     """
 
-    def __init__(self, start: Callable[[], subprocess.Popen[bytes]], core: int | None) -> None:
+    def __init__(
+        self, start: Callable[[], subprocess.Popen[bytes]], core: int | None = None, what: str = "worker"
+    ) -> None:
         self.code: int | None = None
+        self.has_crashed = False
         self._start_process = start
         self._core = core
+        self._what = what
+        self._is_stopping = False
         self._crashes = 0
         self._resume_at: float | None = None
         self.child: subprocess.Popen[bytes]
@@ -74,15 +80,22 @@ class Slot:
         code = self.child.poll()
         if code is None:
             return
-        if code >= 0:
-            self.code = code
+        if code >= 0 or self._is_stopping:
+            self.code = code if code >= 0 else 128 - code
             return
+        self.has_crashed = True
         self._crashes = 0 if now - self._started > _STABLE_SECONDS else self._crashes
         pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**self._crashes)
         self._crashes += 1
         self._resume_at = now + pause
-        text = "worker {pid} was killed by signal {signal}; another is started in {pause:g} s"
-        say(Line("worker-killed", text, level=WARNING, pid=self.child.pid, signal=-code, pause=pause))
+        text = "{what} {pid} was killed by signal {signal}; another is started in {pause:g} s"
+        fields = {"what": self._what, "pid": self.child.pid, "signal": -code, "pause": pause}
+        say(Line("process-killed", text, level=WARNING, **fields))
+
+    def stop(self) -> None:
+        """Ask the process to end; no other follows it."""
+        self._is_stopping, self._resume_at = True, None
+        self.child.terminate()
 
     def _start(self) -> None:
         self._resume_at = None

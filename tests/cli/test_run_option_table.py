@@ -16,8 +16,8 @@ from ps_vae.optim.table import OPTIMIZERS
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.train import server as train_server
 from ps_vae.train.config import BINARIZATIONS
-from ps_vae.train.local import flags
 from ps_vae.train.plan import DEFAULTS, Wishes
+from ps_vae.train.server_process import flags
 
 EVERYTHING = Wishes(
     data="digits",

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from ps_vae.cli.main import run
 from ps_vae.nn.activations import ACTIVATIONS
 from ps_vae.optim.table import OPTIMIZERS
-from ps_vae.train import local, processes, server
+from ps_vae.train import local, processes, server, server_process
 from ps_vae.train.config import BINARIZATIONS
-from ps_vae.train.local import flags
 from ps_vae.train.plan import DEFAULTS, Wishes
+from ps_vae.train.server_process import flags
 
 numbers = st.floats(allow_nan=False)
 integers = st.integers(-(1 << 63), 1 << 63)
@@ -128,7 +128,8 @@ def test_how_a_run_is_served_is_passed_on_to_the_server_that_train_starts(
         log.touch()
         return subprocess.Popen([sys.executable, "-I", "-S", "-c", ""])
 
-    monkeypatch.setattr(local, "spawn", spawn)
+    for starter in (local, server_process):
+        monkeypatch.setattr(starter, "spawn", spawn)
     options = server.ServerOptions(
         listen="tcp://127.0.0.1:1",
         shards=2,
@@ -141,6 +142,9 @@ def test_how_a_run_is_served_is_passed_on_to_the_server_that_train_starts(
         await_workers=3,
         communication="manual",
         metrics="127.0.0.1:9400",
+        replicas=1,
+        keys=None,
+        insecure=True,
     )
     with local.LocalCluster(Wishes(), options, 1, say=print):
         pass

@@ -1,0 +1,136 @@
+"""A first server that is killed is continued by another; one that ended by itself, or was told to, is not."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from running import PATIENCE, Processes, words
+
+from ps_vae.train import server_process, supervisor
+from ps_vae.train.plan import Wishes
+from ps_vae.train.processes import StopSignal, stop_all
+from ps_vae.train.server import ServerOptions
+from ps_vae.train.server_process import ServerProcess, supervise_server
+
+CRASH, WAIT = "import os; os.kill(os.getpid(), 9)", "import signal; signal.pause()"
+RUN = ["--data", "digits", "--hidden", "16", "--latent", "3", "--batch-size", "64", "--microbatch", "16"]
+LENGTH = ["--steps", "1200", "--checkpoint-every", "100"]
+
+Started = list[tuple[list[str], subprocess.Popen[bytes]]]
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str]], Started]]:
+    """play(codes): what is spawned runs these programs, in order; returns what was spawned, with its words."""
+    started: Started = []
+
+    def prepare(codes: list[str]) -> Started:
+        def spawn_next(arguments: list[str], *, log: Path | None = None) -> subprocess.Popen[bytes]:
+            child = subprocess.Popen([sys.executable, "-I", "-S", "-c", codes[len(started)]])
+            started.append((arguments, child))
+            return child
+
+        monkeypatch.setattr(server_process, "spawn", spawn_next)
+        return started
+
+    monkeypatch.setattr(server_process, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "_FIRST_PAUSE_SECONDS", 0.01)
+    yield prepare
+    stop_all([child for _, child in started], grace=0.0)
+
+
+def supervised(folder: Path, should_stop: StopSignal | None = None) -> int:
+    options = ServerOptions(run_dir=folder / "run", communication="auto")
+    stop = StopSignal() if should_stop is None else should_stop
+    return supervise_server(Wishes(steps=3), options, more=["--json"], say=lambda text: None, should_stop=stop)
+
+
+def test_a_server_that_was_killed_is_resumed_and_is_not_told_again_what_the_run_is(
+    play: Callable[[list[str]], Started], tmp_path: Path
+) -> None:
+    started = play([CRASH, "raise SystemExit(5)"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+
+    assert supervised(tmp_path) == 5
+
+    first, second = (arguments for arguments, _ in started)
+    assert "--resume" not in first
+    assert first[first.index("--steps") + 1] == "3"
+    assert first[first.index("--communication") + 1] == "auto"
+    assert "--resume" in second
+    assert "--steps" not in second
+    assert second[second.index("--communication") + 1] == "manual"
+    assert all("--json" in arguments for arguments in (first, second))
+
+
+def test_a_server_that_was_killed_before_it_had_made_its_folder_begins_anew(
+    play: Callable[[list[str]], Started], tmp_path: Path
+) -> None:
+    started = play([CRASH, "raise SystemExit(0)"])
+
+    assert supervised(tmp_path) == 0
+
+    assert started[0][0] == started[1][0]
+
+
+def test_a_server_that_is_told_to_stop_is_not_followed(play: Callable[[list[str]], Started], tmp_path: Path) -> None:
+    started = play([WAIT])
+    stop = StopSignal()
+    stop.count = 1
+
+    assert supervised(tmp_path, stop) == 128 + signal.SIGTERM
+
+    assert len(started) == 1
+
+
+def test_a_stop_while_none_runs_is_the_end(play: Callable[[list[str]], Started], tmp_path: Path) -> None:
+    play([CRASH])
+    place = ServerProcess(Wishes(), ServerOptions(run_dir=tmp_path / "run"), more=[])
+    place.child.wait()
+    place.watch(lambda text: None)
+    assert place.code is None
+
+    place.stop()
+    place.watch(lambda text: None)
+
+    assert place.code == 128 + signal.SIGKILL
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    running = Processes(tmp_path)
+    yield running
+    running.close()
+
+
+def child_of(process: subprocess.Popen[bytes]) -> int:
+    """The one process that it has started."""
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(child)
+
+
+def test_a_supervised_server_that_is_killed_goes_on_and_so_do_its_workers(processes: Processes, tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/s"
+    server = processes.start(
+        *words("server", "--supervise", "--listen", address, *RUN, *LENGTH, "--run-dir", "run", "--json")
+    )
+    worker = processes.start(*words("worker", "--server", address, "--processes", "1"))
+    processes.said(server, "step-00000100")
+
+    os.kill(child_of(server), signal.SIGKILL)
+
+    assert server.wait(PATIENCE) == 0, server.log.read_text()
+    assert worker.wait(PATIENCE) == 0, worker.log.read_text()
+    told = server.log.read_text()
+    assert "was killed by signal 9; another is started" in told
+    assert "continued from version" in told
+    peace = tmp_path / "peace"
+    command = words("train", *RUN, *LENGTH, "--workers", 1, "--run-dir", str(peace), "--no-pictures")
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    name = "checkpoints/step-00001200.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (peace / name).read_bytes()
