@@ -136,7 +136,8 @@ def server(
     if join is not None:
         if metrics_port is not None:
             raise UsageError(f"--metrics-port {metrics_port}: the first server shows what all shards do; leave it out")
-        if wishes.said() or resume or run_dir is not None or remote_shards or shards != 1 or replicas or supervise:
+        of_a_run = (resume, run_dir is not None, remote_shards, shards != 1, replicas, backup_workers, supervise)
+        if wishes.said() or any(of_a_run):
             raise UsageError(f"--join {join}: the run's options are said to its first server; leave them out here")
         from ps_vae.train.shard_server import Place, serve_shard
 

@@ -145,6 +145,7 @@ def test_how_a_run_is_served_is_passed_on_to_the_server_that_train_starts(
         replicas=1,
         keys=None,
         insecure=True,
+        backup_workers=2,
     )
     with local.LocalCluster(Wishes(), options, 1, say=print):
         pass
