@@ -166,9 +166,6 @@ class Misfortunes:
 
     def _check_end(self, ended):
         world = self.world
-        if ended.failed and self.faulty is not None and ("not-finite" in ended.reason or "is nan" in ended.reason):
-            # For a while there was no other worker: then it is the gradient and not the worker, as far as can be known.
-            return
         if ended.failed:
             # A stopping run has seconds to make its shards agree; with so many messages lost that may not be enough.
             # Where blocks are applied as they come, a slow worker's may be missing: half a step cannot be taken back.

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from ps_vae.ps.arrivals import Arrivals
+from ps_vae.ps.assignments import Assignments
 from ps_vae.ps.backlog import Backlog
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
@@ -78,9 +79,16 @@ def forget_who_backs_whom(patch):
     patch.setattr(StepWork, "backup_of", lambda self, ticket: None)
 
 
-def put_out_who_was_only_late(patch):
-    patch.setattr("ps_vae.ps.shard.UNUSABLE", ("not-finite", "stale", "bad-step"))
-    patch.setattr("ps_vae.ps.assignments._MOST_STRIKES", 1)
+def blame_who_has_work_of_the_same_step(patch):
+    in_trouble = Assignments._in_trouble
+
+    def blame(self, worker, ticket, text):
+        others = [client for client in self._roster.workers if client.lease is not None and client is not worker]
+        for other in others:
+            in_trouble(self, other, other.lease, text)
+        return in_trouble(self, worker, ticket, text)
+
+    patch.setattr(Assignments, "_in_trouble", blame)
 
 
 def never_end_a_lease(patch):
@@ -147,7 +155,7 @@ BROKEN = {
     forget_a_lease: "nobody holds lease",
     drop_the_work_of_a_lost_lease: "are not all, each once",
     forget_who_backs_whom: "does not do what",
-    put_out_who_was_only_late: "put out",
+    blame_who_has_work_of_the_same_step: "put out|the run fails",
     never_end_a_lease: "the run hangs",
     never_repeat_a_lost_push: "the run hangs",
     give_out_lost_blocks_as_larger_ones: "the run hangs",
