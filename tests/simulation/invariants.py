@@ -83,11 +83,9 @@ class Invariants:
         number = shard.number
         if shard.version <= self.highest[number]:
             return
-        member = self._world.coordinator.shards[number]
-        if member.session != server.session:
-            heir = self._world.server_of(member.session)
-            if heir is not None and _version(heir) < shard.version:
-                raise ViolationError(f"{server.name}, deposed, publishes version {shard.version} of shard {number}")
+        heir = self._world.server_of(self._world.coordinator.shards[number].session)
+        if heir not in (None, server) and _version(heir) < shard.version:
+            raise ViolationError(f"{server.name}, deposed, publishes version {shard.version} of shard {number}")
         self.highest[number] = shard.version
 
     def _check_promotions(self) -> None:

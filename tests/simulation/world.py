@@ -110,7 +110,8 @@ class World:
         self.shards, self._tallies = [], {}
         for member, server in zip(self.coordinator.shards, self.servers, strict=False):
             piece = slice(member.slice.start, member.slice.stop)
-            member.session, member.address = server.session, server.name
+            # The first one is in the coordinator's process.
+            member.session, member.address = server.session if server.place else None, server.name
             server.machine = self.make_shard(member.number, ShardState(version, whole.weights[piece].copy(), {}))
             self.shards.append(server.machine)
             self.lead(server.machine)
@@ -255,7 +256,9 @@ class World:
         return self.servers[0 if name == COORDINATOR else int(name.rpartition("-")[2])]
 
     def server_of(self, session):
-        """The server that lives under a session; None where it has died."""
+        """The server that lives under a session, the first one's being None; None where it has died."""
+        if session is None:
+            return self.servers[0]
         return next((server for server in self.servers if server.alive and server.session == session), None)
 
     def orphans(self, server):
