@@ -233,6 +233,22 @@ def test_a_leader_gives_up_a_silent_follower_with_the_coordinators_word_alone():
     assert kinds(do_step(pair.leader, 3)) == ["applied"]
 
 
+@pytest.mark.parametrize("incarnation", [0, 2])
+def test_a_leader_does_not_take_for_its_own_what_is_said_to_another_one_of_the_shard(incarnation):
+    pair = in_step()
+    pair.follower.handle(Lead(RUN, 2, 1, None), 0.0)
+    machine = pair.follower.shard
+    (copy,) = machine.handle("g", Follow(RUN, 2, b"g" * 16), 0.0)
+    machine.handle("g", Replicated(b"g" * 16, copy.message.version), 0.0)
+    do_step(machine, 2)
+
+    assert machine.handle(COORDINATOR, Lead(RUN, 2, incarnation, b"g" * 16), 0.0) == []
+
+    assert (machine.version, machine.incarnation) == (2, 1)
+    machine.handle(COORDINATOR, Lead(RUN, 2, 1, b"g" * 16), 0.0)
+    assert machine.version == 3
+
+
 def test_the_time_that_a_follower_took_to_catch_up_is_not_held_against_it():
     pair = Pair(lose=lambda message: isinstance(message, Replicated))
     pair.answer(pair.follower.tick(0.0))

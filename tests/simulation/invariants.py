@@ -7,6 +7,10 @@ from ps_vae.ps.shard import Shard
 
 from .ledger import ViolationError
 
+# Where no message takes longer and none is lost, a follower has caught up after so long.
+_GOOD_DELAY = 0.05
+_CATCHING_UP_SECONDS = 15.0
+
 
 class Invariants:
     """Remembers what the machines had before.
@@ -21,6 +25,7 @@ class Invariants:
         self._weights = [{} for _ in world.shards]
         self._incarnations = [0 for _ in world.shards]
         self.highest = [0 for _ in world.shards]
+        self._guarded_at = [0.0 for _ in world.shards]
         for server in world.servers:
             self.check_server(server)
 
@@ -65,6 +70,7 @@ class Invariants:
         if len(self._world.servers) > len(self._world.shards):
             self._check_promotions()
             self._check_heirs()
+            self._check_that_followers_are_ready()
         _check_work(backlog)
         for work in backlog.steps.values():
             for lease in work.leases.values():
@@ -100,6 +106,20 @@ class Invariants:
         for member in self._world.coordinator.shards:
             if self._world.coordinator._fleet.can_be_replaced(member):
                 self._check_heir(member.number, self._world.server_of(member.follower.session), "is relied on for")
+
+    def _check_that_followers_are_ready(self) -> None:
+        """Where every server lives and the network is good, each shard has a follower that its leader waits for."""
+        world = self._world
+        network, now = world.network, world.now
+        is_good = network.drop == 0.0 and network.delay[1] <= _GOOD_DELAY and all(one.alive for one in world.servers)
+        for member in world.coordinator.shards:
+            follower = member.follower
+            is_guarded = follower is not None and member.relied_on is not None
+            if is_guarded and follower.following == member.relied_on and member.relied_on not in member.over:
+                self._guarded_at[member.number] = now
+            waited = now - max(self._guarded_at[member.number], world.calm_since)
+            if is_good and waited > _CATCHING_UP_SECONDS and world.coordinator.is_started:
+                raise ViolationError(f"shard {member.number} has no follower to rely on, {waited:.0f} calm seconds")
 
     def _check_heir(self, number, server, what) -> None:
         # One that has died has nothing; nobody has heard of that yet.

@@ -39,7 +39,7 @@ class Misfortunes:
         more = random.Random(f"followers of {seed}")
         self.is_followed = self.is_synchronous and shards > 1 and more.random() < 0.6
         if self.is_followed:
-            self.steps += more.randint(0, 20)
+            self.steps += more.randint(0, 25)
         self.world = World(
             size=(WITNESS + _TRAINED) * shards,
             checked=True,
@@ -55,7 +55,7 @@ class Misfortunes:
             milestone=draw.choice([1, 3, 7, 100]),
             network=Network(draw.choice([0.0, 0.02, 0.1, 0.2]), draw.choice([0.0, 0.1]), delays),
             gradient=chaotic_gradient if self.is_synchronous else unit_gradient,
-            seconds=more.choice([0.01, 0.05, 0.2]) if self.is_followed else 0.01,
+            seconds=more.choice([0.02, 0.05, 0.2]) if self.is_followed else 0.01,
             replicas=1 if self.is_followed else 0,
             **({"update": small_step} if self.is_synchronous else {}),
         )
@@ -121,9 +121,11 @@ class Misfortunes:
         """Servers are killed one after the other, and started again; mostly when somebody can take their place."""
         is_careful, time = draw.random() < 0.8, 0.0
         for _ in range(draw.randint(1, 6)):
-            time += draw.choice([0.2, 1.0, 3.0, 8.0]) * draw.uniform(0.5, 1.5)
+            time += draw.choice([0.2, 0.6, 2.0, 6.0]) * draw.uniform(0.5, 1.5)
             who = draw.choice(["leader", "leader", "follower"])
-            words = (draw.randrange(len(self.world.shards)), who, draw.random() < 0.7, draw.choice([0.1, 1.0, 7.0]))
+            # The coordinator's own process, which leads the first shard, is not killed.
+            number = draw.randrange(1 if who == "leader" else 0, len(self.world.shards))
+            words = (number, who, draw.random() < 0.7, draw.choice([0.1, 1.0, 7.0]))
             self.world.at(time, lambda words=words: self._kill_server(*words, tries=20 if is_careful else None))
 
     def _arrange_network(self):
@@ -152,8 +154,7 @@ class Misfortunes:
         member = world.coordinator.shards[number]
         follower = None if member.follower is None else world.server_of(member.follower.session)
         server = world.server_of(member.session) if who == "leader" else follower
-        # The coordinator's own process is not killed.
-        if server is None or server is world.servers[0]:
+        if server is None:
             return
         if tries is not None and world.orphans(server):
             if tries:

@@ -115,8 +115,9 @@ class World:
             server.machine = self.make_shard(member.number, ShardState(version, whole.weights[piece].copy(), {}))
             self.shards.append(server.machine)
             self.lead(server.machine)
-        # Shards whose leader was killed while nobody could take its place.
+        # Shards whose leader was killed while nobody could take its place; until when something was done to the world.
         self.unguarded = set()
+        self.calm_since = 0.0
         self.clients = {}
         self.events = []
         self.ended = None
@@ -174,6 +175,7 @@ class World:
         self.note(name, f"is killed, and {'its connections break' if noticed else 'nobody is told'}")
         sender = server.sender
         self.unguarded |= self.orphans(server)
+        self._disturb(0.0)
         server.die()
         server.gone_at = self.now if noticed else None
         if noticed:
@@ -185,23 +187,27 @@ class World:
         server = self.process(name)
         self.note(name, "is started again")
         server.alive, server.asleep_until, server.gone_at = True, 0.0, None
+        self._disturb(0.0)
 
     def pause(self, name, seconds):
         """The process stands still; what comes meanwhile waits, and what it computes ends so much later."""
         process = self.process(name)
         self.note(name, f"is paused for {seconds:.2f} s")
         process.asleep_until = max(process.asleep_until, self.now + seconds)
+        self._disturb(seconds)
         self.at(process.asleep_until, lambda: process.read(self.now))
 
     def jump(self, name, seconds):
         """The clock of a process jumps forwards."""
         self.note(name, f"finds its clock {seconds:.2f} s on")
         self.process(name).offset += seconds
+        self._disturb(0.0)
 
     def part(self, one, other, seconds):
         """Nothing passes between two sets of addresses for so long."""
         self.note("the network", f"parts {', '.join(sorted(one))} from {', '.join(sorted(other))} for {seconds:.2f} s")
         self.network.part(one, other, self.now, seconds)
+        self._disturb(seconds)
 
     def stop(self):
         self.note(COORDINATOR, "is told to stop the run")
@@ -299,6 +305,9 @@ class World:
         return [event[1] for event in self.events if isinstance(event, tuple) and event[0] == shard]
 
     # How it works
+
+    def _disturb(self, seconds):
+        self.calm_since = max(self.calm_since, self.now + seconds)
 
     def _name(self):
         self._names += 1
