@@ -336,6 +336,36 @@ def test_a_follower_that_missed_a_step_while_it_caught_up_begins_again():
     pair.assert_same_bits()
 
 
+def test_a_follower_keeps_what_it_has_until_the_next_copy_comes():
+    """It may be another server that does not know it, started where its leader was; the leader still waits for it."""
+    pair = in_step()
+    following = pair.follower._following
+
+    standby, follow = pair.follower.handle(Error("not-following", "who are you?"), 1.0)
+    pair.carry(do_step(pair.leader, 2))
+
+    assert follow.message.following != following
+    assert standby.message == Standby(RUN, 2, SESSION, following, 0, 2)
+    assert pair.leader.version == 3
+    pair.assert_same_bits()
+    pair.follower.handle(Lead(RUN, 2, 1, None), 2.0)
+    assert pair.follower.state == "leading"
+
+
+def test_what_a_follower_keeps_makes_room_for_the_copy_that_comes():
+    pair = in_step()
+    first = pair.follower._following
+    pair.leader.forget("f", 1.0)
+    pair.leader.handle(COORDINATOR, Lead(RUN, 2, 0, first), 1.0)
+    for step in range(2, 5):
+        do_step(pair.leader, step)
+
+    pair.answer(pair.follower.tick(5.0), 5.0)
+
+    assert pair.told[-1].follower == pair.follower._following != first
+    pair.assert_same_bits()
+
+
 def test_a_snapshot_is_of_one_version_also_while_a_step_is_held_back():
     pair = in_step()
     before = {name: array.copy() for name, array in pair.leader._optimizer.items()}

@@ -228,7 +228,7 @@ BROKEN_FOLLOWING = {
     rely_on_whoever_follows: "is relied on for",
     rely_on_who_was_given_up: "is relied on for|is to lead",
     take_what_an_earlier_following_has: "no follower to rely on",
-    apply_a_step_twice: "not all of step",
+    apply_a_step_twice: "which it had counted|not all of step",
     believe_a_leader_that_was_deposed: "deposed, publishes",
     lead_before_other_shards_are_there: "the run hangs",
     never_follow_anew: "no follower to rely on",
