@@ -118,7 +118,7 @@ class Invariants:
             if is_guarded and follower.following == member.relied_on and member.relied_on not in member.over:
                 self._guarded_at[member.number] = now
             waited = now - max(self._guarded_at[member.number], world.calm_since)
-            if is_good and waited > _CATCHING_UP_SECONDS and world.coordinator.is_started:
+            if is_good and waited > _CATCHING_UP_SECONDS and not world.unguarded and world.coordinator.is_started:
                 raise ViolationError(f"shard {member.number} has no follower to rely on, {waited:.0f} calm seconds")
 
     def _check_heir(self, number, server, what) -> None:

@@ -19,6 +19,7 @@ from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.evaluator import Evaluator
+from ps_vae.ps.messages import PROTOCOL, Join
 from ps_vae.ps.outbox import COORDINATOR
 from ps_vae.ps.partition import partition
 from ps_vae.ps.replica import ReplicaReader
@@ -111,7 +112,8 @@ class World:
         for member, server in zip(self.coordinator.shards, self.servers, strict=False):
             piece = slice(member.slice.start, member.slice.stop)
             # The first one is in the coordinator's process.
-            member.session, member.address = server.session if server.place else None, server.name
+            if server.place:
+                self.coordinator.handle(server.sender, Join(PROTOCOL, server.session, server.name, False), 0.0)
             server.machine = self.make_shard(member.number, ShardState(version, whole.weights[piece].copy(), {}))
             self.shards.append(server.machine)
             self.lead(server.machine)
