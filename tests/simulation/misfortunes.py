@@ -55,7 +55,7 @@ class Misfortunes:
             milestone=draw.choice([1, 3, 7, 100]),
             network=Network(draw.choice([0.0, 0.02, 0.1, 0.2]), draw.choice([0.0, 0.1]), delays),
             gradient=chaotic_gradient if self.is_synchronous else unit_gradient,
-            seconds=more.choice([0.02, 0.05, 0.2]) if self.is_followed else 0.01,
+            seconds=more.choice([0.02, 0.1, 0.4]) if self.is_followed else 0.01,
             replicas=1 if self.is_followed else 0,
             **({"update": small_step} if self.is_synchronous else {}),
         )
@@ -118,15 +118,20 @@ class Misfortunes:
                     self._at(lambda name=server.name: world.jump(name, draw.uniform(0, 2)))
 
     def _arrange_deaths(self, draw):
-        """Servers are killed one after the other, and started again; mostly when somebody can take their place."""
+        """Servers are killed one after the other, and started again, mostly when somebody can take their place; or they
+        stand still until somebody did."""
         is_careful, time = draw.random() < 0.8, 0.0
         for _ in range(draw.randint(1, 6)):
             time += draw.choice([0.2, 0.6, 2.0, 6.0]) * draw.uniform(0.5, 1.5)
             who = draw.choice(["leader", "leader", "follower"])
             # The coordinator's own process, which leads the first shard, is not killed.
             number = draw.randrange(1 if who == "leader" else 0, len(self.world.shards))
-            words = (number, who, draw.random() < 0.7, draw.choice([0.1, 1.0, 7.0]))
-            self.world.at(time, lambda words=words: self._kill_server(*words, tries=20 if is_careful else None))
+            if draw.random() < 0.3:
+                words = (number, who, draw.uniform(2, 15))
+                self.world.at(time, lambda words=words: self._hold_up_server(*words))
+            else:
+                words = (number, who, draw.random() < 0.7, draw.choice([0.1, 1.0, 7.0]), 20 if is_careful else None)
+                self.world.at(time, lambda words=words: self._kill_server(*words))
 
     def _arrange_network(self):
         world, draw = self.world, self._draw
@@ -150,10 +155,7 @@ class Misfortunes:
 
     def _kill_server(self, number, who, noticed, seconds, tries):
         """`seconds`: until it is started again; `tries`: how often to see whether nobody's place is empty then."""
-        world = self.world
-        member = world.coordinator.shards[number]
-        follower = None if member.follower is None else world.server_of(member.follower.session)
-        server = world.server_of(member.session) if who == "leader" else follower
+        world, server = self.world, self._server(number, who)
         if server is None:
             return
         if tries is not None and world.orphans(server):
@@ -162,6 +164,17 @@ class Misfortunes:
             return
         world.kill_server(server.name, noticed=noticed)
         world.at(world.now + seconds, lambda: world.restart_server(server.name))
+
+    def _hold_up_server(self, number, who, seconds):
+        if (server := self._server(number, who)) is not None:
+            self._pause(server.name, seconds)
+
+    def _server(self, number, who):
+        """The `leader` or the `follower` of a shard, if it lives."""
+        member = self.world.coordinator.shards[number]
+        if who == "leader":
+            return self.world.server_of(member.session)
+        return None if member.follower is None else self.world.server_of(member.follower.session)
 
     def _flap(self, name, times, seconds):
         """Dies and is started again under a new session, and that again and again."""
