@@ -9,7 +9,7 @@ from .ledger import ViolationError
 
 # Where no message takes longer and none is lost, a follower has caught up after so long.
 _GOOD_DELAY = 0.05
-_CATCHING_UP_SECONDS = 15.0
+_CATCHING_UP_SECONDS = 8.0
 
 
 class Invariants:
@@ -108,10 +108,14 @@ class Invariants:
                 self._check_heir(member.number, self._world.server_of(member.follower.session), "is relied on for")
 
     def _check_that_followers_are_ready(self) -> None:
-        """Where every server lives and the network is good, each shard has a follower that its leader waits for."""
+        """Where the network is good and every server has its shard, each has a follower that its leader waits for."""
         world = self._world
         network, now = world.network, world.now
-        is_good = network.drop == 0.0 and network.delay[1] <= _GOOD_DELAY and all(one.alive for one in world.servers)
+        is_good = (
+            network.drop == 0.0
+            and network.delay[1] <= _GOOD_DELAY
+            and all(one.machine is not None for one in world.servers)
+        )
         for member in world.coordinator.shards:
             follower = member.follower
             is_guarded = follower is not None and member.relied_on is not None

@@ -38,7 +38,7 @@ class Misfortunes:
         delays = draw.choice([(0.0001, 0.002), (0.0001, 0.05), (0.01, 0.5)])
         shards = draw.randint(1, 3)
         # Drawn apart: the other runs are what they would be without it.
-        more = random.Random(f"followers of {seed}")
+        more, others = random.Random(f"followers of {seed}"), random.Random(f"backups and faults of {seed}")
         self.is_followed = self.is_synchronous and shards > 1 and more.random() < 0.6
         if self.is_followed:
             self.steps += more.randint(0, 25)
@@ -57,15 +57,15 @@ class Misfortunes:
             milestone=draw.choice([1, 3, 7, 100]),
             network=Network(draw.choice([0.0, 0.02, 0.1, 0.2]), draw.choice([0.0, 0.1]), delays),
             gradient=chaotic_gradient if self.is_synchronous else unit_gradient,
-            backup_workers=draw.choice([0, 1, 2]) if self.is_synchronous else 0,
-            seconds=more.choice([0.02, 0.05, 0.2]) if self.is_followed else 0.01,
+            backup_workers=others.choice([0, 1, 2]) if self.is_synchronous else 0,
+            seconds=more.choice([0.02, 0.1, 0.4]) if self.is_followed else 0.01,
             replicas=1 if self.is_followed else 0,
             **({"update": small_step} if self.is_synchronous else {}),
         )
         self.is_told_to_stop = draw.random() < 0.3
         self.is_cut_off = False
         self._arrange_clients()
-        self.faulty = self._add_faulty()
+        self.faulty = self._add_faulty(others)
         self._arrange_servers()
         self._arrange_network()
         if self.is_followed:
@@ -108,12 +108,12 @@ class Misfortunes:
         for _ in range(draw.choice([0, 0, 1, 2])):
             self._at(lambda: world.add_worker(draw.choice([None, 0.2])))
 
-    def _add_faulty(self):
+    def _add_faulty(self, draw):
         """In some runs a worker whose gradients are none, and that may say nothing of it."""
-        if self._draw.random() < 0.8:
+        if draw.random() < 0.8:
             return None
         faulty = self.world.add_worker()
-        faulty.spoils, faulty.is_mute = _with_nan, self._draw.random() < 0.5
+        faulty.spoils, faulty.is_mute = _with_nan, draw.random() < 0.5
         return faulty.name
 
     def _arrange_servers(self):
@@ -131,15 +131,20 @@ class Misfortunes:
                     self._at(lambda name=server.name: world.jump(name, draw.uniform(0, 2)))
 
     def _arrange_deaths(self, draw):
-        """Servers are killed one after the other, and started again; mostly when somebody can take their place."""
+        """Servers are killed one after the other, and started again, mostly when somebody can take their place; or they
+        stand still until somebody did."""
         is_careful, time = draw.random() < 0.8, 0.0
         for _ in range(draw.randint(1, 6)):
             time += draw.choice([0.2, 0.6, 2.0, 6.0]) * draw.uniform(0.5, 1.5)
             who = draw.choice(["leader", "leader", "follower"])
             # The coordinator's own process, which leads the first shard, is not killed.
             number = draw.randrange(1 if who == "leader" else 0, len(self.world.shards))
-            words = (number, who, draw.random() < 0.7, draw.choice([0.1, 1.0, 7.0]))
-            self.world.at(time, lambda words=words: self._kill_server(*words, tries=20 if is_careful else None))
+            if draw.random() < 0.3:
+                words = (number, who, draw.uniform(2, 15))
+                self.world.at(time, lambda words=words: self._hold_up_server(*words))
+            else:
+                words = (number, who, draw.random() < 0.7, draw.choice([0.1, 1.0, 7.0]), 20 if is_careful else None)
+                self.world.at(time, lambda words=words: self._kill_server(*words))
 
     def _arrange_network(self):
         world, draw = self.world, self._draw
@@ -163,10 +168,7 @@ class Misfortunes:
 
     def _kill_server(self, number, who, noticed, seconds, tries):
         """`seconds`: until it is started again; `tries`: how often to see whether nobody's place is empty then."""
-        world = self.world
-        member = world.coordinator.shards[number]
-        follower = None if member.follower is None else world.server_of(member.follower.session)
-        server = world.server_of(member.session) if who == "leader" else follower
+        world, server = self.world, self._server(number, who)
         if server is None:
             return
         if tries is not None and world.orphans(server):
@@ -175,6 +177,17 @@ class Misfortunes:
             return
         world.kill_server(server.name, noticed=noticed)
         world.at(world.now + seconds, lambda: world.restart_server(server.name))
+
+    def _hold_up_server(self, number, who, seconds):
+        if (server := self._server(number, who)) is not None:
+            self._pause(server.name, seconds)
+
+    def _server(self, number, who):
+        """The `leader` or the `follower` of a shard, if it lives."""
+        member = self.world.coordinator.shards[number]
+        if who == "leader":
+            return self.world.server_of(member.session)
+        return None if member.follower is None else self.world.server_of(member.follower.session)
 
     def _flap(self, name, times, seconds):
         """Dies and is started again under a new session, and that again and again."""

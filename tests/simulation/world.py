@@ -283,7 +283,7 @@ class World:
         for member in self.coordinator.shards:
             leader = self.server_of(member.session)
             follower = None if member.follower is None else self.server_of(member.follower.session)
-            if leader is None and follower is server:
+            if follower is server and (leader is None or leader.is_blocked(self.now)):
                 found.add(member.number)
             if leader is server:
                 is_guarded = follower is not None and self.coordinator._fleet.can_be_replaced(member)
