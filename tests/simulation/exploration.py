@@ -10,13 +10,14 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a seed: `error` is None where all promises were kept."""
+    """What came of a seed: `error` is None where all promises were kept; `moves` of shards to another leader."""
 
     seed: int
     error: Exception | None
     lines: list[str]
     version: int
     seconds: float
+    moves: int
 
     @property
     def text(self) -> str:
@@ -36,4 +37,5 @@ def run_seed(seed: int, *, with_lines: bool = False) -> Outcome:
         # Whatever a machine raises that is no answer to a peer is a finding too.
         error = found
     lines = run.world.transcript.lines() if with_lines or error is not None else []
-    return Outcome(seed, error, lines, run.world.shards[0].version, run.world.now)
+    world = run.world
+    return Outcome(seed, error, lines, world.shards[0].version, world.now, world.coordinator._fleet.moves)
