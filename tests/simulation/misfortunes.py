@@ -218,6 +218,9 @@ class Misfortunes:
             # A leader and its follower were lost together.
             if not (self.is_told_to_stop or "is silent for 30 s" in ended.reason):
                 raise ViolationError(f"the run fails: {ended.reason}")
+        elif ended.failed and self.faulty is not None and ended.reason.startswith(f"{self.faulty}: "):
+            # It is alone, or those who could do its work are not there.
+            return
         elif ended.failed:
             # A stopping run has seconds to make its shards agree; with so many messages lost that may not be enough.
             # Where blocks are applied as they come, a slow worker's may be missing: half a step cannot be taken back.
