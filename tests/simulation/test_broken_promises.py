@@ -227,7 +227,7 @@ BROKEN = {
     forget_a_lease: "nobody holds lease",
     drop_the_work_of_a_lost_lease: "are not all, each once",
     forget_who_backs_whom: "does not do what",
-    blame_who_has_work_of_the_same_step: "put out|the run fails",
+    blame_who_has_work_of_the_same_step: "are blamed",
     never_end_a_lease: "the run hangs",
     never_repeat_a_lost_push: "the run hangs",
     give_out_lost_blocks_as_larger_ones: "the run hangs",
