@@ -2,7 +2,11 @@
 
 When a leader is gone the follower that it relied on takes its place: under the shard's next incarnation, so that nobody
 believes the old leader should it come back. A follower has no versions older than the copy that it began with; so it
-can take over once every shard has reached that.
+can take over once no step is computed on an older one any more. Where leader and follower are both silent nobody can
+tell which of them is gone: whoever speaks first leads.
+
+Where a shard was led from, clients that have not heard of its move still send what is for that shard. So nobody follows
+another shard at such an address.
 """
 
 from collections import Counter
@@ -25,6 +29,8 @@ Array = npt.NDArray[np.float32]
 _SILENCE_SECONDS = 30.0
 # Where somebody can take its place; and a follower's.
 _FOLLOWED_SILENCE_SECONDS = 5.0
+# Who says something every second, and was heard of in that time, is there.
+_PRESENCE_SECONDS = 2.0
 
 
 class Fleet:
@@ -41,6 +47,7 @@ class Fleet:
     def __init__(self, rules: RunRules, slices: list[Slice], address: str, config: bytes, initial: ShardState) -> None:
         self.shards = [ShardMember(number, piece, before=initial.version) for number, piece in enumerate(slices)]
         self.shards[0].address = address
+        self._led_from = {address: 0}
         self.names = tuple(initial.optimizer)
         self.moves = 0
         self._rules = rules
@@ -91,6 +98,7 @@ class Fleet:
             raise PeerError("full", f"the run has its {len(self.shards)} shards")
         shard = ours[0]
         shard.session, shard.address = join.session, join.address
+        self._led_from[join.address] = shard.number
         state, piece = self._initial, slice(shard.slice.start, shard.slice.stop)
         payload = (state.weights[piece], *(array[piece] for array in state.optimizer.values()))
         return self._admit(shard, "", state.version, tuple(state.optimizer), payload)
@@ -163,26 +171,31 @@ class Fleet:
         return None
 
     def can_be_replaced(self, shard: ShardMember) -> bool:
-        """Whether its follower has all that is published, and every version that may be asked for."""
+        """Whether its follower has all that is published, and every version that work may have to be done on."""
         follower = shard.follower
         if follower is None or follower.following is None or follower.sender is None:
             return False
         is_relied_on = follower.following == shard.relied_on and follower.following not in shard.over
-        return is_relied_on and follower.since <= self.lowest
+        return is_relied_on and follower.since <= self._rules.consistency.usable(self.lowest).low
 
     def followed_and_silent(self, now: float) -> list[bytes]:
-        """The sessions of servers whose place another can take, or has to, and that have not been heard of."""
-        leaders = [shard.session for shard in self.shards[1:] if shard.heard is not None and self._is_late(shard, now)]
-        followers = [shard.follower for shard in self.shards if shard.follower is not None]
-        late = [each.session for each in followers if now - each.heard > _FOLLOWED_SILENCE_SECONDS]
-        return [session for session in leaders if session is not None] + late
+        """The sessions of servers that have not been heard of, while the other one of their shard is there."""
+        late: list[bytes] = []
+        for shard in self.shards:
+            if shard.heard is None or shard.follower is None:
+                continue
+            if now - shard.heard > _FOLLOWED_SILENCE_SECONDS:
+                late += [shard.session] if shard.session is not None and self._has_heir(shard, now) else []
+            elif now - shard.follower.heard > _FOLLOWED_SILENCE_SECONDS and now - shard.heard < _PRESENCE_SECONDS:
+                late.append(shard.follower.session)
+        return late
 
     def lost(self, session: bytes, now: float) -> list[Output]:
-        """The server is gone: its follower leads; or nobody follows the shard any more."""
+        """The server is gone: its follower leads, if that is there; or nobody follows the shard any more."""
         for shard in self.shards:
             if shard.follower is not None and shard.follower.session == session:
                 return self._lost_follower(shard)
-            if shard.session == session and self.can_be_replaced(shard):
+            if shard.session == session and self._has_heir(shard, now):
                 return self._promote(shard, now)
         return []
 
@@ -217,6 +230,11 @@ class Fleet:
         ours = ours or [shard for shard in self.shards if shard.follower is None]
         if not ours:
             raise PeerError("full", f"each of the run's {len(self.shards)} shards has its follower")
+        place = self._led_from.get(join.address)
+        ours = [shard for shard in ours if place in (None, shard.number)]
+        if not ours:
+            text = f"shard {_name(self.shards[place or 0], self.shards)} was led from {join.address} and is followed"
+            raise PeerError("starting", f"{text}; listen on another address to follow another shard")
         shard = ours[0]
         shard.follower = FollowerMember(join.session, join.address, now)
         return self._admit(shard, shard.address, shard.before, (), ())
@@ -242,9 +260,10 @@ class Fleet:
             payload=payload,
         )
 
-    def _is_late(self, shard: ShardMember, now: float) -> bool:
-        is_silent = shard.heard is not None and now - shard.heard > _FOLLOWED_SILENCE_SECONDS
-        return is_silent and self.can_be_replaced(shard)
+    def _has_heir(self, shard: ShardMember, now: float) -> bool:
+        """Whether its follower can lead, and is there to hear of it."""
+        is_there = shard.follower is not None and now - shard.follower.heard < _PRESENCE_SECONDS
+        return is_there and self.can_be_replaced(shard)
 
     def _promote(self, shard: ShardMember, now: float) -> list[Output]:
         follower = shard.follower
@@ -256,6 +275,7 @@ class Fleet:
         shard.refused = {}
         shard.incarnation += 1
         shard.session, shard.address, shard.heard = follower.session, follower.address, now
+        self._led_from[shard.address] = shard.number
         shard.follower = shard.relied_on = None
         self.moves += 1
         why = f"the server at {gone} is gone; its follower at {shard.address} leads"

@@ -1,12 +1,14 @@
 """A follower: a server that holds what its leader holds, one update behind at most, and leads when it is told to.
 
     state      meaning                                        left by
-    asking     follow was sent                                copy -> following
+    asking     follow was sent; what an earlier copy made is  copy -> following; lead -> leading
+               kept until then
     following  every step of the leader is applied here too   lead -> leading; a step is missing, or the leader does not
                                                               know us any more -> asking
     leading    the shard is a leader like any other           -
 
-Nothing here decides: who leads is the coordinator's word.
+Nothing here decides: who leads is the coordinator's word. It may rely on an earlier copy: whoever says that it does not
+know us may be another server, that was started where our leader was.
 """
 
 from collections.abc import Callable
@@ -47,7 +49,9 @@ class Follower:
         self.shard: Shard | None = None
         self._run, self._number, self._session, self._size = run, number, session, size
         self._make, self._draw = make, draw
+        # What was drawn for this time; and for the copy that is here, if there is one.
         self._following = draw()
+        self._copied: bytes | None = None
         self._since = 0
         self._told_at = float("-inf")
 
@@ -61,7 +65,7 @@ class Follower:
         match message:
             case Copy() if self.state == "asking" and message.following == self._following:
                 return self._take(message, now)
-            case Replicate() if self.state == "following" and message.following == self._following:
+            case Replicate() if self.state != "leading" and message.following == self._copied:
                 return self._apply(message, now)
             case Lead() if message.run == self._run and message.shard == self._number:
                 return self._lead(message)
@@ -77,17 +81,17 @@ class Follower:
 
     def _take(self, copy: Copy, now: float) -> list[Output]:
         self.shard = self._make(state_of(copy, self._size))
-        self._since = copy.version
+        self._since, self._copied = copy.version, copy.following
         self.state = "following"
         return self._tell(now)
 
     def _apply(self, step: Replicate, now: float) -> list[Output]:
         if self.shard is None or step.version > self.version:
             # One was lost on the way.
-            return self._follow_anew(now)
+            return self._follow_anew(now) if self.state == "following" else []
         if step.version == self.version:
             self.shard.follow(step)
-        return [Send(ShardAddress(self._number), Replicated(self._following, self.version))]
+        return [Send(ShardAddress(self._number), Replicated(step.following, self.version))]
 
     def _lead(self, lead: Lead) -> list[Output]:
         if self.shard is None:
@@ -97,13 +101,12 @@ class Follower:
         return []
 
     def _follow_anew(self, now: float) -> list[Output]:
-        self.state, self.shard, self._following = "asking", None, self._draw()
+        self.state, self._following = "asking", self._draw()
         return self._tell(now)
 
     def _tell(self, now: float) -> list[Output]:
         self._told_at = now
-        following = self._following if self.state == "following" else None
-        standby = Standby(self._run, self._number, self._session, following, self._since, self.version)
+        standby = Standby(self._run, self._number, self._session, self._copied, self._since, self.version)
         to_leader = (
             Follow(self._run, self._number, self._following)
             if self.state == "asking"

@@ -303,7 +303,9 @@ class Shard:
 
     def _lead(self, lead: Lead, now: float) -> list[Output]:
         self._same_run(lead.run)
-        self.incarnation = max(self.incarnation, lead.incarnation)
+        if lead.incarnation != self.incarnation:
+            # Meant for another leader of the shard: the one before, or the one that took our place.
+            return []
         if self._replication.agreed(lead.gone) and self._unpublished is not None:
             return self._let_out(self._unpublished, now)
         return []

@@ -31,8 +31,8 @@ def sent(outputs, kind):
 class Run:
     """Two shards that are up, the second one led from another process."""
 
-    def __init__(self):
-        rules = RunRules(RUN, 2, 50, Consistency(0), 50, metrics=0)
+    def __init__(self, delay=0):
+        rules = RunRules(RUN, 2, 50, Consistency(0, delay), 50, metrics=0)
         initial = ShardState(0, np.zeros(32, np.float32), {"m": np.zeros(32, np.float32)})
         self.machine = Coordinator(rules, partition(32, 2), "tcp://*:1", b"{}", initial)
         self.say("second", Join(PROTOCOL, SECOND, "tcp://second:1", False))
@@ -76,6 +76,24 @@ def test_a_shard_has_one_follower():
         run.say("third", Join(PROTOCOL, b"third".ljust(16), "tcp://third:1", True))
     assert refusal.value.code == "full"
     assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].shard == 1
+
+
+def test_where_a_shard_was_led_from_nobody_follows_another_one():
+    """Clients may still send there what is for that shard."""
+    run = Run()
+    run.say("heir", Join(PROTOCOL, b"other".ljust(16), "tcp://other:1", True))
+    again = Join(PROTOCOL, b"again".ljust(16), "tcp://second:1", True)
+    assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].shard == 1
+    run.say("heir", standby())
+    run.say("second", applied(1, 0, follower=FIRST_TIME))
+    run.machine.lost_server(b"other".ljust(16), 0.0)
+
+    with pytest.raises(PeerError, match="was led from tcp://second:1 and is followed") as refusal:
+        run.say("again", again)
+    assert refusal.value.code == "starting"
+    run.machine.lost_server(SECOND, 1.0)
+
+    assert sent(run.say("again", again), Admit)[0].shard == 1
 
 
 def test_followers_wait_until_every_shard_is_there():
@@ -162,6 +180,52 @@ def test_it_leads_once_every_shard_has_reached_its_first_version():
         run.say("second", applied(shard, 1, follower=FIRST_TIME if shard else None))
 
     assert sent(run.machine.lost_server(SECOND, 1.0), Lead) == [Lead(RUN, 1, 1, None)]
+
+
+def test_with_a_delay_it_leads_once_no_step_is_computed_on_a_version_before_its_first():
+    run = Run(delay=1)
+    run.follow()
+    run.say("heir", standby(since=1))
+    for version, leads in ((1, False), (2, True)):
+        for shard in (0, 1):
+            run.say("second", applied(shard, version, follower=FIRST_TIME if shard else None))
+        assert (run.follower() == "ready") is leads
+
+    assert sent(run.machine.lost_server(SECOND, 1.0), Lead) == [Lead(RUN, 1, 1, None)]
+
+
+def pass_silence(run, first, last, speakers):
+    """Tenths of seconds in which only these speak; returns what the coordinator does by itself."""
+    outputs = []
+    for tenth in range(10 * first, 10 * last):
+        now = tenth / 10
+        run.say("here", applied(0, 0), now)
+        if "leader" in speakers:
+            run.say("second", applied(1, 0, follower=FIRST_TIME), now)
+        if "follower" in speakers:
+            run.say("heir", standby(), now)
+        outputs += run.machine.tick(now)
+    return outputs
+
+
+def test_where_both_are_silent_the_follower_leads_if_it_speaks_first():
+    run = Run()
+    run.follow()
+
+    assert sent(pass_silence(run, 0, 12, []), Lead) == []
+    assert sent(run.machine.lost_server(SECOND, 12.0), Lead) == []
+    assert sent(pass_silence(run, 12, 13, ["follower"]), Lead)[:1] == [Lead(RUN, 1, 1, None)]
+
+
+def test_where_both_are_silent_the_leader_goes_on_if_it_speaks_first():
+    run = Run()
+    run.follow()
+    pass_silence(run, 0, 12, [])
+
+    outputs = pass_silence(run, 12, 13, ["leader"])
+
+    assert set(sent(outputs, Lead)) == {Lead(RUN, 1, 0, FIRST_TIME)}
+    assert run.machine.servers[SECOND] == "tcp://second:1"
 
 
 def test_nobody_relies_on_a_follower_that_its_leader_was_told_to_be_over():

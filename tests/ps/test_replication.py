@@ -238,6 +238,22 @@ def test_a_leader_gives_up_a_silent_follower_with_the_coordinators_word_alone():
     assert kinds(do_step(pair.leader, 3)) == ["applied"]
 
 
+@pytest.mark.parametrize("incarnation", [0, 2])
+def test_a_leader_does_not_take_for_its_own_what_is_said_to_another_one_of_the_shard(incarnation):
+    pair = in_step()
+    pair.follower.handle(Lead(RUN, 2, 1, None), 0.0)
+    machine = pair.follower.shard
+    (copy,) = machine.handle("g", Follow(RUN, 2, b"g" * 16), 0.0)
+    machine.handle("g", Replicated(b"g" * 16, copy.message.version), 0.0)
+    do_step(machine, 2)
+
+    assert machine.handle(COORDINATOR, Lead(RUN, 2, incarnation, b"g" * 16), 0.0) == []
+
+    assert (machine.version, machine.incarnation) == (2, 1)
+    machine.handle(COORDINATOR, Lead(RUN, 2, 1, b"g" * 16), 0.0)
+    assert machine.version == 3
+
+
 def test_the_time_that_a_follower_took_to_catch_up_is_not_held_against_it():
     pair = Pair(lose=lambda message: isinstance(message, Replicated))
     pair.answer(pair.follower.tick(0.0))
@@ -322,6 +338,36 @@ def test_a_follower_that_missed_a_step_while_it_caught_up_begins_again():
     pair.answer(pair.follower.tick(2.0), 2.0)
     pair.carry(do_step(pair.leader, 2))
 
+    pair.assert_same_bits()
+
+
+def test_a_follower_keeps_what_it_has_until_the_next_copy_comes():
+    """It may be another server that does not know it, started where its leader was; the leader still waits for it."""
+    pair = in_step()
+    following = pair.follower._following
+
+    standby, follow = pair.follower.handle(Error("not-following", "who are you?"), 1.0)
+    pair.carry(do_step(pair.leader, 2))
+
+    assert follow.message.following != following
+    assert standby.message == Standby(RUN, 2, SESSION, following, 0, 2)
+    assert pair.leader.version == 3
+    pair.assert_same_bits()
+    pair.follower.handle(Lead(RUN, 2, 1, None), 2.0)
+    assert pair.follower.state == "leading"
+
+
+def test_what_a_follower_keeps_makes_room_for_the_copy_that_comes():
+    pair = in_step()
+    first = pair.follower._following
+    pair.leader.forget("f", 1.0)
+    pair.leader.handle(COORDINATOR, Lead(RUN, 2, 0, first), 1.0)
+    for step in range(2, 5):
+        do_step(pair.leader, step)
+
+    pair.answer(pair.follower.tick(5.0), 5.0)
+
+    assert pair.told[-1].follower == pair.follower._following != first
     pair.assert_same_bits()
 
 

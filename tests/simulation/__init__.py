@@ -1,6 +1,7 @@
 """The shipped state machines under virtual time: one thread, one seed, no sockets.
 
     python -m tests.simulation --seeds 2000              explore
+    python -m tests.simulation --seeds 5000 --followed   only runs whose shards have followers
     python -m tests.simulation --seed 123                one run again, with its transcript
     python -m tests.simulation --workers 10000 --shards 16
 
@@ -9,6 +10,7 @@ network       what happens to messages; partitions
 processes     what is around a machine: alive, asleep, its clock, what waits to be read
 world         a run: machines, processes and the network between them
 programs      what the program around a client's machine does: store, compute, measure
+server_programs  what the one around a server's does: join, follow, lead
 ledger        which microbatches were counted, told by the gradients themselves
 invariants    what must hold after every event
 transcript    one line an event

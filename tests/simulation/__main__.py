@@ -5,6 +5,7 @@ import sys
 import time
 
 from .exploration import run_seed
+from .misfortunes import Misfortunes
 from .scale import run_at_scale
 
 
@@ -15,13 +16,14 @@ def main() -> int:
         return 0
     if arguments.seed is not None:
         return _replay(arguments.seed)
-    return _explore(arguments.first, arguments.seeds)
+    return _explore(range(arguments.first, arguments.first + arguments.seeds), arguments.followed)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=500, metavar="N", help="how many runs (500)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (0)")
+    parser.add_argument("--followed", action="store_true", help="of these, only runs whose shards have followers")
     parser.add_argument("--seed", type=int, metavar="SEED", help="this one alone, with its transcript")
     parser.add_argument("--workers", type=int, metavar="N", help="no misfortunes, but many workers")
     parser.add_argument("--shards", type=int, default=16, metavar="N", help="with --workers (16)")
@@ -39,15 +41,18 @@ def _replay(seed: int) -> int:
     return 0
 
 
-def _explore(first: int, seeds: int) -> int:
-    began, failed = time.perf_counter(), []
-    for seed in range(first, first + seeds):
+def _explore(seeds: range, followed: bool) -> int:
+    began, failed, count, moves = time.perf_counter(), [], 0, 0
+    for seed in seeds:
+        if followed and not Misfortunes(seed).is_followed:
+            continue
         outcome = run_seed(seed)
+        count, moves = count + 1, moves + outcome.moves
         if outcome.error is not None:
             failed.append(seed)
             print(f"{outcome.text}\n", flush=True)
-    seconds = time.perf_counter() - began
-    print(f"{seeds} seeds from {first} in {seconds:.1f} s, {len(failed)} failed{f': {failed}' if failed else ''}")
+    what = f"{count} runs of the seeds from {seeds.start} on in {time.perf_counter() - began:.1f} s"
+    print(f"{what}, {moves} leaders replaced, {len(failed)} failed{f': {failed}' if failed else ''}")
     return 1 if failed else 0
 
 

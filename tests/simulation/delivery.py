@@ -6,8 +6,9 @@ import numpy as np
 
 from ps_vae.errors import PeerError, RefusedError
 from ps_vae.ps.evaluator import Evaluator
+from ps_vae.ps.follower import Follower
 from ps_vae.ps.frames import decode, encode
-from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Error, Pull, Push, Weights
+from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Applied, Error, Pull, Push, Weights
 from ps_vae.ps.outbox import COORDINATOR, RunEnded, Send, ShardAddress, SnapshotTaken, StepApplied
 
 from .ledger import ViolationError
@@ -19,15 +20,17 @@ _WRITING_SECONDS = 0.02
 class Delivery:
     """The way of every message of a world.
 
-    touched  machines that took a message or returned one since somebody cleared it: `coordinator`, or a shard's number
+    touched  machines that took a message or returned one since somebody cleared it: `coordinator`, or a server's place
     """
 
     def __init__(self, world):
         self._world = world
         self.touched = set()
+        # As what the coordinator knows who spoke last as the leader of each shard.
+        self._leaders = {}
 
     def deliver(self, outputs, source):
-        """What a server's machine (`coordinator`, or a shard by number) returned."""
+        """What a server's machine (`coordinator`, or that of a server by its place) returned."""
         world = self._world
         self.touched.add(source)
         for output in outputs:
@@ -35,7 +38,7 @@ class Delivery:
                 case Send():
                     self._send(source, output)
                 case StepApplied():
-                    world.events.append((source, output))
+                    world.events.append((world.servers[source].machine.number, output))
                 case SnapshotTaken():
                     self._take_snapshot(output)
                 case _:
@@ -52,31 +55,37 @@ class Delivery:
             arrive = partial(self._arrive_at_coordinator, client.sender(COORDINATOR))
             self._transmit(client.name, COORDINATOR, send.message, TO_SERVER, arrive)
             return
-        address = f"shard-{send.to.shard}"
-        arrive = partial(self._arrive_at_shard, send.to.shard, client.sender(address))
-        self._transmit(client.name, address, send.message, TO_SERVER, arrive)
+        address = client.shards[send.to.shard]
+        self._to_server(client.name, address, send.message, client.sender(address), TO_SERVER)
 
     def to_coordinator(self, sender, message):
         """The coordinator reads a message."""
         world = self._world
         try:
-            now = world.clock(world.servers[0])
-            self.deliver(world.coordinator.handle(sender, message, now), COORDINATOR)
+            outputs = world.coordinator.handle(sender, message, world.clock(world.servers[0]))
+            if isinstance(message, Applied):
+                self._leaders[message.shard] = sender
+            self.deliver(outputs, COORDINATOR)
         except PeerError as error:
             self._refuse(COORDINATOR, sender, error)
 
-    def to_shard(self, number, sender, message):
-        """A shard reads a message."""
-        if message.KIND == "stop":
-            return
+    def to_shard(self, place, sender, message):
+        """A server, by its place, reads a message that is not for the coordinator."""
         world = self._world
-        if not isinstance(message, Push | Pull) and sender != COORDINATOR:
+        if sender.partition("#")[0] in world.clients and not isinstance(message, Push | Pull):
             raise ViolationError(f"a client sent {message} to a shard")
+        server = world.servers[place]
+        is_follower = isinstance(server.machine, Follower)
         try:
-            now = world.clock(world.servers[number])
-            self.deliver(world.shards[number].handle(sender, message, now), number)
+            self.deliver(world.server_programs.take(server, sender, message), place)
         except PeerError as error:
-            self._refuse(number, sender, error)
+            # A follower says nothing of what it cannot use.
+            self._refuse(place, COORDINATOR if is_follower else sender, error)
+
+    def read_later(self, server, messages):
+        """Hand a server what it could not use before."""
+        server.inbox.extend(partial(self.to_shard, server.place, *words) for words in messages)
+        self._world.at(self._world.now, lambda: server.read(self._world.now))
 
     def to_client(self, name, link, message):
         """A client reads a message of a shard's server, or of the coordinator (None)."""
@@ -95,21 +104,34 @@ class Delivery:
             client.die()
 
     def _send(self, source, send):
-        world, origin = self._world, source if source == COORDINATOR else f"shard-{source}"
-        if send.to == COORDINATOR:
-            arrive = partial(self._arrive_at_coordinator, COORDINATOR)
-            self._transmit(origin, COORDINATOR, send.message, TO_SERVER, arrive)
-        elif isinstance(send.to, ShardAddress):
-            arrive = partial(self._arrive_at_shard, send.to.shard, COORDINATOR)
-            self._transmit(origin, f"shard-{send.to.shard}", send.message, TO_CLIENT, arrive)
+        world, to, message = self._world, send.to, send.message
+        if source == COORDINATOR:
+            origin, sender = COORDINATOR, COORDINATOR
         else:
-            name = send.to.partition("#")[0]
-            if send.to != world.clients[name].sender(origin):
-                world.transcript.sent(world.now, origin, name, send.message, "a connection that is gone")
-                return
-            link = None if source == COORDINATOR else source
-            arrive = partial(self._arrive_at_client, name, link, world.clients[name].life)
-            self._transmit(origin, name, send.message, TO_CLIENT, arrive)
+            origin, sender = world.servers[source].name, world.servers[source].sender
+        if to == COORDINATOR:
+            # The first server's shard is in the coordinator's process.
+            arrive = partial(self._arrive_at_coordinator, COORDINATOR if source == 0 else sender)
+            self._transmit(origin, COORDINATOR, message, TO_SERVER, arrive)
+        elif isinstance(to, ShardAddress) and source == COORDINATOR:
+            leader = world.servers[0].sender if to.shard == 0 else self._leaders.get(to.shard)
+            if leader is not None:
+                self._send(source, Send(leader, message))
+        elif isinstance(to, ShardAddress):
+            self._to_server(origin, world.servers[source].leader, message, sender, TO_SERVER)
+        elif (name := to.partition("#")[0]) not in world.clients:
+            self._to_server(origin, name, message, sender, TO_CLIENT, to)
+        elif to != world.clients[name].sender(origin):
+            world.transcript.sent(world.now, origin, name, message, "a connection that is gone")
+        else:
+            link = None if source == COORDINATOR else world.servers[source].machine.number
+            arrive = partial(self._arrive_at_client, name, link, world.clients[name].life, origin)
+            self._transmit(origin, name, message, TO_CLIENT, arrive)
+
+    def _to_server(self, origin, address, message, sender, kinds, connection=None):
+        """`connection`: it is read only by the life of the server that was known by that."""
+        arrive = partial(self._arrive_at_server, address, connection, sender)
+        self._transmit(origin, address, message, kinds, arrive)
 
     def _transmit(self, source, target, message, kinds, arrive):
         """Through the network: encoded, and perhaps lost, late or twice."""
@@ -146,12 +168,15 @@ class Delivery:
     def _arrive_at_coordinator(self, sender, message):
         self.to_coordinator(sender, message)
 
-    def _arrive_at_shard(self, number, sender, message):
-        self.to_shard(number, sender, message)
+    def _arrive_at_server(self, address, connection, sender, message):
+        server = self._world.process(address)
+        if connection in (None, server.sender):
+            self.to_shard(server.place, sender, message)
 
-    def _arrive_at_client(self, name, link, life, message):
-        # Through a connection of the process before: nobody reads it any more.
-        if self._world.clients[name].life == life:
+    def _arrive_at_client(self, name, link, life, origin, message):
+        # To the process before, or from a server that it has left: nobody reads it any more.
+        client = self._world.clients[name]
+        if client.life == life and (link is None or client.shards[link] == origin):
             self.to_client(name, link, message)
 
     def _refuse(self, source, sender, error):

@@ -13,6 +13,7 @@ class Outcome:
     """What came of a seed: `error` is None where all promises were kept.
 
     backed_up  blocks that were given to a second worker too
+    moves      of shards to another leader
     """
 
     seed: int
@@ -21,6 +22,7 @@ class Outcome:
     version: int
     seconds: float
     backed_up: int
+    moves: int
 
     @property
     def text(self) -> str:
@@ -41,4 +43,5 @@ def run_seed(seed: int, *, with_lines: bool = False) -> Outcome:
         error = found
     lines = run.world.transcript.lines() if with_lines or error is not None else []
     world = run.world
-    return Outcome(seed, error, lines, world.shards[0].version, world.now, world.coordinator.backlog.backed_up)
+    backed_up, moves = world.coordinator.backlog.backed_up, world.coordinator._fleet.moves
+    return Outcome(seed, error, lines, world.shards[0].version, world.now, backed_up, moves)

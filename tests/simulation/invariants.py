@@ -2,25 +2,47 @@
 
 from ps_vae.ps.backlog import Backlog
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.follower import Follower
 from ps_vae.ps.shard import Shard
 
 from .ledger import ViolationError
 
+# Where no message takes longer and none is lost, a follower has caught up after so long.
+_GOOD_DELAY = 0.05
+_CATCHING_UP_SECONDS = 8.0
+
 
 class Invariants:
-    """Remembers what the machines had before."""
+    """Remembers what the machines had before.
 
-    def __init__(self, shards):
-        self._seen = [(shard.version, {}) for shard in shards]
+    highest  the newest version of each shard that a leader has published
+    """
+
+    def __init__(self, world):
+        self._world = world
+        self._seen = {}
         self._lowest = 0
-        self._shards = shards
-        for shard in shards:
-            shard.buffers.published = shard._slice.published.arrays
-            self.check_shard(shard)
+        self._weights = [{} for _ in world.shards]
+        self._incarnations = [0 for _ in world.shards]
+        self.highest = [0 for _ in world.shards]
+        self._guarded_at = [0.0 for _ in world.shards]
+        for server in world.servers:
+            self.check_server(server)
+
+    def check_server(self, server) -> None:
+        """What it holds, whether it leads or follows."""
+        machine = server.machine
+        if isinstance(machine, Shard):
+            self.check_shard(machine)
+            self._check_leader(server, machine)
+        elif isinstance(machine, Follower) and machine.shard is not None:
+            self.check_shard(machine.shard)
+        if len(self._world.servers) > len(self._world.shards):
+            self._check_heirs()
 
     def check_shard(self, shard: Shard) -> None:
-        """Its version never goes back; what is published holds still."""
-        version, published = self._seen[shard.number]
+        """Its version never goes back; what is published holds still, and is what any machine of the shard had."""
+        version, published = self._seen.get(shard, (shard.version, {}))
         if shard.version < version:
             raise ViolationError(f"shard {shard.number} went back from version {version} to {shard.version}")
         if any(step <= shard.before for step in shard.beyond):
@@ -31,7 +53,11 @@ class Invariants:
             now[place] = text = array.tobytes()
             if published.get(place, text) != text:
                 raise ViolationError(f"shard {shard.number} wrote to weights that are published")
-        self._seen[shard.number] = shard.version, now
+        self._seen[shard] = shard.version, now
+        if shard.rules.consistency.is_synchronous:
+            weights = shard.weights.tobytes()
+            if self._weights[shard.number].setdefault(shard.version, weights) != weights:
+                raise ViolationError(f"shard {shard.number} has two version {shard.version}, of different bits")
 
     def check_coordinator(self, coordinator: Coordinator) -> None:
         """Each microbatch of an open step is to be had once; it knows of no step that a shard does not have."""
@@ -39,8 +65,12 @@ class Invariants:
         if backlog.lowest < self._lowest:
             raise ViolationError(f"the coordinator went back from version {self._lowest} to {backlog.lowest}")
         self._lowest = backlog.lowest
-        if self._lowest > min(shard.before for shard in self._shards):
+        if self._lowest > min(shard.before for shard in self._world.shards):
             raise ViolationError(f"the coordinator is at version {self._lowest}, before some shard")
+        if len(self._world.servers) > len(self._world.shards):
+            self._check_promotions()
+            self._check_heirs()
+            self._check_that_followers_are_ready()
         _check_work(backlog)
         for work in backlog.steps.values():
             for lease in (*work.leases.values(), *work.backups.values()):
@@ -53,6 +83,61 @@ class Invariants:
         for client in coordinator.clients.values():
             if client.idle and client.lease is not None:
                 raise ViolationError(f"{client.name} is idle and holds lease {client.lease}")
+
+    def _check_leader(self, server, shard: Shard) -> None:
+        """Who has been deposed publishes nothing that its successor does not have."""
+        number = shard.number
+        if shard.version <= self.highest[number]:
+            return
+        heir = self._world.server_of(self._world.coordinator.shards[number].session)
+        if heir not in (None, server) and _version(heir) < shard.version:
+            raise ViolationError(f"{server.name}, deposed, publishes version {shard.version} of shard {number}")
+        self.highest[number] = shard.version
+
+    def _check_promotions(self) -> None:
+        """Whoever is told to lead has every version that was published."""
+        for member in self._world.coordinator.shards:
+            if member.incarnation > self._incarnations[member.number]:
+                self._incarnations[member.number] = member.incarnation
+                self._check_heir(member.number, self._world.server_of(member.session), "is to lead")
+
+    def _check_heirs(self) -> None:
+        """So does whoever could be told to at any time."""
+        for member in self._world.coordinator.shards:
+            if self._world.coordinator._fleet.can_be_replaced(member):
+                self._check_heir(member.number, self._world.server_of(member.follower.session), "is relied on for")
+
+    def _check_that_followers_are_ready(self) -> None:
+        """Where the network is good and every server has its shard, each has a follower that its leader waits for."""
+        world = self._world
+        network, now = world.network, world.now
+        is_good = (
+            network.drop == 0.0
+            and network.delay[1] <= _GOOD_DELAY
+            and all(one.machine is not None for one in world.servers)
+        )
+        for member in world.coordinator.shards:
+            follower = member.follower
+            is_guarded = follower is not None and member.relied_on is not None
+            if is_guarded and follower.following == member.relied_on and member.relied_on not in member.over:
+                self._guarded_at[member.number] = now
+            waited = now - max(self._guarded_at[member.number], world.calm_since)
+            if is_good and waited > _CATCHING_UP_SECONDS and not world.unguarded and world.coordinator.is_started:
+                raise ViolationError(f"shard {member.number} has no follower to rely on, {waited:.0f} calm seconds")
+
+    def _check_heir(self, number, server, what) -> None:
+        # One that has died has nothing; nobody has heard of that yet.
+        if server is not None and _version(server) < self.highest[number]:
+            text = f"{server.name} {what} shard {number} and has version {_version(server)}"
+            raise ViolationError(f"{text}, {self.highest[number]} is published")
+
+
+def _version(server) -> int:
+    """What a server has; -1 where that is nothing."""
+    machine = server.machine
+    if isinstance(machine, Follower):
+        machine = machine.shard
+    return -1 if machine is None else machine.version
 
 
 def _check_work(backlog: Backlog) -> None:

@@ -1,7 +1,7 @@
 """What a seed does to a run: members, network and misfortunes drawn from it; and what must come out all the same.
 
 Misfortunes last shorter than what the protocol says ends a run (a shard that is silent for 30 s), and end: after that
-every run has to.
+every run has to. In some synchronous runs every shard has a follower; then servers are killed too, and started again.
 """
 
 import random
@@ -37,6 +37,11 @@ class Misfortunes:
         self.delay = draw.choice([0, 0, 1]) if self.is_synchronous else 0
         delays = draw.choice([(0.0001, 0.002), (0.0001, 0.05), (0.01, 0.5)])
         shards = draw.randint(1, 3)
+        # Drawn apart: the other runs are what they would be without it.
+        more, others = random.Random(f"followers of {seed}"), random.Random(f"backups and faults of {seed}")
+        self.is_followed = self.is_synchronous and shards > 1 and more.random() < 0.6
+        if self.is_followed:
+            self.steps += more.randint(0, 25)
         self.world = World(
             size=(WITNESS + _TRAINED) * shards,
             checked=True,
@@ -52,15 +57,19 @@ class Misfortunes:
             milestone=draw.choice([1, 3, 7, 100]),
             network=Network(draw.choice([0.0, 0.02, 0.1, 0.2]), draw.choice([0.0, 0.1]), delays),
             gradient=chaotic_gradient if self.is_synchronous else unit_gradient,
-            backup_workers=draw.choice([0, 1, 2]) if self.is_synchronous else 0,
+            backup_workers=others.choice([0, 1, 2]) if self.is_synchronous else 0,
+            seconds=more.choice([0.02, 0.1, 0.4]) if self.is_followed else 0.01,
+            replicas=1 if self.is_followed else 0,
             **({"update": small_step} if self.is_synchronous else {}),
         )
         self.is_told_to_stop = draw.random() < 0.3
         self.is_cut_off = False
         self._arrange_clients()
-        self.faulty = self._add_faulty()
+        self.faulty = self._add_faulty(others)
         self._arrange_servers()
         self._arrange_network()
+        if self.is_followed:
+            self._arrange_deaths(more)
         if self.is_told_to_stop:
             self._at(self.world.stop)
 
@@ -99,12 +108,12 @@ class Misfortunes:
         for _ in range(draw.choice([0, 0, 1, 2])):
             self._at(lambda: world.add_worker(draw.choice([None, 0.2])))
 
-    def _add_faulty(self):
+    def _add_faulty(self, draw):
         """In some runs a worker whose gradients are none, and that may say nothing of it."""
-        if self._draw.random() < 0.8:
+        if draw.random() < 0.8:
             return None
         faulty = self.world.add_worker()
-        faulty.spoils, faulty.is_mute = _with_nan, self._draw.random() < 0.5
+        faulty.spoils, faulty.is_mute = _with_nan, draw.random() < 0.5
         return faulty.name
 
     def _arrange_servers(self):
@@ -120,6 +129,22 @@ class Misfortunes:
                 case "jumps twice":
                     self._at(lambda name=server.name: world.jump(name, draw.uniform(0, 60)))
                     self._at(lambda name=server.name: world.jump(name, draw.uniform(0, 2)))
+
+    def _arrange_deaths(self, draw):
+        """Servers are killed one after the other, and started again, mostly when somebody can take their place; or they
+        stand still until somebody did."""
+        is_careful, time = draw.random() < 0.8, 0.0
+        for _ in range(draw.randint(1, 6)):
+            time += draw.choice([0.2, 0.6, 2.0, 6.0]) * draw.uniform(0.5, 1.5)
+            who = draw.choice(["leader", "leader", "follower"])
+            # The coordinator's own process, which leads the first shard, is not killed.
+            number = draw.randrange(1 if who == "leader" else 0, len(self.world.shards))
+            if draw.random() < 0.3:
+                words = (number, who, draw.uniform(2, 15))
+                self.world.at(time, lambda words=words: self._hold_up_server(*words))
+            else:
+                words = (number, who, draw.random() < 0.7, draw.choice([0.1, 1.0, 7.0]), 20 if is_careful else None)
+                self.world.at(time, lambda words=words: self._kill_server(*words))
 
     def _arrange_network(self):
         world, draw = self.world, self._draw
@@ -140,6 +165,29 @@ class Misfortunes:
     def _kill(self, name):
         if self.world.clients[name].alive:
             self.world.kill(name, noticed=self._draw.random() < 0.5)
+
+    def _kill_server(self, number, who, noticed, seconds, tries):
+        """`seconds`: until it is started again; `tries`: how often to see whether nobody's place is empty then."""
+        world, server = self.world, self._server(number, who)
+        if server is None:
+            return
+        if tries is not None and world.orphans(server):
+            if tries:
+                world.at(world.now + 0.5, lambda: self._kill_server(number, who, noticed, seconds, tries - 1))
+            return
+        world.kill_server(server.name, noticed=noticed)
+        world.at(world.now + seconds, lambda: world.restart_server(server.name))
+
+    def _hold_up_server(self, number, who, seconds):
+        if (server := self._server(number, who)) is not None:
+            self._pause(server.name, seconds)
+
+    def _server(self, number, who):
+        """The `leader` or the `follower` of a shard, if it lives."""
+        member = self.world.coordinator.shards[number]
+        if who == "leader":
+            return self.world.server_of(member.session)
+        return None if member.follower is None else self.world.server_of(member.follower.session)
 
     def _flap(self, name, times, seconds):
         """Dies and is started again under a new session, and that again and again."""
@@ -168,7 +216,11 @@ class Misfortunes:
         world = self.world
         if ended.failed and self._is_alone_with_its_faults(ended.reason):
             return
-        if ended.failed:
+        if ended.failed and world.unguarded:
+            # A leader and its follower were lost together.
+            if not (self.is_told_to_stop or "is silent for 30 s" in ended.reason):
+                raise ViolationError(f"the run fails: {ended.reason}")
+        elif ended.failed:
             # A stopping run has seconds to make its shards agree; with so many messages lost that may not be enough.
             # Where blocks are applied as they come, a slow worker's may be missing: half a step cannot be taken back.
             has_parts = any(shard._open.arrivals for shard in world.shards)
@@ -197,9 +249,14 @@ class Misfortunes:
     def _check_ledger(self):
         """What shards say that they have applied is what they have counted."""
         for number, shard in enumerate(self.world.shards):
-            counted = self.world.ledger.steps(number)
+            counted = self.world.ledger.leading[number].steps
             said = sorted(event.step for event in self.world.applied(number))
-            if not said == counted == sorted([*range(shard.before), *shard.beyond]):
+            has = sorted([*range(shard.before), *shard.beyond])
+            if self.is_followed:
+                # A leader may die before it says what its follower has; one step may wait for a follower.
+                said = has if len(set(said)) == len(said) and set(said) <= set(has) else said
+                counted = counted[: len(has)] if len(counted) == len(has) + 1 else counted
+            if not said == counted == has:
                 raise ViolationError(
                     f"shard {number} says that it applied steps {said}, it has counted all of {counted}"
                 )

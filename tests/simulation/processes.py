@@ -17,7 +17,9 @@ from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.encoder import Encoder
 from ps_vae.ps.evaluator import Evaluator
+from ps_vae.ps.follower import Follower
 from ps_vae.ps.replica import ReplicaReader
+from ps_vae.ps.shard import Shard
 from ps_vae.ps.worker import Worker
 
 from .ledger import ViolationError
@@ -25,7 +27,7 @@ from .ledger import ViolationError
 
 @dataclass(kw_only=True)
 class Process:
-    """Any process; a server's runs a shard, and the first one the coordinator too.
+    """Any process.
 
     offset  its clock less the world's; it grows where the clock jumps
     life    how often it was started: what an earlier life planned does not happen any more
@@ -56,6 +58,40 @@ class Process:
 
 
 @dataclass(kw_only=True)
+class ServerProcess(Process):
+    """A server: its machine, and what its program holds.
+
+    place     its number among the servers; the first ones begin as leaders of the shards of these numbers
+    machine   a shard that leads, a follower, or nothing while it joins
+    leader    address of the leader that it follows
+    asked_at  when it said `join` last, by its own clock
+    gone_at   when those who watch it saw its connections break; None where they stand
+    doorstep  what has come, by sender, for a leader that it is not yet
+    """
+
+    place: int
+    machine: Shard | Follower | None = None
+    leader: str = ""
+    asked_at: float = float("-inf")
+    gone_at: float | None = None
+    doorstep: list[tuple[str, Any]] = field(default_factory=list)
+
+    @property
+    def session(self) -> bytes:
+        return self.sender.encode().ljust(16)
+
+    @property
+    def sender(self) -> str:
+        """As what other servers know it: one that was started again comes through other connections."""
+        return f"{self.name}#{self.life}" if self.life else self.name
+
+    def die(self) -> None:
+        super().die()
+        self.machine, self.leader, self.asked_at = None, "", float("-inf")
+        self.doorstep.clear()
+
+
+@dataclass(kw_only=True)
 class ClientProcess(Process):
     """A worker or an evaluator: its machine, and what its program holds.
 
@@ -63,6 +99,7 @@ class ClientProcess(Process):
     is_mute      it never says that it is in trouble
     refused      why it gave up
     connections  to an address: how often it was made anew; a server knows the client by what comes through it
+    shards       where it thinks that the shards are
     """
 
     machine: Worker | Evaluator
@@ -77,6 +114,7 @@ class ClientProcess(Process):
     computed: list[tuple[int, Block, tuple]] = field(default_factory=list)
     measured: list[tuple[int, np.ndarray]] = field(default_factory=list)
     connections: dict[str, int] = field(default_factory=dict)
+    shards: list[str] = field(default_factory=list)
 
     @property
     def is_busy(self):

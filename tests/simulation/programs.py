@@ -1,6 +1,6 @@
 """What the programs around workers and evaluators do: store weights, compute, measure. Computing takes virtual time."""
 
-from ps_vae.ps.actions import Compute, Joined, Measure, Result, Spent, Stopped, Store, StoreWords
+from ps_vae.ps.actions import Compute, Joined, Measure, Result, ShardsMoved, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block, root
 from ps_vae.ps.outbox import Send
 from ps_vae.ps.publication import Want
@@ -26,7 +26,10 @@ class Programs:
                     client.weights[action.start : action.start + action.weights.size] = action.weights
                 case StoreWords():
                     client.reader.take(action.shard, action.words, client.weights, is_change=action.is_change)
+                case ShardsMoved():
+                    self._connect(client, action.addresses)
                 case Joined():
+                    self._connect(client, [address for address, _, _ in action.welcome.shards])
                     if isinstance(client.machine, Worker):
                         self.perform(client, client.machine.prepared(self._world.clock(client)))
                 case Compute():
@@ -35,6 +38,12 @@ class Programs:
                     self._measure(client, action)
                 case Stopped():
                     client.stopped = action
+
+    def _connect(self, client, addresses):
+        """To the shards that are elsewhere; what the server there says after that does not come any more."""
+        for address in set(client.shards) - set(addresses):
+            client.reconnect(address)
+        client.shards = list(addresses)
 
     def _compute(self, client, work):
         world = self._world

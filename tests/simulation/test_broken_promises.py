@@ -14,15 +14,19 @@ from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.ending import Ending
 from ps_vae.ps.fleet import Fleet
+from ps_vae.ps.follower import Follower
 from ps_vae.ps.open_steps import OpenSteps
 from ps_vae.ps.published import Published
 from ps_vae.ps.reduction import StepSum
+from ps_vae.ps.replication import Replication
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.work import StepWork
 from simulation.exploration import run_seed
+from simulation.misfortunes import Misfortunes
 
 # More than each of them takes.
 SEEDS = 300
+SEEDS_FOLLOWED = 1000
 
 
 def count_what_was_counted_asynchronously(patch):
@@ -146,6 +150,74 @@ def take_a_standstill_for_silence(patch):
     patch.setattr(Coordinator, "_excuse_standstill", lambda self, now: None)
 
 
+def publish_before_the_follower_has_it(patch):
+    patch.setattr(Replication, "is_waited_for", property(lambda self: False))
+
+
+def rely_on_whoever_follows(patch):
+    def can_be_replaced(self, shard):
+        return shard.follower is not None and None not in (shard.follower.following, shard.follower.sender)
+
+    patch.setattr(Fleet, "can_be_replaced", can_be_replaced)
+
+
+def rely_on_who_was_given_up(patch):
+    applied = Fleet.applied
+
+    def keep(self, message, now):
+        shard = self.shards[message.shard]
+        before = shard.relied_on
+        outputs = applied(self, message, now)
+        shard.relied_on = message.follower or before
+        shard.over.clear()
+        return outputs
+
+    patch.setattr(Fleet, "applied", keep)
+
+
+def take_what_an_earlier_following_has(patch):
+    replicated = Shard._replicated
+
+    def confuse(self, sender, message, now):
+        following = self._replication.following
+        if following is None:
+            return []
+        return replicated(self, sender, dataclasses.replace(message, following=following), now)
+
+    patch.setattr(Shard, "_replicated", confuse)
+
+
+def apply_a_step_twice(patch):
+    apply = Follower._apply
+
+    def again(self, step, now):
+        outputs = apply(self, step, now)
+        if self.shard is not None and self.version == step.version + 1:
+            self.shard.follow(dataclasses.replace(step, version=self.version))
+        return outputs
+
+    patch.setattr(Follower, "_apply", again)
+
+
+def lead_before_other_shards_are_there(patch):
+    def can_be_replaced(self, shard):
+        follower = shard.follower
+        if follower is None or follower.sender is None or follower.following is None:
+            return False
+        return follower.following == shard.relied_on and follower.following not in shard.over
+
+    patch.setattr(Fleet, "can_be_replaced", can_be_replaced)
+
+
+def never_follow_anew(patch):
+    patch.setattr(Follower, "_follow_anew", lambda self, now: [])
+
+
+def keep_work_that_the_leader_before_had(patch):
+    patch.setattr(Backlog, "reissue_delivered", lambda self: None)
+    patch.setattr(Backlog, "reissue_undelivered", lambda self, now: None)
+
+
 BROKEN = {
     count_what_was_counted_asynchronously: "which it had counted",
     count_what_was_counted_synchronously: "times|not all of step",
@@ -168,11 +240,32 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+# In runs whose shards have followers.
+BROKEN_FOLLOWING = {
+    publish_before_the_follower_has_it: "is relied on for",
+    rely_on_whoever_follows: "is relied on for",
+    rely_on_who_was_given_up: "is relied on for|is to lead",
+    take_what_an_earlier_following_has: "no follower to rely on",
+    apply_a_step_twice: "which it had counted|not all of step",
+    lead_before_other_shards_are_there: "the run hangs",
+    never_follow_anew: "no follower to rely on",
+    keep_work_that_the_leader_before_had: "the run hangs",
+}
+
+
+def followed_seeds():
+    return (seed for seed in range(SEEDS_FOLLOWED) if Misfortunes(seed).is_followed)
+
+
+def first_found(seeds):
+    return next(outcome for seed in seeds if (outcome := run_seed(seed)).error is not None)
+
+
+@pytest.mark.parametrize("broken", [*BROKEN, *BROKEN_FOLLOWING], ids=lambda broken: broken.__name__)
 def test_a_broken_machine_is_found(broken, monkeypatch):
     broken(monkeypatch)
 
-    found = next(outcome for seed in range(SEEDS) if (outcome := run_seed(seed)).error is not None)
+    found = first_found(range(SEEDS) if broken in BROKEN else followed_seeds())
 
-    assert re.search(BROKEN[broken], str(found.error)), found.text
+    assert re.search({**BROKEN, **BROKEN_FOLLOWING}[broken], str(found.error)), found.text
     assert f"python -m tests.simulation --seed {found.seed}" in found.text

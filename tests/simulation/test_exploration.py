@@ -1,6 +1,7 @@
 """Random runs: members, network and misfortunes drawn from a seed; every run ends, and ends right."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_the_seeds_of_the_suite_have_every_misfortune():
         "server-0                  finds its clock",
         "worker-1                  finds its clock",
         "parts worker",
-        "parts shard",
+        "parts server",
         "break",
         "lost: the network",
         "lost: a partition",
@@ -64,3 +65,18 @@ def test_the_seeds_of_the_suite_have_every_misfortune():
         "gives up: ",
     ):
         assert misfortune in told, misfortune
+
+
+def test_servers_that_follow_have_every_misfortune():
+    told = "\n".join(line for seed in (382, 463) for line in run_seed(seed, with_lines=True).lines)
+
+    for misfortune in (
+        r"server-\d +is killed, and nobody is told",
+        r"server-\d +is killed, and its connections break",
+        r"server-\d +is started again",
+        r"server-\d +leads shard 1 from version",
+        r"server-\d +joins again: deposed",
+        r"server-\d +joins again: bad-shard",
+        "error not-following",
+    ):
+        assert re.search(misfortune, told), misfortune

@@ -1,8 +1,8 @@
 """What happened, one line an event: when, who, what, and what became of it. Formatted only when somebody reads it.
 
-12.3456  worker-1 -> shard-0      push step 3 [0, 2) of version 3, then [4, 4]    arrives 12.3789
-12.3789  shard-0 <- worker-1      push step 3 [0, 2) of version 3, then [4, 4]
-12.4000  worker-1 -> shard-1      push step 3 [0, 2) of version 3, then [4, 4]    lost: a partition
+12.3456  worker-1 -> server-0     push step 3 [0, 2) of version 3, then [4, 4]    arrives 12.3789
+12.3789  server-0 <- worker-1     push step 3 [0, 2) of version 3, then [4, 4]
+12.4000  worker-1 -> server-1     push step 3 [0, 2) of version 3, then [4, 4]    lost: a partition
 13.0000  worker-2                 is killed, and its connections break
 """
 
@@ -59,13 +59,31 @@ def _fields(message: Any) -> str:
         case "ready":
             return f" {message.ticket}"
         case "applied":
-            return f" before {message.before}{f' and {list(message.beyond)}' if message.beyond else ''}"
+            beyond = f" and {list(message.beyond)}" if message.beyond else ""
+            followed = _name(", relying on", message.follower) + _name(", leaving", message.leaving)
+            return f" before {message.before}{beyond}{followed}"
         case "snapshot" | "take-snapshot" | "milestone" | "report":
             return f" version {message.version}"
         case "error":
             return f" {message.code}: {message.text}"
+        case "moved":
+            return f" {message.moves}: {', '.join(message.addresses)}"
+        case "copy" | "replicate" | "replicated" | "follow":
+            version = "" if message.KIND == "follow" else f" version {message.version},"
+            return f"{version} following {message.following.decode().strip()}"
+        case "standby":
+            following = "nobody" if message.following is None else message.following.decode().strip()
+            return f" version {message.version}, following {following} since {message.since}"
+        case "lead":
+            return f" shard {message.shard} as {message.incarnation}{_name(', over is', message.gone)}"
+        case "join" | "admit":
+            return f" {message.session.decode().strip()}" if message.KIND == "join" else f" to shard {message.shard}"
         case "hello":
             return f" {message.session.decode().strip()}"
         case "stop" | "trouble":
             return f" {message.reason if message.KIND == 'stop' else message.text}"
     return ""
+
+
+def _name(what: str, following: bytes | None) -> str:
+    return "" if following is None else f"{what} {following.decode().strip()}"

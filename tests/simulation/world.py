@@ -20,6 +20,7 @@ from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.evaluator import Evaluator
+from ps_vae.ps.messages import PROTOCOL, Join
 from ps_vae.ps.outbox import COORDINATOR
 from ps_vae.ps.partition import partition
 from ps_vae.ps.replica import ReplicaReader
@@ -34,8 +35,9 @@ from .gradients import Gradient, add_up, unit_gradient
 from .invariants import Invariants
 from .ledger import Ledger, ViolationError
 from .network import Network
-from .processes import ClientProcess, Process, WatchedBuffers
+from .processes import ClientProcess, ServerProcess, WatchedBuffers
 from .programs import Programs
+from .server_programs import ServerPrograms
 from .transcript import KEPT, Transcript
 
 TICK_SECONDS = 0.05
@@ -49,6 +51,7 @@ class World:
     push, pull  codecs, in the words of users; so is how a step is made of microbatches, `aggregate`
     encodes     whether messages travel as frames, as they do outside
     kept        lines of the transcript
+    replicas    followers of each shard, in servers of their own: 0 or 1
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class World:
         encodes=True,
         tick_seconds=TICK_SECONDS,
         kept=KEPT,
+        replicas=0,
     ):
         self.random = random.Random(seed)
         self.network = dataclasses.replace(network or Network(), partitions=[])
@@ -99,44 +103,39 @@ class World:
         self.slices = slices = partition(size, shards)
         whole = ShardState(version, np.zeros(size, np.float32) if initial is None else initial, {})
         self.ledger = None
-        updates = [update] * shards
         if witnessed:
             self.ledger = Ledger(slices, self.rules, version)
             whole.weights = self.ledger.initial(whole.weights)
             self.gradient = self.ledger.gradient(gradient)
-            updates = [self.ledger.update(number, update) for number in range(shards)]
         make_push, make_pull = push_codec_for(push), pull_codec_for(pull)
         products = Products(1, weight_gradient)
         self.push_codecs = [make_push(piece.size, (), products) for piece in slices] if make_push else []
         self.pull_codecs = [make_pull(piece.size, (), seed) for piece in slices] if make_pull else []
+        self._update, self._look_ahead = update, look_ahead
         self.coordinator = Coordinator(
-            self.rules, slices, "shard-0", b"{}", whole, awaited=awaited, backup_workers=backup_workers
+            self.rules, slices, "server-0", b"{}", whole, awaited=awaited, backup_workers=backup_workers
         )
-        self.shards = []
-        for number, piece in enumerate(slices):
-            state = ShardState(version, whole.weights[piece.start : piece.stop].copy(), {})
-            self.coordinator.shards[number].session = b"%16d" % number
-            codecs = [made[number] if made else None for made in (self.push_codecs, self.pull_codecs)]
-            self.shards.append(
-                Shard(
-                    number,
-                    self.rules,
-                    state,
-                    updates[number],
-                    WatchedBuffers(piece.size),
-                    look_ahead=look_ahead,
-                    codec=codecs[0],
-                    pull=codecs[1],
-                )
-            )
-        self.servers = [Process(name=f"server-{number}") for number in range(shards)]
+        self.servers = [ServerProcess(name=f"server-{place}", place=place) for place in range(shards * (1 + replicas))]
+        self.shards, self._tallies = [], {}
+        for member, server in zip(self.coordinator.shards, self.servers, strict=False):
+            piece = slice(member.slice.start, member.slice.stop)
+            # The first one is in the coordinator's process.
+            if server.place:
+                self.coordinator.handle(server.sender, Join(PROTOCOL, server.session, server.name, False), 0.0)
+            server.machine = self.make_shard(member.number, ShardState(version, whole.weights[piece].copy(), {}))
+            self.shards.append(server.machine)
+            self.lead(server.machine)
+        # Shards whose leader was killed while nobody could take its place; until when something was done to the world.
+        self.unguarded = set()
+        self.calm_since = 0.0
         self.clients = {}
         self.events = []
         self.ended = None
         self.snapshots = {}
         self.refused = []
-        self.invariants = Invariants(self.shards)
+        self.invariants = Invariants(self)
         self.programs = Programs(self)
+        self.server_programs = ServerPrograms(self)
         self.delivery = Delivery(self)
         self._tick_seconds = tick_seconds
         self._names = 0
@@ -178,29 +177,47 @@ class World:
             sender = client.sender(address)
             client.reconnect(address)
             self.note(address, f"sees the connection with {name} break")
-            if address == COORDINATOR:
-                self.delivery.deliver(self.coordinator.forget(sender, self.clock(self.servers[0])), COORDINATOR)
-            else:
-                number = self._number(address)
-                now = self.clock(self.servers[number])
-                self.delivery.deliver(self.shards[number].forget(sender, now), number)
+            self._forget(sender, address)
+
+    def kill_server(self, name, *, noticed):
+        """The server is gone, and what it held; `noticed`: its connections break, else it falls silent."""
+        server = self.process(name)
+        self.note(name, f"is killed, and {'its connections break' if noticed else 'nobody is told'}")
+        sender = server.sender
+        self.unguarded |= self.orphans(server)
+        self._disturb(0.0)
+        server.die()
+        server.gone_at = self.now if noticed else None
+        if noticed:
+            for address in self.addresses[1:]:
+                self._forget(sender, address)
+
+    def restart_server(self, name):
+        """The server is started again where it died, and wants to follow somebody."""
+        server = self.process(name)
+        self.note(name, "is started again")
+        server.alive, server.asleep_until, server.gone_at = True, 0.0, None
+        self._disturb(0.0)
 
     def pause(self, name, seconds):
         """The process stands still; what comes meanwhile waits, and what it computes ends so much later."""
         process = self.process(name)
         self.note(name, f"is paused for {seconds:.2f} s")
         process.asleep_until = max(process.asleep_until, self.now + seconds)
+        self._disturb(seconds)
         self.at(process.asleep_until, lambda: process.read(self.now))
 
     def jump(self, name, seconds):
         """The clock of a process jumps forwards."""
         self.note(name, f"finds its clock {seconds:.2f} s on")
         self.process(name).offset += seconds
+        self._disturb(0.0)
 
     def part(self, one, other, seconds):
         """Nothing passes between two sets of addresses for so long."""
         self.note("the network", f"parts {', '.join(sorted(one))} from {', '.join(sorted(other))} for {seconds:.2f} s")
         self.network.part(one, other, self.now, seconds)
+        self._disturb(seconds)
 
     def stop(self):
         self.note(COORDINATOR, "is told to stop the run")
@@ -249,15 +266,37 @@ class World:
         return self.now + process.offset
 
     def process(self, name):
-        """The process at an address: a client's name, a server's, `coordinator` or `shard-N`."""
+        """The process at an address: a client's name, a server's, or `coordinator`."""
         if name in self.clients:
             return self.clients[name]
-        return self.servers[self._number(name)]
+        return self.servers[0 if name == COORDINATOR else int(name.rpartition("-")[2])]
+
+    def server_of(self, session):
+        """The server that lives under a session, the first one's being None; None where it has died."""
+        if session is None:
+            return self.servers[0]
+        return next((server for server in self.servers if server.alive and server.session == session), None)
+
+    def orphans(self, server):
+        """The shards that nobody could lead if this server died now, as far as the coordinator can know."""
+        found = set()
+        for member in self.coordinator.shards:
+            leader = self.server_of(member.session)
+            follower = None if member.follower is None else self.server_of(member.follower.session)
+            if follower is server and (leader is None or leader.is_blocked(self.now)):
+                found.add(member.number)
+            if leader is server:
+                is_guarded = follower is not None and self.coordinator._fleet.can_be_replaced(member)
+                # What it says last may still be under way.
+                gives_up = isinstance(server.machine, Shard) and server.machine._replication.state != "waited for"
+                if not is_guarded or gives_up:
+                    found.add(member.number)
+        return found
 
     @property
     def addresses(self):
-        """The servers' machines."""
-        return [COORDINATOR, *(f"shard-{number}" for number in range(len(self.shards)))]
+        """The coordinator's, and the servers'."""
+        return [COORDINATOR, *(server.name for server in self.servers)]
 
     @property
     def weights(self):
@@ -277,12 +316,54 @@ class World:
 
     # How it works
 
+    def _disturb(self, seconds):
+        self.calm_since = max(self.calm_since, self.now + seconds)
+
     def _name(self):
         self._names += 1
         return self._names - 1
 
-    def _number(self, address):
-        return 0 if address == COORDINATOR else int(address.rpartition("-")[2])
+    def make_shard(self, number, state):
+        """A machine of a shard, from a state, with what a server has for it."""
+        piece, update = self.slices[number], self._update
+        tally = None
+        if self.ledger is not None:
+            tally = self.ledger.tally(number, state.version)
+            update = tally.update(update)
+        codecs = [made[number] if made else None for made in (self.push_codecs, self.pull_codecs)]
+        shard = Shard(
+            number,
+            self.rules,
+            state,
+            update,
+            WatchedBuffers(piece.size),
+            look_ahead=self._look_ahead,
+            codec=codecs[0],
+            pull=codecs[1],
+        )
+        shard.buffers.published = shard._slice.published.arrays
+        self._tallies[shard] = tally
+        return shard
+
+    def lead(self, shard):
+        """This machine leads its shard from now on."""
+        self.shards[shard.number] = shard
+        if self.ledger is not None:
+            self.ledger.leading[shard.number] = self._tallies[shard]
+
+    def _forget(self, sender, address):
+        """The server at an address sees the connection that it knows by that break."""
+        server = self.process(address)
+
+        def see():
+            now = self.clock(server)
+            if address == COORDINATOR:
+                self.delivery.deliver(self.coordinator.forget(sender, now), COORDINATOR)
+            elif isinstance(server.machine, Shard):
+                self.delivery.deliver(server.machine.forget(sender, now), server.place)
+
+        server.inbox.append(see)
+        server.read(self.now)
 
     def _start(self, name, kind, seconds):
         client = ClientProcess(name=name, machine=None, seconds=seconds, weights=None)
@@ -308,18 +389,20 @@ class World:
             if address == COORDINATOR:
                 self.invariants.check_coordinator(self.coordinator)
             else:
-                self.invariants.check_shard(self.shards[address])
+                self.invariants.check_server(self.servers[address])
         self.delivery.touched.clear()
 
     def _tick(self):
         """Machines are called twenty times a second where their process is awake."""
         now = self.now
-        for number, server in enumerate(self.servers):
-            if not server.is_blocked(now):
-                if number == 0:
+        for place, server in enumerate(self.servers):
+            if server.alive and not server.is_blocked(now):
+                if place == 0:
                     self.delivery.deliver(self.coordinator.tick(self.clock(server)), COORDINATOR)
-                if outputs := self.shards[number].tick(self.clock(server)):
-                    self.delivery.deliver(outputs, number)
+                    if outputs := self.server_programs.lost():
+                        self.delivery.deliver(outputs, COORDINATOR)
+                if outputs := self.server_programs.tick(server):
+                    self.delivery.deliver(outputs, place)
         for client in list(self.clients.values()):
             if client.alive and not client.is_blocked(now):
                 self.programs.perform(client, client.machine.tick(self.clock(client)))
