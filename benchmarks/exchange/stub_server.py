@@ -25,7 +25,7 @@ from ps_vae.ps.addresses import reachable_from, same_host
 from ps_vae.ps.buffers import Buffers, aligned
 from ps_vae.ps.consistency import Consistency, parse_consistency
 from ps_vae.ps.coordinator import Coordinator
-from ps_vae.ps.messages import Pull, Push, TakeSnapshot
+from ps_vae.ps.messages import PROTOCOL, Join, Pull, Push, TakeSnapshot
 from ps_vae.ps.outbox import Event, Output, RunEnded, Sender, StepApplied
 from ps_vae.ps.partition import partition
 from ps_vae.ps.rules import RunRules
@@ -190,7 +190,8 @@ def _first(listen: str, task: Task) -> _Run:
 def _further(listen: str, coordinator: str, task: Task) -> _Run:
     endpoint = Endpoint(listen, 4 * task.size)
     address = reachable_from(endpoint.address, coordinator)
-    link, admit = join(coordinator, address, timeout=_JOIN_SECONDS, should_stop=lambda: False)
+    ask = Join(PROTOCOL, random_id(), address, False)
+    link, admit = join(coordinator, ask, timeout=_JOIN_SECONDS, should_stop=lambda: False)
     consistency = Consistency(admit.bound, admit.delay, admit.version)
     rules = RunRules(admit.run, admit.microbatches, admit.steps, consistency, admit.milestone, len(METRICS))
     weights, *arrays = (array.copy() for array in admit.payload)

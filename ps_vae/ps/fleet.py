@@ -136,7 +136,9 @@ class Fleet:
             totals = [before + count for before, count in zip(shard.carried, counted, strict=True)]
             shard.pushed, shard.pulled, shard.shared, shard.dense = totals
             shard.refused = dict(applied.refused)
-        shard.relied_on = applied.follower
+        if applied.follower is not None and applied.follower not in shard.over:
+            # Where it relies on nobody any more it says who is leaving: one that names nobody may have been overtaken.
+            shard.relied_on = applied.follower
         if applied.leaving is not None:
             outputs.append(self._let_go(shard, applied.leaving))
         if self.is_complete:
@@ -294,7 +296,7 @@ class Fleet:
 
     def _let_go(self, shard: ShardMember, following: bytes) -> Send:
         shard.over.add(following)
-        shard.relied_on = None
+        shard.relied_on = None if shard.relied_on == following else shard.relied_on
         return Send(ShardAddress(shard.number), Lead(self._rules.run, shard.number, shard.incarnation, following))
 
 

@@ -155,12 +155,12 @@ def test_work_that_was_pushed_to_the_leader_before_is_given_out_again():
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda run: run.say("second", applied(1, 0)),
+        lambda run: run.say("second", applied(1, 0, leaving=FIRST_TIME)),
         lambda run: run.say("heir", standby(following=None)),
         lambda run: run.say("heir", standby(following=SECOND_TIME)),
         lambda run: run.say("heir", standby(since=1)),
     ],
-    ids=["the leader does not rely on it", "no copy", "another copy", "older versions may be asked for"],
+    ids=["the leader has given it up", "no copy", "another copy", "older versions may be asked for"],
 )
 def test_a_follower_that_may_lack_something_does_not_lead(spoil):
     run = Run()
@@ -170,6 +170,24 @@ def test_a_follower_that_may_lack_something_does_not_lead(spoil):
     assert run.follower() == "joining"
 
     assert run.machine.lost_server(SECOND, 1.0) == []
+
+
+def test_a_follower_that_its_leader_has_not_waited_for_yet_does_not_lead():
+    run = Run()
+    run.say("other", Join(PROTOCOL, b"other".ljust(16), "tcp://other:1", True))
+    run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True))
+    run.say("heir", standby())
+    run.say("second", applied(1, 0))
+
+    assert run.machine.lost_server(SECOND, 1.0) == []
+
+
+def test_what_a_leader_said_before_it_relied_on_its_follower_may_come_after_that():
+    run = Run()
+    run.follow()
+    run.say("second", applied(1, 0))
+
+    assert sent(run.machine.lost_server(SECOND, 1.0), Lead) == [Lead(RUN, 1, 1, None)]
 
 
 def test_it_leads_once_every_shard_has_reached_its_first_version():

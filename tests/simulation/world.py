@@ -278,7 +278,8 @@ class World:
         return next((server for server in self.servers if server.alive and server.session == session), None)
 
     def orphans(self, server):
-        """The shards that nobody could lead if this server died now, as far as the coordinator can know."""
+        """The shards that nobody could lead if this server died now, as far as the coordinator knows. Who stands still
+        is not reckoned with: it may be let go before its leader is missed."""
         found = set()
         for member in self.coordinator.shards:
             leader = self.server_of(member.session)
@@ -286,7 +287,8 @@ class World:
             if follower is server and (leader is None or leader.is_blocked(self.now)):
                 found.add(member.number)
             if leader is server:
-                is_guarded = follower is not None and self.coordinator._fleet.can_be_replaced(member)
+                is_there = follower is not None and not follower.is_blocked(self.now)
+                is_guarded = is_there and self.coordinator._fleet.can_be_replaced(member)
                 # What it says last may still be under way.
                 gives_up = isinstance(server.machine, Shard) and server.machine._replication.state != "waited for"
                 if not is_guarded or gives_up:
