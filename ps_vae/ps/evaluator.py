@@ -123,8 +123,8 @@ class Evaluator:
     def _pull(self) -> list[Action]:
         if self.state != "fetching" or self._welcome is None:
             return []
-        pull = Pull(self._welcome.run, (self._target, self._target), True)
-        return [Send(ShardAddress(shard), pull) for shard in sorted(self._missing)]
+        run, want = self._welcome.run, (self._target, self._target)
+        return [Send(ShardAddress(shard), Pull(run, shard, want, True)) for shard in sorted(self._missing)]
 
     def _report(self, now: float) -> list[Action]:
         self._sent_at = now
@@ -145,7 +145,7 @@ class Evaluator:
         return [store, Measure(weights.version)]
 
     def _refused(self, error: Error, now: float) -> list[Action]:
-        if error.code in ("starting", "not-shared"):
+        if error.code in ("starting", "not-here", "not-shared"):
             return []
         if error.code in ("unknown-session", "wrong-run"):
             return self.start(now) if self.state != "greeting" else []

@@ -4,9 +4,6 @@ When a leader is gone the follower that it relied on takes its place: under the 
 believes the old leader should it come back. A follower has no versions older than the copy that it began with; so it
 can take over once no step is computed on an older one any more. Where leader and follower are both silent nobody can
 tell which of them is gone: whoever speaks first leads.
-
-Where a shard was led from, clients that have not heard of its move still send what is for that shard. So nobody follows
-another shard at such an address.
 """
 
 from collections import Counter
@@ -47,7 +44,6 @@ class Fleet:
     def __init__(self, rules: RunRules, slices: list[Slice], address: str, config: bytes, initial: ShardState) -> None:
         self.shards = [ShardMember(number, piece, before=initial.version) for number, piece in enumerate(slices)]
         self.shards[0].address = address
-        self._led_from = {address: 0}
         self.names = tuple(initial.optimizer)
         self.moves = 0
         self._rules = rules
@@ -98,7 +94,6 @@ class Fleet:
             raise PeerError("full", f"the run has its {len(self.shards)} shards")
         shard = ours[0]
         shard.session, shard.address = join.session, join.address
-        self._led_from[join.address] = shard.number
         state, piece = self._initial, slice(shard.slice.start, shard.slice.stop)
         payload = (state.weights[piece], *(array[piece] for array in state.optimizer.values()))
         return self._admit(shard, "", state.version, tuple(state.optimizer), payload)
@@ -232,11 +227,6 @@ class Fleet:
         ours = ours or [shard for shard in self.shards if shard.follower is None]
         if not ours:
             raise PeerError("full", f"each of the run's {len(self.shards)} shards has its follower")
-        place = self._led_from.get(join.address)
-        ours = [shard for shard in ours if place in (None, shard.number)]
-        if not ours:
-            text = f"shard {_name(self.shards[place or 0], self.shards)} was led from {join.address} and is followed"
-            raise PeerError("starting", f"{text}; listen on another address to follow another shard")
         shard = ours[0]
         shard.follower = FollowerMember(join.session, join.address, now)
         return self._admit(shard, shard.address, shard.before, (), ())
@@ -277,7 +267,6 @@ class Fleet:
         shard.refused = {}
         shard.incarnation += 1
         shard.session, shard.address, shard.heard = follower.session, follower.address, now
-        self._led_from[shard.address] = shard.number
         shard.follower = shard.relied_on = None
         self.moves += 1
         why = f"the server at {gone} is gone; its follower at {shard.address} leads"

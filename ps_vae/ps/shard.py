@@ -185,12 +185,14 @@ class Shard:
             # With the next tick, however many come: the coordinator does not take the worker's word for it.
             self._told_at = float("-inf")
 
-    def _same_run(self, run: bytes) -> None:
+    def _is_ours(self, run: bytes, number: int) -> None:
         if run != self.rules.run:
             raise PeerError("wrong-run", f"this server works on run {self.rules.run.hex()}, not {run.hex()}")
+        if number != self.number:
+            raise PeerError("not-here", f"this server has shard {self.number}, not {number} (any more)")
 
     def _push(self, sender: Sender, push: Push, now: float) -> list[Output]:
-        self._same_run(push.run)
+        self._is_ours(push.run, push.shard)
         block = self._open.check(push, self.version)
         outputs: list[Output] = []
         if self._slice.has(push.step) or self._holds_back(push.step):
@@ -268,9 +270,7 @@ class Shard:
         return [StepApplied(push.step, count, step.staleness, step.metrics), *self._news(now)]
 
     def _copy(self, sender: Sender, follow: Follow) -> list[Output]:
-        self._same_run(follow.run)
-        if follow.shard != self.number:
-            raise PeerError("bad-shard", f"this is shard {self.number}, not {follow.shard}")
+        self._is_ours(follow.run, follow.shard)
         if not self.rules.consistency.is_synchronous:
             raise PeerError("bad-role", f"under {self.rules.consistency} nobody can follow")
         if self._unpublished is not None or not self._replication.begin(sender, follow.following):
@@ -302,7 +302,7 @@ class Shard:
         return [] if replication.is_waited_for == was_waited_for else [self._tell(now)]
 
     def _lead(self, lead: Lead, now: float) -> list[Output]:
-        self._same_run(lead.run)
+        self._is_ours(lead.run, lead.shard)
         if lead.incarnation != self.incarnation:
             # Meant for another leader of the shard: the one before, or the one that took our place.
             return []
@@ -339,7 +339,7 @@ class Shard:
         return Send(COORDINATOR, applied)
 
     def _pull(self, sender: Sender, pull: Pull) -> list[Output]:
-        self._same_run(pull.run)
+        self._is_ours(pull.run, pull.shard)
         want = Want(Versions(*pull.want), exact=pull.exact)
         if (answer := self._readers.answer(sender, want)) is None:
             raise PeerError("gone", f"version {want.versions.high} is gone; the newest is {self.version}")

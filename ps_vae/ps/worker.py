@@ -57,7 +57,7 @@ __all__ = ["RETRY_SECONDS", "Action", "Compute", "Joined", "Result", "Stopped", 
 Vector = npt.NDArray[np.float32]
 
 # Answers to messages that were overtaken by others' work; nothing is wrong.
-_OVERTAKEN = ("gone", "stale", "not-shared")
+_OVERTAKEN = ("gone", "stale", "not-here", "not-shared")
 # Answers of a server that was started again and does not know us.
 _FORGOTTEN = ("unknown-session", "wrong-run")
 
@@ -134,6 +134,7 @@ class Worker:
                 is_last = result is results[-1]
                 push = Push(
                     run=welcome.run,
+                    shard=shard,
                     session=self._session,
                     ticket=work.ticket,
                     step=work.step,
@@ -228,7 +229,8 @@ class Worker:
             elif version is None or version not in usable:
                 is_waiting = True
                 self._ask(shard, usable)
-                actions.append(Send(ShardAddress(shard), Pull(welcome.run, (usable.low, usable.high), False)))
+                pull = Pull(welcome.run, shard, (usable.low, usable.high), False)
+                actions.append(Send(ShardAddress(shard), pull))
         if is_waiting:
             return actions
         self.state = "computing"

@@ -149,7 +149,7 @@ def test_a_shard_that_aggregates_takes_no_sums():
     machine = Shard(0, rules, ShardState(0, np.zeros(4, np.float32), {}), lambda *_: None, Buffers(4))
 
     with pytest.raises(PeerError) as refusal:
-        machine.handle("w", Push(b"r" * 16, b"s" * 16, 1, 0, 0, 2, 0, (1.0,), None, (np.ones(4, np.float32),)), 0.0)
+        machine.handle("w", Push(b"r" * 16, 0, b"s" * 16, 1, 0, 0, 2, 0, (1.0,), None, (np.ones(4, np.float32),)), 0.0)
 
     assert refusal.value.code == "bad-block"
 

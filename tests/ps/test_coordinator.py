@@ -150,7 +150,7 @@ def plain(value, seen=()):
         (Snapshot(RUN, 0, 5, (), (), ()), "bad-size"),
         (Snapshot(RUN, 0, 5, (), ("m",), (np.zeros(16, np.float32), np.zeros(15, np.float32))), "bad-size"),
         (Snapshot(RUN, 0, 5, (), ("x",), (np.zeros(16, np.float32), np.zeros(16, np.float32))), "bad-size"),
-        (Push(RUN, SESSION, 1, 0, 0, 2, 0, (), None, ()), "unknown-message"),
+        (Push(RUN, 0, SESSION, 1, 0, 0, 2, 0, (), None, ()), "unknown-message"),
         (Stop(False, ""), "unknown-message"),
     ],
 )

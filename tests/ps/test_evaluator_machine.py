@@ -37,7 +37,9 @@ def measure(evaluator, version):
 def test_a_milestone_is_pulled_from_every_shard_then_measured_and_reported():
     evaluator = watching()
 
-    assert messages(evaluator.handle(0, Milestone(10, False), 0.0)) == [Pull(RUN, (10, 10), True)] * 2
+    assert messages(evaluator.handle(0, Milestone(10, False), 0.0)) == [
+        Pull(RUN, shard, (10, 10), True) for shard in (0, 1)
+    ]
     assert len(evaluator.handle(1, weights(1, 10), 0.0)) == 1
     assert evaluator.handle(0, weights(0, 10), 0.0)[-1] == Measure(10)
     assert messages(evaluator.measured([("elbo", -1.0)], 0.0)) == [Report(SESSION, 10, (("elbo", -1.0),), 0)]
@@ -71,7 +73,7 @@ def test_the_last_report_and_missing_pulls_are_repeated_every_second():
     evaluator.handle(0, Milestone(20, False), 2.5)
     evaluator.handle(0, weights(0, 20), 2.5)
 
-    assert messages(evaluator.tick(3.5)) == [Pull(RUN, (20, 20), True), Report(SESSION, 10, (("elbo", -1.0),), 0)]
+    assert messages(evaluator.tick(3.5)) == [Pull(RUN, 1, (20, 20), True), Report(SESSION, 10, (("elbo", -1.0),), 0)]
 
 
 def test_a_milestone_that_training_has_passed_is_left_out():

@@ -78,24 +78,6 @@ def test_a_shard_has_one_follower():
     assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].shard == 1
 
 
-def test_where_a_shard_was_led_from_nobody_follows_another_one():
-    """Clients may still send there what is for that shard."""
-    run = Run()
-    run.say("heir", Join(PROTOCOL, b"other".ljust(16), "tcp://other:1", True))
-    again = Join(PROTOCOL, b"again".ljust(16), "tcp://second:1", True)
-    assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].shard == 1
-    run.say("heir", standby())
-    run.say("second", applied(1, 0, follower=FIRST_TIME))
-    run.machine.lost_server(b"other".ljust(16), 0.0)
-
-    with pytest.raises(PeerError, match="was led from tcp://second:1 and is followed") as refusal:
-        run.say("again", again)
-    assert refusal.value.code == "starting"
-    run.machine.lost_server(SECOND, 1.0)
-
-    assert sent(run.say("again", again), Admit)[0].shard == 1
-
-
 def test_followers_wait_until_every_shard_is_there():
     rules = RunRules(RUN, 2, 50, Consistency(0), 50, metrics=0)
     initial = ShardState(0, np.zeros(32, np.float32), {})

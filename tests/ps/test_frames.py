@@ -194,7 +194,7 @@ def test_a_kind_that_does_not_come_here_is_refused_in_a_short_text(kind):
     [
         (Weights(1, False, None), [b"123"], "3 bytes is not made of float32"),
         (Weights(1, False, None), [b"1234", b"1234"], "2 tensors, at most 1"),
-        (Pull(RUN, (0, None), False), [b""], "1 frames after the header"),
+        (Pull(RUN, 0, (0, None), False), [b""], "1 frames after the header"),
         (Weights(1, False, None), [b"1234"] * 200, "200 tensors, at most 1"),
     ],
 )
@@ -206,7 +206,7 @@ def test_tensors_that_do_not_fit_are_refused(message, extra, reason):
 def test_tensors_are_views_and_not_copies():
     vector = np.arange(4, dtype=np.float32)
 
-    frames = encode(Push(RUN, SESSION, 1, 0, 0, 1, 0, (), None, (vector,)))
+    frames = encode(Push(RUN, 0, SESSION, 1, 0, 0, 1, 0, (), None, (vector,)))
     received = bytes(frames[1])
     decoded = decode([frames[0], received], KINDS).payload[0]
 

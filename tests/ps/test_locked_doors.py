@@ -201,11 +201,11 @@ def test_a_revoked_peer_that_does_not_leave_gets_nothing_any_more(keys, dealer_o
         dealer = dealer_of(server.address, other)
         assert answer_to(dealer, Status(), PATIENCE).KIND == "state"
         # To be answered when version 1 is there, which it never is for this one.
-        dealer.send_multipart(encode(Pull(RUN, (1, 1), False)))
+        dealer.send_multipart(encode(Pull(RUN, 0, (1, 1), False)))
         assert answer_to(dealer, Status(), PATIENCE).KIND == "state"
         del keys.allowed[other.own.public]
         assert answer(dealer).code == "revoked"
-        for message in (Status(), Share(), Pull(RUN, (0, None), False), Bye(SESSION)):
+        for message in (Status(), Share(), Pull(RUN, 0, (0, None), False), Bye(SESSION)):
             assert answer_to(dealer, message, PATIENCE).code == "revoked"
         one = worker(server.address, keys=keys.client)
         assert server.ended() == RunEnded(False, "done")

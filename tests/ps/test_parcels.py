@@ -14,8 +14,8 @@ from ps_vae.ps.parcels import parcels
 RUN, SESSION = b"r" * 16, b"s" * 16
 KINDS = {**TO_SERVER, **TO_CLIENT}
 VECTOR = np.arange(4, dtype=np.float32)
-READY, PUSH = Ready(SESSION, 1, 2, 0, 0, 0), Push(RUN, SESSION, 1, 0, 0, 1, 0, (1.0,), (1, 1), (VECTOR,))
-OTHER_PUSH = Push(RUN, SESSION, 1, 0, 1, 2, 0, (1.0,), (1, 1), (VECTOR + 1,))
+READY, PUSH = Ready(SESSION, 1, 2, 0, 0, 0), Push(RUN, 0, SESSION, 1, 0, 0, 1, 0, (1.0,), (1, 1), (VECTOR,))
+OTHER_PUSH = Push(RUN, 0, SESSION, 1, 0, 1, 2, 0, (1.0,), (1, 1), (VECTOR + 1,))
 WELCOME = Welcome(SESSION, RUN, bytes(32 * 1024), (("tcp://a:1", 0, 4),), 1, 1, 0, 0, 0, 0, 0)
 
 

@@ -36,7 +36,7 @@ def shard(**options):
 
 def push(name="w", ticket=1, *, value=1.0, start=0, stop=1, metrics=(1.0,)):
     gradient = np.full(SIZE, value, np.float32)
-    return Push(RUN, session(name), ticket, 0, start, stop, 0, metrics, None, (gradient,))
+    return Push(RUN, 0, session(name), ticket, 0, start, stop, 0, metrics, None, (gradient,))
 
 
 def refuse(machine, message):

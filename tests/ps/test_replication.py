@@ -59,7 +59,7 @@ def gradient(step, index):
 
 def push(step, start, stop, *, delay=0):
     total = functools.reduce(np.add, [gradient(step, index) for index in range(start, stop)])
-    return Push(RUN, SESSION, 1, step, start, stop, max(0, step - delay), (1.0,), None, (total,))
+    return Push(RUN, 0, SESSION, 1, step, start, stop, max(0, step - delay), (1.0,), None, (total,))
 
 
 def do_step(machine, step, now=0.0, **options):
@@ -172,7 +172,7 @@ def in_step():
 
 
 def asked(machine, version):
-    return machine.handle("c", Pull(RUN, (version, version), False), 0.0)
+    return machine.handle("c", Pull(RUN, 0, (version, version), False), 0.0)
 
 
 def kinds(outputs):

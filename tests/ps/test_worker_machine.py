@@ -67,13 +67,13 @@ def test_ready_is_repeated_every_second_until_there_is_work():
 def test_pulls_are_repeated_to_the_shards_that_have_not_answered_and_ready_with_them():
     worker = idle_worker()
     pulls = worker.handle(None, Work(1, 0, ((0, 2),)), 0.0)
-    assert pulls == [Send(ShardAddress(shard), Pull(RUN, (0, 0), False)) for shard in (0, 1)]
+    assert pulls == [Send(ShardAddress(shard), Pull(RUN, shard, (0, 0), False)) for shard in (0, 1)]
     (store,) = worker.handle(0, weights(0, 0), 0.1)
     assert (store.start, store.weights.size) == (0, 16)
 
     assert worker.tick(1.0) == [
         Send(COORDINATOR, Ready(SESSION, 0, 0, 0, 0, 0)),
-        Send(ShardAddress(1), Pull(RUN, (0, 0), False)),
+        Send(ShardAddress(1), Pull(RUN, 1, (0, 0), False)),
     ]
 
 
@@ -111,7 +111,7 @@ def test_a_newer_ticket_takes_the_place_of_work_that_waits_for_weights():
     worker = idle_worker()
     worker.handle(None, Work(1, 3, ((0, 2),)), 0.0)
 
-    assert messages(worker.handle(None, Work(2, 2, ((2, 4),)), 0.0)) == [Pull(RUN, (2, 2), False)] * 2
+    assert messages(worker.handle(None, Work(2, 2, ((2, 4),)), 0.0)) == [Pull(RUN, shard, (2, 2), False) for shard in (0, 1)]
 
 
 def test_weights_that_were_not_asked_for_are_ignored():
@@ -256,7 +256,7 @@ def test_a_change_of_weights_that_a_worker_does_not_hold_makes_it_ask_for_all_of
     worker.handle(None, Work(1, 5, ((0, 2),)), 0.0)
     change = Weights(5, True, 4, (np.zeros(3, np.float32),))
 
-    assert messages(worker.handle(0, change, 0.1)) == [Pull(RUN, (5, 5), False)]
+    assert messages(worker.handle(0, change, 0.1)) == [Pull(RUN, 0, (5, 5), False)]
 
 
 def test_words_for_the_weights_that_a_worker_holds_are_decoded():

@@ -153,7 +153,7 @@ def test_ten_thousand_steps_hold_no_more_buffers_than_ten():
             for start in (0, 1):
                 shard.handle(
                     "w",
-                    Push(world.rules.run, bytes(16), 0, step, start, start + 1, step, (1.0, 2.0), None, (half,)),
+                    Push(world.rules.run, 0, bytes(16), 0, step, start, start + 1, step, (1.0, 2.0), None, (half,)),
                     world.now,
                 )
         assert shard.version == steps

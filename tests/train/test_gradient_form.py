@@ -75,7 +75,7 @@ def test_a_push_has_the_bytes_of_the_formula_and_never_more_than_a_dense_one() -
         (codec,) = push_codecs(config, [Slice(0, size)])
         block = Block(0, config.microbatches)
         (words,) = pushed(config, [Slice(0, size)], 0, Result(block, np.zeros(size, np.float32), (0.0, 0.0)))
-        frames = encode(Push(bytes(16), bytes(16), 1, 0, 0, block.stop, 0, (0.0, 0.0), None, (words,)))
+        frames = encode(Push(bytes(16), 0, bytes(16), 1, 0, 0, block.stop, 0, (0.0, 0.0), None, (words,)))
         saved = sum(max(0, rows * columns - batch * (rows + columns)) for rows, columns in layers)
         assert memoryview(frames[1]).nbytes == 4 * (size - saved) == 4 * codec(config.microbatches).words
         sent[batch, microbatch] = words.size

@@ -116,6 +116,7 @@ class Push:
 
     KIND: ClassVar[str] = "push"
     run: bytes = header_field("run", ID)
+    shard: int = header_field("i", SMALL)
     session: bytes = header_field("s", ID)
     ticket: int = header_field("k", COUNT)
     step: int = header_field("n", COUNT)
@@ -136,6 +137,7 @@ class Pull:
 
     KIND: ClassVar[str] = "pull"
     run: bytes = header_field("run", ID)
+    shard: int = header_field("i", SMALL)
     want: Range = header_field("w", Span())
     exact: bool = header_field("x", Boolean())
 

@@ -44,7 +44,7 @@ OF_A_SERVER = [
     Follow(RUN, 1, SESSION),
     Replicated(SESSION, 0),
 ]
-OF_ANYBODY = [Status(), Pull(RUN, (0, None), False)]
+OF_ANYBODY = [Status(), Pull(RUN, 0, (0, None), False)]
 
 
 @pytest.fixture
