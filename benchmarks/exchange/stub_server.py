@@ -25,11 +25,13 @@ from ps_vae.ps.addresses import reachable_from, same_host
 from ps_vae.ps.buffers import Buffers, aligned
 from ps_vae.ps.consistency import Consistency, parse_consistency
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.endpoint import Endpoint
+from ps_vae.ps.joining import join
 from ps_vae.ps.messages import PROTOCOL, Join, Pull, Push, TakeSnapshot
 from ps_vae.ps.outbox import Event, Output, RunEnded, Sender, StepApplied
 from ps_vae.ps.partition import partition
 from ps_vae.ps.rules import RunRules
-from ps_vae.ps.server import Endpoint, Server, join
+from ps_vae.ps.server import Server
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import PUBLISHED, open_segment

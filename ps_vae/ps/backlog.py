@@ -32,6 +32,7 @@ class Backlog:
     """Open steps.
 
     backup_workers  that may be backed by others at the same time
+    tickets         that were given out before
 
     Invariants: steps below `lowest` are applied by every shard, and closed;
                 a microbatch of an open step is in its pool or in exactly one of its leases;
@@ -40,7 +41,7 @@ class Backlog:
                 no step at or above `limit` is ever opened.
     """
 
-    def __init__(self, rules: RunRules, lowest: int, backup_workers: int = 0) -> None:
+    def __init__(self, rules: RunRules, lowest: int, backup_workers: int = 0, tickets: int = 0) -> None:
         self.rules = rules
         self.backup_workers = backup_workers
         self.backed_up = 0
@@ -50,7 +51,7 @@ class Backlog:
         self.reissued = 0
         self.steps: dict[int, StepWork] = {}
         self.crew = Crew()
-        self._tickets = 0
+        self._tickets = tickets
         # Leases of steps that were finished by others: their workers are still busy with them.
         self._outlived: dict[int, Lease] = {}
 

@@ -130,9 +130,8 @@ class _Work:
         messages = self._links.messages()
         if not messages and self._session.state == "idle":
             self._keep_a_copy()
-        for link, message in messages:
-            is_shards = message.KIND == "weights" or (message.KIND == "error" and link > 0)
-            self.perform(self._session.handle(link if is_shards else None, message, time.monotonic()))
+        for shard, message in messages:
+            self.perform(self._session.handle(shard, message, time.monotonic()))
         self.perform(self._session.tick(time.monotonic()))
         if self._session.waits_because != self._said:
             self._said = self._session.waits_because
@@ -264,8 +263,8 @@ def evaluate(
             if should_stop():
                 state.perform(session.leave())
                 return Outcome(False, "told to stop")
-            for link, message in links.messages():
-                state.perform(session.handle(link, message, time.monotonic()))
+            for shard, message in links.messages():
+                state.perform(session.handle(shard, message, time.monotonic()))
             state.perform(session.tick(time.monotonic()))
         return state.outcome
     finally:

@@ -24,12 +24,14 @@ applied    shard      it is up    steps are finished, the next may be handed out
                                   work that was refused goes to another; who fails
                                   at what others can do is put out
 standby    follower   -           it is there; `lead` where it has to               nothing
+present    server     -           a follower that was there before                  nothing
 snapshot   shard      -           a part of a checkpoint                            nothing
 status     anybody    `state`     `state`                                           `state`
 
 - : PeerError, the sender cannot be a member yet
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +41,7 @@ from ps_vae.ps.assignments import Assignments
 from ps_vae.ps.backlog import Backlog
 from ps_vae.ps.ending import Ending
 from ps_vae.ps.fleet import Fleet
+from ps_vae.ps.gathering import Found
 from ps_vae.ps.members import Client, ShardMember
 from ps_vae.ps.messages import (
     PROTOCOL,
@@ -48,6 +51,7 @@ from ps_vae.ps.messages import (
     Hello,
     Join,
     Message,
+    Present,
     Ready,
     Report,
     Snapshot,
@@ -59,8 +63,9 @@ from ps_vae.ps.messages import (
     Welcome,
 )
 from ps_vae.ps.milestones import Milestones
-from ps_vae.ps.outbox import Member, Output, RunEnded, Send, Sender
+from ps_vae.ps.outbox import Member, Output, RunEnded, Send, Sender, StepApplied
 from ps_vae.ps.partition import Slice
+from ps_vae.ps.refusals import Refusals
 from ps_vae.ps.roster import Roster
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.state import ShardState
@@ -83,6 +88,9 @@ class Coordinator:
     awaited       workers that have to be ready before the first step begins
     takes_shards  whether servers may join; they are told to wait where not
     backup_workers  whose work may be given to others too while they are slow
+    refusals      of the server where it has no shard
+    found         of a run that goes on: its servers; `initial` only says then what there is
+    tickets       given out before
     """
 
     def __init__(
@@ -97,20 +105,24 @@ class Coordinator:
         awaited: int = 1,
         takes_shards: bool = True,
         backup_workers: int = 0,
+        found: Found | None = None,
+        tickets: int = 0,
     ) -> None:
+        version = initial.version if found is None else found.lowest
         self.rules = rules
         self.ended: RunEnded | None = None
-        self.backlog = Backlog(rules, initial.version, backup_workers)
-        self._fleet = Fleet(rules, slices, address, config, initial)
+        self.refusals = Refusals()
+        self.backlog = Backlog(rules, version, backup_workers, tickets)
+        self._fleet = Fleet(rules, slices, address, config, initial, found)
         self._roster = Roster(is_reproducible=reproducible)
         self._assignments = Assignments(self.backlog, self._roster, awaited)
-        self._milestones = Milestones(rules, self._roster, initial.version)
+        self._milestones = Milestones(rules, self._roster, version)
         self._ending = Ending(self.backlog, self._fleet, self._roster)
         self._config = config
         self._watch = watch
         self._takes_shards = takes_shards
         self._speed = standing.Speed()
-        self._early: dict[bytes, tuple[Sender, Hello]] = {}
+        self._early: dict[bytes, tuple[Sender, Hello]] = {} if found is None else found.early
         self._looked_at: float | None = None
 
     @property
@@ -137,6 +149,12 @@ class Coordinator:
             return "closing"
         return "training" if self._ending.stopping is None else "stopping"
 
+    def begin(self, now: float) -> list[Output]:
+        """Of a run that goes on: let in who is waiting, tell who has to lead."""
+        outputs = self._fleet.begin(now) + self._let_in(now)
+        self._assignments.is_open = self.phase == "training"
+        return outputs
+
     def handle(self, sender: Sender, message: Message, now: float) -> list[Output]:
         """Take one message. PeerError where it is refused; nothing has changed then."""
         match message:
@@ -156,6 +174,8 @@ class Coordinator:
                 return self._join(sender, message, now)
             case Standby():
                 return self._fleet.standby(sender, message, now) if self.ended is None else [Send(sender, self._stop())]
+            case Present():
+                return self._fleet.present(sender, message, now)
             case Trouble():
                 outputs, failure = self._assignments.trouble(message, now)
                 return outputs if failure is None else self.end(True, failure, now)
@@ -242,7 +262,7 @@ class Coordinator:
             "steps_per_second": self._speed.per_second(now),
             "reissued_blocks": self.backlog.reissued,
             "backed_up_blocks": self.backlog.backed_up,
-            "refused": self._fleet.refused,
+            "refused": dict(sorted((Counter(self._fleet.refused) + Counter(dict(self.refusals.counts))).items())),
             "bytes_pushed": sum(shard.pushed for shard in self.shards),
             "bytes_pulled": sum(shard.pulled for shard in self.shards),
             "bytes_shared": sum(shard.shared for shard in self.shards),
@@ -299,7 +319,7 @@ class Coordinator:
             session=client.session,
             run=self.rules.run,
             config=self._config,
-            shards=tuple((shard.address, shard.slice.start, shard.slice.stop) for shard in self.shards),
+            shards=tuple((shard.told, shard.slice.start, shard.slice.stop) for shard in self.shards),
             microbatches=self.rules.microbatches,
             steps=self.rules.steps,
             bound=self.rules.consistency.bound,
@@ -325,7 +345,11 @@ class Coordinator:
         return [Send(sender, self._fleet.join(join, now))]
 
     def _applied(self, applied: Applied, now: float) -> list[Output]:
+        before = self.shards[0].before
         outputs = self._fleet.applied(applied, now)
+        if self.shards[0].before > before and self.shards[0].session is not None:
+            # What the first shard says in its own process.
+            outputs.append(StepApplied(applied.before - 1, applied.before, 0, applied.metrics))
         if not self.is_started:
             return outputs
         outputs += self._let_in(now)

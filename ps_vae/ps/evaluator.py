@@ -62,8 +62,8 @@ class Evaluator:
         self.state, self._sent_at = "greeting", now
         return [Send(COORDINATOR, self._hello)]
 
-    def handle(self, link: int, message: Message, now: float) -> list[Action]:
-        """Take a message that came from the server of shard `link` (0: the coordinator's). Not while measuring.
+    def handle(self, shard: int | None, message: Message, now: float) -> list[Action]:
+        """Take a message from `shard`, or from the coordinator (None). Not to be called while measuring.
 
         Raises RefusedError where the peer says that we are wrong and will stay so.
         """
@@ -71,14 +71,13 @@ class Evaluator:
             case _ if self.state == "stopped":
                 return []
             case Welcome() if self.state == "greeting":
-                self.state, self._welcome, self._reported, self._values = "watching", message, None, ()
-                return [Joined(message)]
+                return self._enter(message)
             case Moved() if self._welcome is not None:
                 return self._move(self._welcome, message)
             case Milestone() if self.state in ("watching", "fetching"):
                 return self._go_to(message.version, now)
-            case Weights() if self.state == "fetching" and message.version == self._target and link in self._missing:
-                return self._take(link, message)
+            case Weights() if self.state == "fetching" and message.version == self._target and shard in self._missing:
+                return self._take(shard, message)
             case Stop():
                 self.state = "stopped"
                 return [Stopped(message.failed, message.reason)]
@@ -103,6 +102,14 @@ class Evaluator:
         if self.state == "greeting":
             return self.start(now)
         return [*self._pull(), *self._report(now)]
+
+    def _enter(self, welcome: Welcome) -> list[Action]:
+        before, self._welcome, self.state = self._welcome, welcome, "watching"
+        if before is not None and before.run == welcome.run:
+            # The coordinator had forgotten us; what was measured stays measured.
+            return [ShardsMoved(tuple(address for address, _, _ in welcome.shards))]
+        self._reported, self._values = None, ()
+        return [Joined(welcome)]
 
     def _move(self, welcome: Welcome, moved: Moved) -> list[Action]:
         if moved.moves <= welcome.moves or len(moved.addresses) != len(welcome.shards):
@@ -130,14 +137,14 @@ class Evaluator:
         self._sent_at = now
         return [Send(COORDINATOR, Report(self._session, self._reported, self._values, self._moves))]
 
-    def _take(self, link: int, weights: Weights) -> list[Action]:
+    def _take(self, shard: int, weights: Weights) -> list[Action]:
         if self._welcome is None:
             return []
-        _, start, stop = self._welcome.shards[link]
+        _, start, stop = self._welcome.shards[shard]
         if len(weights.payload) != 1 or weights.payload[0].size != stop - start:
             sizes = [vector.size for vector in weights.payload]
-            raise RefusedError("bad-size", f"shard {link + 1} sent {sizes} numbers, its slice has {stop - start}")
-        self._missing.discard(link)
+            raise RefusedError("bad-size", f"shard {shard + 1} sent {sizes} numbers, its slice has {stop - start}")
+        self._missing.discard(shard)
         store = Store(start, weights.payload[0])
         if self._missing:
             return [store]

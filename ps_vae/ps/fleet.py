@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.gathering import Found
+from ps_vae.ps.identity import FIRST
 from ps_vae.ps.members import FollowerMember, ShardMember
-from ps_vae.ps.messages import Admit, Applied, Join, Lead, Moved, Standby
+from ps_vae.ps.messages import Admit, Applied, Join, Lead, Moved, Present, Standby, Who
 from ps_vae.ps.outbox import Member, Output, Send, Sender, ShardAddress
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.rules import RunRules
@@ -28,6 +30,7 @@ _SILENCE_SECONDS = 30.0
 _FOLLOWED_SILENCE_SECONDS = 5.0
 # Who says something every second, and was heard of in that time, is there.
 _PRESENCE_SECONDS = 2.0
+_ADOPTION_SECONDS = 10.0
 
 
 class Fleet:
@@ -37,18 +40,34 @@ class Fleet:
                 `version` never decreases.
 
     initial  the whole vector and optimizer state, from which joining shards get their slices
+    found    of a run that goes on: then the first shard is in another process too
     names    of the optimizer's arrays
     moves    how many times a shard has got another leader
     """
 
-    def __init__(self, rules: RunRules, slices: list[Slice], address: str, config: bytes, initial: ShardState) -> None:
-        self.shards = [ShardMember(number, piece, before=initial.version) for number, piece in enumerate(slices)]
-        self.shards[0].address = address
+    def __init__(
+        self,
+        rules: RunRules,
+        slices: list[Slice],
+        address: str,
+        config: bytes,
+        initial: ShardState,
+        found: Found | None = None,
+    ) -> None:
+        if found is None:
+            self.shards = [ShardMember(number, piece, before=initial.version) for number, piece in enumerate(slices)]
+            self.shards[0].address = address
+        else:
+            self.shards = list(found.members)
+        self._own = None if found is not None else 0
+        self._address = address
         self.names = tuple(initial.optimizer)
         self.moves = 0
         self._rules = rules
         self._config = config
-        self._initial: ShardState | None = initial
+        self._initial: ShardState | None = initial if found is None else None
+        # Followers of a run that goes on may come after their leaders.
+        self._adopts_until = float("-inf")
         self._refused_before: Counter[str] = Counter()
 
     @property
@@ -74,7 +93,7 @@ class Fleet:
     @property
     def others(self) -> list[Sender]:
         """The addresses of the shards in other processes."""
-        return [ShardAddress(shard.number) for shard in self.shards[1:] if shard.session]
+        return [ShardAddress(shard.number) for shard in self.shards if shard.session]
 
     @property
     def refused(self) -> dict[str, int]:
@@ -83,6 +102,29 @@ class Fleet:
         for shard in self.shards:
             total.update(shard.refused)
         return dict(sorted(total.items()))
+
+    def begin(self, now: float) -> list[Output]:
+        """Go on with the shards that were found: who can lead where nobody does is told to."""
+        self._adopts_until = now + _ADOPTION_SECONDS
+        for shard in self.shards:
+            shard.heard = None if shard.heard is None else now
+            if shard.follower is not None:
+                shard.follower.heard = now
+        return [output for shard in self.shards if not shard.is_up for output in self._promote(shard, now)]
+
+    def present(self, sender: Sender, present: Present, now: float) -> list[Output]:
+        """A server that was there before the coordinator was: a follower that its leader may rely on."""
+        shard = self.find(present.run, present.shard)
+        if present.session == shard.session:
+            return []
+        if present.leads:
+            raise PeerError("deposed", f"another server leads shard {shard.number + 1}; join again")
+        known = shard.follower
+        if known is None and now < self._adopts_until:
+            shard.follower = FollowerMember(present.session, present.address, now, sender)
+        elif known is None or known.session != present.session:
+            raise PeerError("bad-shard", f"this server does not follow shard {shard.number} (any more); join again")
+        return []
 
     def join(self, join: Join, now: float) -> Admit:
         """Admit the server to the shard that it has, or else to the first that nobody has, or that nobody follows."""
@@ -104,6 +146,8 @@ class Fleet:
         if shard.session == standby.session:
             return [Send(sender, Lead(self._rules.run, shard.number, shard.incarnation, None))]
         follower = shard.follower
+        if follower is None and now < self._adopts_until:
+            return [Send(sender, Who(self._rules.run))]
         if follower is None or follower.session != standby.session:
             raise PeerError("bad-shard", f"this server does not follow shard {shard.number} (any more); join again")
         outputs: list[Output] = []
@@ -121,6 +165,8 @@ class Fleet:
         if applied.incarnation < shard.incarnation:
             text = f"another server leads shard {applied.shard + 1}, as incarnation {shard.incarnation}"
             raise PeerError("deposed", f"{text}; this one was incarnation {applied.incarnation}")
+        if applied.session != (shard.session or FIRST.session):
+            raise PeerError("deposed", f"another server leads shard {applied.shard + 1}; join again")
         outputs: list[Output] = []
         if not shard.is_up:
             outputs.append(Member(f"shard {_name(shard, self.shards)}", "joined", shard.address))
@@ -144,7 +190,7 @@ class Fleet:
         """The shard that speaks; PeerError where it is none of this run's."""
         if run != self._rules.run:
             raise PeerError("wrong-run", f"this server works on run {self._rules.run.hex()}, not {run.hex()}")
-        if number >= len(self.shards) or (number > 0 and self.shards[number].session is None):
+        if number >= len(self.shards) or (number != self._own and self.shards[number].session is None):
             raise PeerError("bad-shard", f"shard {number} of {len(self.shards)} has not been admitted")
         return self.shards[number]
 
@@ -161,8 +207,8 @@ class Fleet:
 
     def silent(self, now: float) -> str | None:
         """Which shard has not been heard of for too long, as a sentence."""
-        for shard in self.shards[1:]:
-            if shard.heard is not None and now - shard.heard > _SILENCE_SECONDS:
+        for shard in self.shards:
+            if shard.number != self._own and shard.heard is not None and now - shard.heard > _SILENCE_SECONDS:
                 name = f"shard {_name(shard, self.shards)} at {shard.address}"
                 return f"{name} is silent for {_SILENCE_SECONDS:.0f} s; resume from the newest checkpoint"
         return None
@@ -217,7 +263,7 @@ class Fleet:
     @property
     def moved(self) -> Moved:
         """Where the shards are."""
-        return Moved(self.moves, tuple(shard.address for shard in self.shards))
+        return Moved(self.moves, tuple(shard.told for shard in self.shards))
 
     def _admit_follower(self, join: Join, now: float) -> Admit:
         if not self.is_complete:
@@ -229,7 +275,7 @@ class Fleet:
             raise PeerError("full", f"each of the run's {len(self.shards)} shards has its follower")
         shard = ours[0]
         shard.follower = FollowerMember(join.session, join.address, now)
-        return self._admit(shard, shard.address, shard.before, (), ())
+        return self._admit(shard, shard.told, shard.before, (), ())
 
     def _admit(
         self, shard: ShardMember, leader: str, version: int, names: tuple[str, ...], payload: tuple[Array, ...]
@@ -247,6 +293,7 @@ class Fleet:
             milestone=self._rules.milestone,
             first=self._rules.consistency.first,
             leader=leader,
+            incarnation=shard.incarnation,
             version=version,
             names=names,
             payload=payload,
@@ -261,7 +308,7 @@ class Fleet:
         follower = shard.follower
         if follower is None or follower.sender is None:
             raise RuntimeError("there is nobody to lead")
-        gone = shard.address
+        gone = shard.address or self._address
         shard.carried = (shard.pushed, shard.pulled, shard.shared, shard.dense)
         self._refused_before.update(shard.refused)
         shard.refused = {}

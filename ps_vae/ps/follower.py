@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 from ps_vae.errors import PeerError
 from ps_vae.ps.copies import state_of
-from ps_vae.ps.messages import Copy, Error, Follow, Lead, Replicate, Replicated, Standby
+from ps_vae.ps.identity import ServerIdentity
+from ps_vae.ps.messages import Copy, Error, Follow, Lead, Present, Replicate, Replicated, Standby, Who
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, ShardAddress
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
@@ -30,24 +31,29 @@ class Follower:
 
     Invariant: the shard has exactly the updates of its leader up to `version`, and says nothing to anybody.
 
-    session  the server's
-    size     of the slice
-    make     makes the shard from a state
-    draw     16 random bytes
+    identity     of the server
+    leader       the address of its leader, as the coordinator told it
+    incarnation  that the leader is
+    size         of the slice
+    make         makes the shard from a state
+    draw         16 random bytes
     """
 
     def __init__(
         self,
         run: bytes,
         number: int,
-        session: bytes,
+        identity: ServerIdentity,
+        leader: str,
+        incarnation: int,
         size: int,
         make: Callable[[ShardState], Shard],
         draw: Callable[[], bytes],
     ) -> None:
         self.state = "asking"
         self.shard: Shard | None = None
-        self._run, self._number, self._session, self._size = run, number, session, size
+        self._run, self._number, self._size = run, number, size
+        self._identity, self._leader, self._incarnation = identity, leader, incarnation
         self._make, self._draw = make, draw
         # What was drawn for this time; and for the copy that is here, if there is one.
         self._following = draw()
@@ -60,7 +66,7 @@ class Follower:
         """How many steps are here."""
         return 0 if self.shard is None else self.shard.version
 
-    def handle(self, message: Copy | Replicate | Lead | Error, now: float) -> list[Output]:
+    def handle(self, message: Copy | Replicate | Lead | Who | Error, now: float) -> list[Output]:
         """Take a message of the leader or the coordinator. PeerError where it makes no sense."""
         match message:
             case Copy() if self.state == "asking" and message.following == self._following:
@@ -69,6 +75,8 @@ class Follower:
                 return self._apply(message, now)
             case Lead() if message.run == self._run and message.shard == self._number:
                 return self._lead(message)
+            case Who() if message.run == self._run and self.state != "leading":
+                return [Send(COORDINATOR, self._present), *self._tell(now)]
             case Error() if message.code == "not-following" and self.state == "following":
                 return self._follow_anew(now)
         return []
@@ -78,6 +86,19 @@ class Follower:
         if self.state == "leading" or now - self._told_at < _REPEAT_SECONDS:
             return []
         return self._tell(now)
+
+    @property
+    def _present(self) -> Present:
+        session, address = self._identity.session, self._identity.address
+        return Present(
+            self._run,
+            self._number,
+            session,
+            address,
+            leads=False,
+            incarnation=self._incarnation,
+            leader=self._leader,
+        )
 
     def _take(self, copy: Copy, now: float) -> list[Output]:
         self.shard = self._make(state_of(copy, self._size))
@@ -106,7 +127,8 @@ class Follower:
 
     def _tell(self, now: float) -> list[Output]:
         self._told_at = now
-        standby = Standby(self._run, self._number, self._session, self._copied, self._since, self.version)
+        session = self._identity.session
+        standby = Standby(self._run, self._number, session, self._copied, self._since, self.version)
         to_leader = (
             Follow(self._run, self._number, self._following)
             if self.state == "asking"

@@ -1,6 +1,6 @@
-"""A client's connections: to the coordinator's server and, once they are known, to the other shards."""
+"""A client's connections: to the coordinator's server and, once they are known, to the shards that are elsewhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -10,6 +10,7 @@ from ps_vae.errors import RefusedError
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import on_host
 from ps_vae.ps.connection import Connection
+from ps_vae.ps.messages import Weights
 from ps_vae.ps.outbox import Send, ShardAddress
 from ps_vae.ps.parcels import parcels
 from ps_vae.ps.security.keys import ClientKeys
@@ -24,7 +25,7 @@ _MENTION_SECONDS = 1.0
 
 
 class Links:
-    """One connection a server; the first is the coordinator's.
+    """One connection a server; the first is the coordinator's, which mostly has a shard too.
 
     say      told once whenever a server is not there
     timeout  seconds without one of the servers after which `wait` raises Unreachable, or RefusedError where it is there
@@ -46,24 +47,27 @@ class Links:
         self._poller = zmq.Poller()
         self._links = [Connection(address, self._context, keys=keys)]
         self._links[0].register(self._poller)
+        # Of each shard, and of each link: None where that is the coordinator's.
+        self._link_of: list[int] = []
+        self._shard_of: list[int | None] = [None]
 
     def open_shards(self, addresses: Sequence[str]) -> None:
-        """Connect to the shards; the first one is the coordinator's server, which is connected."""
+        """Connect to the shards. An empty address is the coordinator's server, which is connected."""
         for link in self._links[1:]:
             link.close(0.0)
-        self._links[1:] = [self._connect(address) for address in addresses[1:]]
-        self._listen()
+        del self._links[1:]
+        self._arrange(addresses, {})
 
     def move_shards(self, addresses: Sequence[str]) -> None:
         """Connect to those shards that are somewhere else now; what is to be shared is shared with them too."""
-        for number, address in enumerate(addresses):
-            if number == 0 or self._links[number].address == on_host(address, self._links[0].address):
-                continue
-            self._links[number].close(0.0)
-            self._links[number] = self._connect(address)
-            if self._shares:
-                self._links[number].share(self._segment)
-        self._listen()
+        known = {link.address: link for link in self._links[1:]}
+        self._arrange(addresses, known)
+        for link in known.values():
+            if link not in self._links:
+                link.close(0.0)
+        for link in self._links[1:]:
+            if self._shares and link.address not in known:
+                link.share(self._segment)
 
     def share(self, segment: Segment | None, *, insists: bool) -> None:
         """Share memory with every server on this host; `insists`: RefusedError, from `wait`, where one is not."""
@@ -74,7 +78,7 @@ class Links:
     def send(self, sends: Sequence[Send]) -> list[Callable[[], bool]]:
         """What goes to one server goes as one parcel. Returns what says when the tensors have been read."""
         readers = []
-        for number, group in groupby(sorted(sends, key=_link), key=_link):
+        for number, group in groupby(sorted(sends, key=self._link), key=self._link):
             for parcel in parcels(send.message for send in group):
                 reader = self._links[number].send(parcel)
                 if reader is not None:
@@ -103,10 +107,32 @@ class Links:
             text = "the servers share no memory with this process: they are on another host, or were told not to"
             raise RefusedError("not-shared", f"{text}; use --transport auto")
 
-    def messages(self) -> list[tuple[int, Any]]:
-        """What `wait` has found, with the number of the link that it came by."""
-        links = enumerate(self._links)
-        return [(number, message) for number, link in links for message in link.messages(self._ready)]
+    def messages(self) -> list[tuple[int | None, Any]]:
+        """What `wait` has found, with the number of the shard that it is from; None: from the coordinator."""
+        found: list[tuple[int | None, Any]] = []
+        for shard, link in zip(self._shard_of, self._links, strict=True):
+            for message in link.messages(self._ready):
+                is_weights = isinstance(message, Weights)
+                found.append((self._shard_here if shard is None and is_weights else shard, message))
+        return found
+
+    @property
+    def _shard_here(self) -> int | None:
+        """The shard that the coordinator's server has."""
+        return self._link_of.index(0) if 0 in self._link_of else None
+
+    def _arrange(self, addresses: Sequence[str], known: Mapping[str, Connection]) -> None:
+        """A link for each shard, a known one where there is one to its address."""
+        self._links, self._link_of, self._shard_of = self._links[:1], [], [None]
+        for number, address in enumerate(addresses):
+            if not address:
+                self._link_of.append(0)
+                continue
+            link = known.get(on_host(address, self._links[0].address))
+            self._link_of.append(len(self._links))
+            self._links.append(link or self._connect(address))
+            self._shard_of.append(number)
+        self._listen()
 
     def _connect(self, address: str) -> Connection:
         """As with the first one: where it wants keys so do they, and where it wants none they have none."""
@@ -123,6 +149,5 @@ class Links:
             link.close(_LAST_WORDS_SECONDS)
         self._context.term()
 
-
-def _link(send: Send) -> int:
-    return send.to.shard if isinstance(send.to, ShardAddress) else 0
+    def _link(self, send: Send) -> int:
+        return self._link_of[send.to.shard] if isinstance(send.to, ShardAddress) else 0

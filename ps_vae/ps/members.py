@@ -98,7 +98,7 @@ class FollowerMember:
 class ShardMember:
     """A server that holds one slice, and what it has applied.
 
-    session         its own, once it has joined; None for the coordinator's shard
+    session         its own, once it has joined; None for the coordinator's shard, and where nobody leads
     heard           when it was heard of last; None before it is up
     before, beyond  it has applied the steps below `before` and those in `beyond`
     pushed, pulled  bytes to and from it
@@ -134,6 +134,11 @@ class ShardMember:
     def version(self) -> int:
         """How many steps it has applied."""
         return self.before + len(self.beyond)
+
+    @property
+    def told(self) -> str:
+        """Its address, as others are told it: empty where that is the coordinator's server."""
+        return self.address if self.session is not None else ""
 
     @property
     def is_up(self) -> bool:

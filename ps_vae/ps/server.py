@@ -1,30 +1,28 @@
 """A server process: sockets around a shard and, in the first server, the coordinator.
 
-client  <- ROUTER ->  first server   coordinator and shard 0
+client  <- ROUTER ->  first server   coordinator and shard 0; the coordinator alone where that was started again
 client  <- ROUTER ->  other servers  one shard each
 client  <- memory ->  any server on the same host: the tensors of push and weights
 other server <- DEALER -> ROUTER of the first: join, applied, snapshot; admit, take-snapshot, stop
 """
 
-import errno
 import time
 from collections.abc import Callable, Collection
 from typing import Any
 
 import zmq
 
-from ps_vae.errors import PeerError, RefusedError, Unreachable
-from ps_vae.ps import sockets
-from ps_vae.ps.addresses import connectable, plain
+from ps_vae.errors import PeerError
+from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.endpoint import Endpoint
+from ps_vae.ps.gathering import Gathering
 from ps_vae.ps.messages import (
-    Admit,
     Applied,
     Error,
     Follow,
-    Join,
     Lead,
     Pull,
     Push,
@@ -33,124 +31,32 @@ from ps_vae.ps.messages import (
     Stop,
     TakeSnapshot,
     Weights,
+    Who,
 )
 from ps_vae.ps.outbox import COORDINATOR, Event, Output, Refused, RunEnded, Send, Sender, ShardAddress
-from ps_vae.ps.security.door import OVERHEAD, Door
-from ps_vae.ps.security.keys import ClientKeys, ServerKeys
-from ps_vae.ps.security.rehearsal import rehearse
+from ps_vae.ps.refusals import Refusals
 from ps_vae.ps.security.visitors import Visitors
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.sharing.segment import Segment
+from ps_vae.ps.traffic import Traffic
+from ps_vae.ps.watching import Watching
 
-__all__ = ["Endpoint", "Server", "join"]
+__all__ = ["Server"]
 
 _TICK_SECONDS = 0.05
-_JOIN_RETRY_SECONDS = 1.0
 _DOOR_SECONDS = 5.0
 # What is still queued for a slow link, weights perhaps, goes out before the word that the run is over.
 _LAST_WORDS_SECONDS = 10.0
-
-# A server whose connection is down for longer is gone: a process that ends closes it, and one that is there takes the
-# next at once. One that has not been reached yet has longer.
-_GONE_SECONDS = 0.5
-_UNREACHED_SECONDS = 5.0
 
 _TO_SHARD = (Push, Pull, Follow, Replicated)
 
 Notify = Callable[[Event], None]
 
 
-class Endpoint:
-    """A bound ROUTER socket.
-
-    keys  who is let in; without them everybody is, and nothing is encrypted
-
-    Raises Unreachable where the address cannot be bound, SecurityError where a stranger is let in who should not be.
-    """
-
-    def __init__(self, listen: str, frame_limit: int, keys: ServerKeys | None = None) -> None:
-        sockets.check_address(listen, is_bound=True)
-        if sockets.is_served(listen):
-            raise Unreachable(f"cannot listen on {listen}: another server does; give another address to --listen")
-        self.context = zmq.Context()
-        self.socket = self.context.socket(zmq.ROUTER)
-        self.keys = keys
-        sockets.configure_router(self.socket, frame_limit + (OVERHEAD if keys is not None else 0))
-        self.door = Door(self.context, self.socket, keys) if keys is not None else None
-        try:
-            self.socket.bind(listen)
-        except zmq.ZMQError as error:
-            self.close()
-            why = "the port is in use" if error.errno == errno.EADDRINUSE else str(error)
-            raise Unreachable(f"cannot listen on {listen}: {why}; give another address to --listen") from None
-        self.address = plain(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
-        if keys is not None:
-            try:
-                rehearse(connectable(self.address), keys.own)
-            except BaseException:
-                self.close()
-                raise
-
-    @property
-    def shown(self) -> ClientKeys | None:
-        """What this server shows to others of its run."""
-        return None if self.keys is None else self.keys.shown
-
-    def close(self, linger_seconds: float = 0.0) -> None:
-        sockets.close(self.socket, linger_seconds=linger_seconds)
-        if self.door is not None:
-            self.door.close()
-        self.context.term()
-
-
-def join(
-    coordinator: str,
-    ask: Join,
-    *,
-    timeout: float,
-    should_stop: Callable[[], bool],
-    keys: ClientKeys | None = None,
-) -> tuple[Connection, Admit]:
-    """Offer this server to the run of `coordinator`; returns the connection to it when admitted.
-
-    Raises Unreachable after `timeout` seconds without an answer, RefusedError where the run does not want it, or where
-    the keys do not fit.
-    """
-    link = Connection(coordinator, keys=keys)
-    try:
-        return link, _ask_to_join(link, ask, timeout, should_stop)
-    except BaseException:
-        link.close(0.0)
-        raise
-
-
-def _ask_to_join(link: Connection, ask: Join, timeout: float, should_stop: Callable[[], bool]) -> Admit:
-    started = asked = time.monotonic()
-    link.send([ask])
-    while not should_stop():
-        link.wait(_TICK_SECONDS)
-        for message in link.messages():
-            if isinstance(message, Admit):
-                return message
-            if isinstance(message, Error) and message.code == "starting":
-                # Somebody is there, who will want us.
-                started = time.monotonic()
-            elif isinstance(message, Error):
-                raise RefusedError(message.code, f"{link.address} refused this server: {message.text}")
-            if isinstance(message, Stop):
-                raise RefusedError("ended", f"the run at {link.address} has ended: {message.reason}")
-        now = time.monotonic()
-        if now - started > timeout:
-            raise link.absence(timeout)
-        if now - asked > _JOIN_RETRY_SECONDS:
-            asked = now
-            link.send([ask])
-    raise Unreachable("stopped before a run was joined")
-
-
 class Server:
     """Delivers messages between sockets and the state machines of this process.
 
+    shard        that is here, if one is
     coordinator  in the first server; the others give `link`, their connection to it
     segment      the memory that the shard's published weights lie in, shared with the clients on this host
     notify       called with every event, on the thread of `run`, after what was to be sent is sent
@@ -159,9 +65,9 @@ class Server:
     def __init__(
         self,
         endpoint: Endpoint,
-        shard: Shard,
+        shard: Shard | None,
         *,
-        coordinator: Coordinator | None = None,
+        coordinator: Coordinator | Gathering | None = None,
         link: Connection | None = None,
         segment: Segment | None = None,
         notify: Notify,
@@ -174,11 +80,15 @@ class Server:
         self._notify = notify
         self._patience = patience
         self._visitors = Visitors(endpoint.keys)
-        self._clients = Clients(endpoint.socket, segment, shard.buffers, shard.traffic, self._visitors)
+        self._refusals = _account(shard, coordinator)
+        buffers, traffic = (Buffers(0), Traffic()) if shard is None else (shard.buffers, shard.traffic)
+        self._clients = Clients(endpoint.socket, segment, buffers, traffic, self._visitors)
         self._looked_at = time.monotonic()
         self._shards: dict[int, Sender] = {}
-        self._watched: dict[bytes, _Watched] = {}
-        self._here = (COORDINATOR, ShardAddress(shard.number))
+        self._watching = Watching(endpoint.context, endpoint.shown)
+        self._here: tuple[Sender, ...] = (COORDINATOR,)
+        if shard is not None:
+            self._here = (COORDINATOR, ShardAddress(shard.number))
         self._poller = zmq.Poller()
         self._clients.register(self._poller)
         if link is not None:
@@ -207,13 +117,13 @@ class Server:
     def leave(self) -> None:
         """Let go of the clients and keep the address, for another server to go on at it."""
         self._clients.close()
+        self._watching.close()
 
     def close(self) -> None:
         """Let the last messages leave, then close."""
         if self._link is not None:
             self._link.close(_LAST_WORDS_SECONDS)
-        for watched in self._watched.values():
-            watched.connection.close(0.0)
+        self._watching.close()
         self._clients.close()
         self._endpoint.close(_LAST_WORDS_SECONDS)
 
@@ -242,7 +152,7 @@ class Server:
             self._observe(event)
 
     def _deliver_here(self, send: Send) -> list[Output]:
-        if send.to != COORDINATOR:
+        if send.to != COORDINATOR and self._shard is not None:
             return self._handle_here(self._shard, send.message)
         if self._coordinator is not None:
             return self._handle_here(self._coordinator, send.message)
@@ -250,13 +160,13 @@ class Server:
             self._link.send([send.message])
         return []
 
-    def _handle_here(self, machine: Coordinator | Shard, message: Any) -> list[Output]:
+    def _handle_here(self, machine: Coordinator | Gathering | Shard, message: Any) -> list[Output]:
         """From one machine of this process to another."""
         try:
             return machine.handle(COORDINATOR, message, time.monotonic())
         except PeerError as error:
             if machine is not self._shard:
-                self._shard.refusals.count(error.code)
+                self._refusals.count(error.code)
             return [Refused("this server", error.code, str(error))]
 
     def _observe(self, event: Event) -> None:
@@ -279,7 +189,7 @@ class Server:
 
     def _handle_all(self, sender: Sender, messages: list[Any] | PeerError) -> list[Output]:
         if isinstance(messages, PeerError):
-            self._shard.refusals.count(messages.code)
+            self._refusals.count(messages.code)
             return _refusal(sender, messages)
         now = time.monotonic()
         return [output for message in messages for output in self._handle(sender, message, now)]
@@ -288,7 +198,7 @@ class Server:
         try:
             self._visitors.check(sender, message)
             if isinstance(message, _TO_SHARD):
-                return self._shard.handle(sender, message, now)
+                return self._of_the_shard().handle(sender, message, now)
             if isinstance(message, Share):
                 return [Send(sender, self._clients.invite(sender))]
             if isinstance(message, Error):
@@ -299,14 +209,14 @@ class Server:
             if isinstance(message, Applied):
                 self._shards[message.shard] = sender
         except PeerError as error:
-            if not isinstance(message, _TO_SHARD):
-                self._shard.refusals.count(error.code)
+            if self._shard is None or not isinstance(message, _TO_SHARD):
+                self._refusals.count(error.code)
             return _refusal(sender, error)
         return outputs
 
     def _forget(self, sender: Sender) -> list[Output]:
         now = time.monotonic()
-        outputs = self._shard.forget(sender, now)
+        outputs = [] if self._shard is None else self._shard.forget(sender, now)
         self._clients.forget(sender)
         return outputs + (self._coordinator.forget(sender, now) if self._coordinator is not None else [])
 
@@ -317,13 +227,13 @@ class Server:
             for message in link.messages(ready):
                 self._take_order(message)
         except PeerError as error:
-            self._shard.refusals.count(error.code)
+            self._refusals.count(error.code)
             self._notify(Refused("the coordinator", error.code, str(error)))
 
     def _take_order(self, message: Any) -> None:
-        if isinstance(message, TakeSnapshot | Lead):
+        if isinstance(message, TakeSnapshot | Lead | Who):
             try:
-                self.dispatch(self._shard.handle(COORDINATOR, message, time.monotonic()))
+                self.dispatch(self._of_the_shard().handle(COORDINATOR, message, time.monotonic()))
             except PeerError as error:
                 self.dispatch([Send(COORDINATOR, Error(error.code, str(error)[:2048]))])
         elif isinstance(message, Stop):
@@ -338,33 +248,26 @@ class Server:
 
     def _tick(self, now: float) -> None:
         self._watch_the_door(now)
-        outputs = self._shard.tick(now)
+        outputs = [] if self._shard is None else self._shard.tick(now)
         if self._coordinator is not None:
-            outputs = outputs + self._coordinator.tick(now) + self._lost_servers(self._coordinator, now)
+            outputs = outputs + self._coordinator.tick(now)
+            for session in self._watching.gone(self._coordinator.servers):
+                outputs += self._coordinator.lost_server(session, now)
         elif self._link is not None and (down := self._link.seconds_down) > self._patience:
             reason = f"the coordinator at {self._link.address} is gone for {down:.0f} s"
             outputs = [*outputs, RunEnded(True, reason)]
         self.dispatch(outputs)
 
-    def _lost_servers(self, coordinator: Coordinator, now: float) -> list[Output]:
-        """What follows from servers of this run whose processes have ended, or cannot be reached."""
-        servers = coordinator.servers
-        for session in self._watched.keys() - servers.keys():
-            self._watched.pop(session).connection.close(0.0)
-        outputs: list[Output] = []
-        for session, address in servers.items():
-            if session not in self._watched:
-                connection = Connection(connectable(address), self._endpoint.context, keys=self._endpoint.shown)
-                self._watched[session] = _Watched(connection)
-            if self._watched[session].is_gone():
-                outputs += coordinator.lost_server(session, now)
-        return outputs
+    def _of_the_shard(self) -> Shard:
+        if self._shard is None:
+            raise PeerError("not-here", "this server has no shard (any more); the coordinator knows who has")
+        return self._shard
 
     def _watch_the_door(self, now: float) -> None:
         """Cut off whose key is not allowed any more; tell of those who were not let in, not of each."""
         for sender in self._visitors.revoked():
             why = PeerError("revoked", "your key is not allowed here any more; ask who runs the server")
-            self._shard.refusals.count(why.code)
+            self._refusals.count(why.code)
             self.dispatch(_refusal(sender, why))
             self.dispatch(self._forget(sender))
         if self._endpoint.door is None or now - self._looked_at < _DOOR_SECONDS:
@@ -373,22 +276,14 @@ class Server:
         if (turned_away := self._endpoint.door.turned_away()) is not None:
             newest = turned_away.newest
             text = f"{newest.text} ({turned_away.count} connections in {_DOOR_SECONDS:g} s)"
-            self._shard.refusals.count(newest.code)
+            self._refusals.count(newest.code)
             self._notify(Refused(f"a stranger at {newest.address}", newest.code, text))
 
 
-class _Watched:
-    """Another server, watched through a connection that nothing is sent on."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self._was_there = False
-
-    def is_gone(self) -> bool:
-        self.connection.watch()
-        down = self.connection.seconds_down
-        self._was_there = self._was_there or down == 0.0
-        return down > (_GONE_SECONDS if self._was_there else _UNREACHED_SECONDS)
+def _account(shard: Shard | None, coordinator: Coordinator | Gathering | None) -> Refusals:
+    if shard is not None:
+        return shard.refusals
+    return Refusals() if coordinator is None else coordinator.refusals
 
 
 def _refusal(sender: Sender, error: PeerError) -> list[Output]:

@@ -13,6 +13,7 @@ take-snapshot   at that version, or before it                sent now, or when i
 follow          nobody else is waited for                    a copy of the state, then every step (see `replication`)
 replicated      of the follower that is waited for           the step that it has is published
 lead            -                                            the follower that it names is not waited for any more
+who             -                                            `present`, and what is applied
 """
 
 from collections.abc import Callable
@@ -27,7 +28,20 @@ from ps_vae.ps.codecs.codec import BlockCodec
 from ps_vae.ps.codecs.pull import PullCodec
 from ps_vae.ps.consistency import Versions
 from ps_vae.ps.copies import copy_of
-from ps_vae.ps.messages import Applied, Follow, Lead, Pull, Push, Replicate, Replicated, Snapshot, TakeSnapshot
+from ps_vae.ps.identity import FIRST, ServerIdentity
+from ps_vae.ps.messages import (
+    Applied,
+    Follow,
+    Lead,
+    Present,
+    Pull,
+    Push,
+    Replicate,
+    Replicated,
+    Snapshot,
+    TakeSnapshot,
+    Who,
+)
 from ps_vae.ps.open_steps import OpenSteps
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
 from ps_vae.ps.publication import Want
@@ -49,7 +63,7 @@ Array = npt.NDArray[np.float32]
 # A shard tells the coordinator where it is at least this often, so that a lost message costs no more.
 _REPEAT_SECONDS = 1.0
 
-FromOutside = Push | Pull | TakeSnapshot | Follow | Replicated | Lead
+FromOutside = Push | Pull | TakeSnapshot | Follow | Replicated | Lead | Who
 
 
 @record
@@ -78,6 +92,7 @@ class Shard:
     codec       how the gradients of pushes are written; None: as they are
     pull        how weights are written for workers; None: as they are
     name_of     what an element of the slice is called, for people
+    identity    of the server
     incarnation grows each time that another server leads this shard
     """
 
@@ -93,9 +108,11 @@ class Shard:
         codec: BlockCodec | None = None,
         pull: PullCodec | None = None,
         name_of: Callable[[int], str] = "element {}".format,
+        identity: ServerIdentity = FIRST,
     ) -> None:
         self.number = number
         self.rules = rules
+        self.identity = identity
         self.traffic = Traffic()
         self.incarnation = 0
         self.refusals = Refusals()
@@ -176,6 +193,8 @@ class Shard:
                 return self._replicated(sender, message, now)
             case Lead():
                 return self._lead(message, now)
+            case Who():
+                return self._introduce(message, now)
 
     def _account(self, message: FromOutside, error: PeerError) -> None:
         self.refusals.count(error.code)
@@ -310,6 +329,12 @@ class Shard:
             return self._let_out(self._unpublished, now)
         return []
 
+    def _introduce(self, who: Who, now: float) -> list[Output]:
+        self._is_ours(who.run, self.number)
+        session, address = self.identity.session, self.identity.address
+        present = Present(who.run, self.number, session, address, leads=True, incarnation=self.incarnation, leader="")
+        return [Send(COORDINATOR, present), self._tell(now)]
+
     def _let_out(self, applied: _Unpublished, now: float) -> list[Output]:
         """Publish what was held back, and what is whole by now."""
         self._unpublished = None
@@ -335,6 +360,8 @@ class Shard:
             leaving=replication.given_up,
             refused=self.refusals.counts,
             blamed=self.refusals.blamed,
+            session=self.identity.session,
+            metrics=self._slice.metrics if self.number == 0 else (),
         )
         return Send(COORDINATOR, applied)
 

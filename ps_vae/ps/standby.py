@@ -10,7 +10,7 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.addresses import on_host
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.follower import Follower
-from ps_vae.ps.messages import Copy, Error, Lead, Replicate, Stop
+from ps_vae.ps.messages import Copy, Error, Lead, Replicate, Stop, Who
 from ps_vae.ps.outbox import COORDINATOR, Output, Refused, RunEnded, Send
 from ps_vae.ps.security.keys import ClientKeys
 from ps_vae.ps.shard import Shard
@@ -21,6 +21,8 @@ _TICK_SECONDS = 0.05
 
 # Of the coordinator: this server follows nobody any more, it thinks, or the run is another one.
 _LET_GO = ("bad-shard", "wrong-run")
+# Of a server that has no shard, or another one.
+_NOBODY = ("not-here", "starting")
 
 
 def stand_by(
@@ -36,12 +38,13 @@ def stand_by(
     """Follow until it is told to lead: the shard to lead with; or the run's end; or None where it has to join again.
 
     link      to the coordinator's server
-    leader    address of the leader, as the coordinator told it
+    leader    address of the leader, as the coordinator told it; empty: the coordinator's
     keys      that the leader wants to see
     patience  seconds without a coordinator after which the run counts as ended
     on_tick   called about twenty times a second; True: stop here
     """
-    loop = _Loop(follower, link, Connection(on_host(leader, link.address), keys=keys), notify)
+    address = on_host(leader, link.address) if leader else link.address
+    loop = _Loop(follower, link, Connection(address, keys=keys), notify)
     try:
         while follower.state != "leading":
             ended = loop.turn()
@@ -91,9 +94,12 @@ class _Loop:
     def _take(self, message: Any, is_coordinators: bool) -> None:
         if isinstance(message, Error) and is_coordinators:
             self.is_let_go = self.is_let_go or message.code in _LET_GO
+        elif isinstance(message, Error) and message.code in _NOBODY:
+            # The leader is gone, and another server is where it was; the coordinator knows who leads.
+            return
         elif isinstance(message, Error) and message.code != "not-following":
             self._notify(Refused("this follower", message.code, message.text))
-        elif isinstance(message, Copy | Replicate | Lead | Error):
+        elif isinstance(message, Copy | Replicate | Lead | Who | Error):
             try:
                 self._send(self._follower.handle(message, time.monotonic()))
             except PeerError as error:

@@ -1,7 +1,8 @@
 """A worker's side of the dialogue: a state machine without sockets or clock.
 
     state      meaning                                        left by
-    greeting   hello was sent                                 welcome -> warming
+    greeting   hello was sent                                 welcome -> warming; of the run that all is prepared for ->
+                                                              idle
     warming    the program prepares model and data            prepared() -> idle
     idle       ready was sent, no work                        work -> fetching
     fetching   some shard's weights are not of a usable       the last missing weights -> computing
@@ -74,6 +75,7 @@ class Worker:
         self._hello = Hello(PROTOCOL, session, "worker", name, fingerprint)
         self._session = session
         self._welcome: Welcome | None = None
+        self._is_prepared = False
         self._consistency = Consistency(0)
         self._held: list[int | None] = []
         self._asked: list[list[Versions]] = []
@@ -92,7 +94,7 @@ class Worker:
         """Model, data and kernels are there."""
         if self.state != "warming":
             return []
-        self.state = "idle"
+        self.state, self._is_prepared = "idle", True
         return self._say_ready(now)
 
     def handle(self, shard: int | None, message: Message, now: float) -> list[Action]:
@@ -108,7 +110,7 @@ class Worker:
             case Work() if self.state in ("idle", "fetching"):
                 return self._take_work(message, now)
             case Welcome() if self.state == "greeting":
-                return self._enter(message)
+                return self._enter(message, now)
             case Moved() if self._welcome is not None and self.state != "greeting":
                 return self._move(message)
             case Stop():
@@ -178,15 +180,20 @@ class Worker:
             return [*self._say_ready(now), *self._fetch()]
         return []
 
-    def _enter(self, welcome: Welcome) -> list[Action]:
+    def _enter(self, welcome: Welcome, now: float) -> list[Action]:
+        is_prepared = self._is_prepared and self._welcome is not None and self._welcome.run == welcome.run
         self._welcome = welcome
-        self._consistency = Consistency(welcome.bound, welcome.delay, welcome.first)
-        self._held = [None] * len(welcome.shards)
         self._asked = [[] for _ in welcome.shards]
         self._early = [[] for _ in welcome.shards]
         self._ticket, self._spent = 0, Spent()
         self._work = None
-        self.state = "warming"
+        if is_prepared:
+            # The coordinator had forgotten us. Model, data, the weights that are here: all that is as it was.
+            self.state = "idle"
+            return [ShardsMoved(_addresses(welcome)), *self._say_ready(now)]
+        self._consistency = Consistency(welcome.bound, welcome.delay, welcome.first)
+        self._held = [None] * len(welcome.shards)
+        self.state, self._is_prepared = "warming", False
         return [Joined(welcome)]
 
     def _move(self, moved: Moved) -> list[Action]:
@@ -312,3 +319,7 @@ class Worker:
         if self._work is None:
             raise RuntimeError("the worker has no work")
         return self._work
+
+
+def _addresses(welcome: Welcome) -> tuple[str, ...]:
+    return tuple(address for address, _, _ in welcome.shards)

@@ -14,9 +14,10 @@ from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.outbox import Event, Member, RunEnded, SnapshotTaken, StepApplied, Told
 from ps_vae.ps.partition import partition
-from ps_vae.ps.server import Endpoint, Server
+from ps_vae.ps.server import Server
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
 from ps_vae.train.checkpoint_writer import CheckpointWriter

@@ -5,6 +5,7 @@ from dataclasses import replace
 from ps_vae.ps.aggregation.table import aggregation_for
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import parse_consistency
+from ps_vae.ps.identity import FIRST, ServerIdentity
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.shard import Shard
@@ -35,12 +36,19 @@ def rules_of(config: RunConfig, run: bytes, version: int) -> RunRules:
 
 
 def shard_of(
-    config: RunConfig, rules: RunRules, number: int, piece: Slice, state: ShardState, transport: str
+    config: RunConfig,
+    rules: RunRules,
+    number: int,
+    piece: Slice,
+    state: ShardState,
+    transport: str,
+    identity: ServerIdentity = FIRST,
 ) -> tuple[Shard, Segment | None]:
     """The shard, and the memory that its published weights lie in where memory is shared.
 
     state      of the slice alone
     transport  how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
+    identity   of the server
     """
     segment = open_segment(PUBLISHED, piece.size, transport)
     published = Buffers(piece.size, segment.slots_first() if segment is not None else None)
@@ -51,4 +59,4 @@ def shard_of(
     def name_of(element: int) -> str:
         return f"{layout.tensor_at(piece.start + element)} (element {element})"
 
-    return Shard(number, rules, state, rule, published, is_finite, ahead, push, pull, name_of), segment
+    return Shard(number, rules, state, rule, published, is_finite, ahead, push, pull, name_of, identity), segment

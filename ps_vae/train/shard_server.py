@@ -10,11 +10,14 @@ from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import SAME_HOST, is_local, reachable_from, same_host, sibling
 from ps_vae.ps.connection import Connection
+from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.follower import Follower
+from ps_vae.ps.identity import ServerIdentity
+from ps_vae.ps.joining import join
 from ps_vae.ps.messages import PROTOCOL, Admit, Join
 from ps_vae.ps.outbox import Event, Refused, RunEnded
 from ps_vae.ps.partition import Slice
-from ps_vae.ps.server import Endpoint, Server, join
+from ps_vae.ps.server import Server
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.standby import stand_by
@@ -94,7 +97,7 @@ class _Member:
     def __init__(self, place: Place, endpoint: Endpoint, say: Callable[[str], None], should_stop: StopSignal) -> None:
         self._place, self._endpoint = place, endpoint
         self._say, self._should_stop = say, should_stop
-        self._session = os.urandom(16)
+        self._identity = ServerIdentity(os.urandom(16), self._address())
         self._segment: Segment | None = None
         self._obeyed = 0
 
@@ -111,7 +114,14 @@ class _Member:
         size = admit.stop - admit.start
         warm_up_shard(RunConfig.unpack(admit.config))
         follower = Follower(
-            admit.run, admit.shard, self._session, size, lambda state: self._shard(admit, state), lambda: os.urandom(16)
+            admit.run,
+            admit.shard,
+            self._identity,
+            admit.leader,
+            admit.incarnation,
+            size,
+            lambda state: self._shard(admit, state),
+            lambda: os.urandom(16),
         )
         found = stand_by(
             follower,
@@ -132,22 +142,25 @@ class _Member:
         return found
 
     def _join(self, *, follows: bool) -> tuple[Connection, Admit]:
-        place, endpoint = self._place, self._endpoint
-        if place.advertise == SAME_HOST:
-            address = same_host(endpoint.address)
-        else:
-            address = place.advertise or reachable_from(endpoint.address, place.coordinator)
+        place, endpoint, address = self._place, self._endpoint, self._identity.address
         text = "listening on {listen}; joining {coordinator} as {address}"
         self._say(Line("listening", text, listen=endpoint.address, coordinator=place.coordinator, address=address))
-        ask = Join(PROTOCOL, self._session, address, follows)
+        ask = Join(PROTOCOL, self._identity.session, address, follows)
         timeout, keys = place.connect_timeout, endpoint.shown
         return join(place.coordinator, ask, timeout=timeout, should_stop=self._should_stop, keys=keys)
+
+    def _address(self) -> str:
+        """What others are told."""
+        if self._place.advertise == SAME_HOST:
+            return same_host(self._endpoint.address)
+        return self._place.advertise or reachable_from(self._endpoint.address, self._place.coordinator)
 
     def _shard(self, admit: Admit, state: ShardState) -> Shard:
         config = RunConfig.unpack(admit.config)
         rules = rules_of(config, admit.run, admit.first)
         piece = Slice(admit.start, admit.stop)
-        shard, self._segment = shard_of(config, rules, admit.shard, piece, state, self._place.transport)
+        transport, identity = self._place.transport, self._identity
+        shard, self._segment = shard_of(config, rules, admit.shard, piece, state, transport, identity)
         return shard
 
     def _serve(self, shard: Shard, link: Connection) -> RunEnded | None:

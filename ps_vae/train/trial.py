@@ -21,9 +21,10 @@ from ps_vae.ps.addresses import same_host
 from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.outbox import Event, Member, RunEnded, StepApplied
 from ps_vae.ps.partition import Slice
-from ps_vae.ps.server import Endpoint, Server
+from ps_vae.ps.server import Server
 from ps_vae.ps.state import ShardState
 from ps_vae.train.choice import CANDIDATES, TINY, Measured, choose, without_changes
 from ps_vae.train.config import RunConfig

@@ -1,5 +1,6 @@
 """The worker's loop between its state machine and its arrays."""
 
+import dataclasses
 import weakref
 
 import numpy as np
@@ -21,7 +22,7 @@ class Links:
 
     def messages(self):
         come, self.come = self.come, []
-        return [(0, message) for message in come]
+        return [(0 if message.KIND == "weights" else None, message) for message in come]
 
     def send(self, sends):
         self.gone += [send.message for send in sends]
@@ -78,8 +79,8 @@ def test_the_time_between_two_runs_is_no_waiting_for_work():
     state = _Work(session, Program(), links, "tcp")
     state.perform(session.start(0.0))
     weights = np.zeros(SIZE, np.float32)
-    for _ in range(2):
-        links.come = [WELCOME, Work(1, 0, ((0, 1),)), Weights(0, False, None, (weights,))]
+    for run in (b"one".ljust(16), b"another".ljust(16)):
+        links.come = [dataclasses.replace(WELCOME, run=run), Work(1, 0, ((0, 1),)), Weights(0, False, None, (weights,))]
         state.take_messages()
         links.come = [Error("wrong-run", "the servers were started again")]
         state.take_messages()

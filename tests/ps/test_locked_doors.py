@@ -14,14 +14,15 @@ from test_sockets import PATIENCE, VALUE, Client, FirstServer, Program, answer, 
 
 from ps_vae.errors import RefusedError, SecurityError
 from ps_vae.ps.client import Outcome, work
+from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.frames import encode
+from ps_vae.ps.joining import join
 from ps_vae.ps.messages import PROTOCOL, Applied, Bye, Error, Hello, Join, Pull, Share, Status, Welcome
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.outbox import Refused, RunEnded
 from ps_vae.ps.security.door import Door, new_pair, use_keys
 from ps_vae.ps.security.keys import ClientKeys, ServerKeys
 from ps_vae.ps.security.rehearsal import rehearse
-from ps_vae.ps.server import Endpoint, join
 
 LISTEN = "tcp://127.0.0.1:*"
 RUN = b"r" * 16
@@ -287,7 +288,7 @@ def test_the_rehearsal_notices_a_server_that_lets_in_nobody(keys):
 def test_where_the_doorkeeper_is_gone_nobody_comes_in(keys, monkeypatch):
     gone = threading.Event()
     monkeypatch.setattr(Door, "_run", lambda door: (door._questions.close(0), gone.set()))
-    monkeypatch.setattr("ps_vae.ps.server.rehearse", lambda *words: gone.wait(PATIENCE) and rehearse(*words))
+    monkeypatch.setattr("ps_vae.ps.endpoint.rehearse", lambda *words: gone.wait(PATIENCE) and rehearse(*words))
     with pytest.raises(SecurityError, match="does not let in the servers' own key"):
         Endpoint(LISTEN, 1 << 16, keys.server)
 

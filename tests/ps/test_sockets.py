@@ -18,13 +18,15 @@ from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.client import Outcome, evaluate, work
 from ps_vae.ps.consistency import Consistency, parse_consistency
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.frames import decode, encode
+from ps_vae.ps.joining import join
 from ps_vae.ps.messages import PROTOCOL, TO_CLIENT, Applied, Join, Pull, Push, TakeSnapshot
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.outbox import Refused, RunEnded, SnapshotTaken, Told
 from ps_vae.ps.partition import partition
 from ps_vae.ps.rules import RunRules
-from ps_vae.ps.server import Endpoint, Server, join
+from ps_vae.ps.server import Server
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import open_segment

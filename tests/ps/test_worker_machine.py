@@ -111,7 +111,8 @@ def test_a_newer_ticket_takes_the_place_of_work_that_waits_for_weights():
     worker = idle_worker()
     worker.handle(None, Work(1, 3, ((0, 2),)), 0.0)
 
-    assert messages(worker.handle(None, Work(2, 2, ((2, 4),)), 0.0)) == [Pull(RUN, shard, (2, 2), False) for shard in (0, 1)]
+    pulls = [Pull(RUN, shard, (2, 2), False) for shard in (0, 1)]
+    assert messages(worker.handle(None, Work(2, 2, ((2, 4),)), 0.0)) == pulls
 
 
 def test_weights_that_were_not_asked_for_are_ignored():

@@ -22,7 +22,7 @@ from ps_vae.ps.messages.clients import (
 )
 from ps_vae.ps.messages.everybody import Error, Meet, Share, State, Status, Stop
 from ps_vae.ps.messages.followers import Copy, Follow, Lead, Replicate, Replicated, Standby
-from ps_vae.ps.messages.servers import Admit, Applied, Join, Snapshot, TakeSnapshot
+from ps_vae.ps.messages.servers import Admit, Applied, Join, Present, Snapshot, TakeSnapshot, Who
 
 __all__ = [
     "PROTOCOL",
@@ -41,6 +41,7 @@ __all__ = [
     "Message",
     "Milestone",
     "Moved",
+    "Present",
     "Pull",
     "Push",
     "Ready",
@@ -57,10 +58,11 @@ __all__ = [
     "Trouble",
     "Weights",
     "Welcome",
+    "Who",
     "Work",
 ]
 
-PROTOCOL = 4
+PROTOCOL = 5
 
 Message = Any
 
@@ -76,6 +78,7 @@ TO_SERVER: dict[str, type] = {
         Share,
         Join,
         Applied,
+        Present,
         Snapshot,
         Standby,
         Push,
@@ -101,6 +104,7 @@ TO_CLIENT: dict[str, type] = {
         Error,
         Admit,
         TakeSnapshot,
+        Who,
         Lead,
         Copy,
         Replicate,

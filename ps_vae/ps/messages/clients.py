@@ -40,7 +40,8 @@ class Welcome:
     """Coordinator -> worker or evaluator: you are in, and this is the run.
 
     config    JSON text that the programs understand and the protocol does not
-    shards    (address, first element, end) of each shard, in order; `tcp://*:PORT` is on the coordinator's host
+    shards    (address, first element, end) of each shard, in order; `tcp://*:PORT` is on the coordinator's host, and an
+              empty address is the coordinator's server itself
     """
 
     KIND: ClassVar[str] = "welcome"
@@ -62,7 +63,7 @@ class Moved:
     """Coordinator -> worker or evaluator: shards are at other addresses now; ask them again what they did not answer.
 
     moves      how many times shards have moved
-    addresses  of all shards, in order
+    addresses  of all shards, in order, as in `welcome`
     """
 
     KIND: ClassVar[str] = "moved"

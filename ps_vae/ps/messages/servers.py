@@ -7,7 +7,7 @@ from ps_vae.ps.frames import header_field, tensors
 from ps_vae.ps.messages.values import CODE, CONFIG, COUNT, ID, METRICS, MICROBATCH, NAMES, SMALL, Tensors
 from ps_vae.ps.record import record
 
-__all__ = ["Admit", "Applied", "Join", "Snapshot", "TakeSnapshot"]
+__all__ = ["Admit", "Applied", "Join", "Present", "Snapshot", "TakeSnapshot", "Who"]
 
 
 @record
@@ -29,7 +29,8 @@ class Admit:
     """Coordinator -> server: you are this shard; here are your weights and your optimizer's state.
 
     first    the version that the servers began at
-    leader   where the leader is that it is to follow; empty for one that leads
+    leader   where the leader is that it is to follow; empty: where the coordinator is
+    incarnation  of the shard that its leader is
     tensors  of one that leads: the slice at `version`, then each array of `names`, the optimizer's state
     """
 
@@ -46,6 +47,7 @@ class Admit:
     milestone: int = header_field("ms", COUNT)
     first: int = header_field("f", COUNT)
     leader: str = header_field("l", Text(256))
+    incarnation: int = header_field("ic", COUNT)
     version: int = header_field("v", COUNT)
     names: tuple[str, ...] = header_field("o", NAMES)
     payload: Tensors = tensors(17)
@@ -63,6 +65,8 @@ class Applied:
     leaving         the following that is to be over as soon as the coordinator says so; else nil
     refused         `[code, count]` of the messages that its server refused so far
     blamed          `[session, ticket, code]` of the newest pieces of work whose gradient could not be used
+    session         of the server; zeros for the shard in the coordinator's process
+    metrics         of the newest step, from the first shard; the others leave them out
 
     Sent after every step and once a second; the latest says all.
     """
@@ -81,6 +85,34 @@ class Applied:
     leaving: bytes | None = header_field("l", Nullable(ID))
     refused: tuple[tuple[str, int], ...] = header_field("re", ListOf(Each((CODE, COUNT)), 64), ())
     blamed: tuple[tuple[bytes, int, str], ...] = header_field("bl", ListOf(Each((ID, COUNT, CODE)), 64), ())
+    session: bytes = header_field("s", ID, bytes(16))
+    metrics: tuple[float, ...] = header_field("m", METRICS, ())
+
+
+@record
+class Who:
+    """Coordinator -> server of a run that it does not know (any more): who are you?"""
+
+    KIND: ClassVar[str] = "who"
+    run: bytes = header_field("run", ID)
+
+
+@record
+class Present:
+    """Server -> coordinator: this is who I am. What it has to say of its shard follows.
+
+    incarnation  of the shard: that it leads as, or that its leader was when it began to follow
+    leader       address of the leader that it follows; empty for the coordinator's, or where it leads
+    """
+
+    KIND: ClassVar[str] = "present"
+    run: bytes = header_field("run", ID)
+    shard: int = header_field("i", SMALL)
+    session: bytes = header_field("s", ID)
+    address: str = header_field("a", Text(256))
+    leads: bool = header_field("ld", Boolean())
+    incarnation: int = header_field("ic", COUNT)
+    leader: str = header_field("l", Text(256))
 
 
 @record
