@@ -9,6 +9,7 @@ import pytest
 from ps_vae.errors import PeerError
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.identity import FIRST
 from ps_vae.ps.messages import (
     PROTOCOL,
     Admit,
@@ -59,10 +60,16 @@ def started(**options):
 
 def apply(machine, version, now=0.0):
     return [
-        o
-        for s in machine.shards
-        for o in machine.handle("s", Applied(RUN, s.number, version, (), 0, 0, 0, 0, 0, None, None), now)
+        output
+        for shard in machine.shards
+        for output in machine.handle("s", applied(machine, shard.number, version), now)
     ]
+
+
+def applied(machine, number, version):
+    """What the server says that leads the shard."""
+    session = machine.shards[number].session or FIRST.session
+    return Applied(RUN, number, version, (), 0, 0, 0, 0, 0, None, None, session=session)
 
 
 def snapshot(machine, version, now=0.0):
@@ -145,6 +152,8 @@ def plain(value, seen=()):
         (Applied(b"x" * 16, 0, 1, (), 0, 0, 0, 0, 0, None, None), "wrong-run"),
         (Applied(RUN, 7, 1, (), 0, 0, 0, 0, 0, None, None), "bad-shard"),
         (Applied(RUN, 0, 11, (), 0, 0, 0, 0, 0, None, None), "bad-step"),
+        (Applied(RUN, 0, 1, (), 0, 0, 0, 0, 0, None, None, session=SERVER), "deposed"),
+        (Applied(RUN, 1, 1, (), 0, 0, 0, 0, 0, None, None, session=FIRST.session), "deposed"),
         (Snapshot(b"x" * 16, 0, 5, (), (), ()), "wrong-run"),
         (Snapshot(RUN, 7, 5, (), (), ()), "bad-shard"),
         (Snapshot(RUN, 0, 5, (), (), ()), "bad-size"),
@@ -219,7 +228,7 @@ def test_when_all_shards_are_there_a_client_is_welcome():
     outputs = enter(machine, "w")
 
     (welcome,) = sent(outputs, Welcome)
-    assert welcome.shards == (("tcp://*:1", 0, 16), ("tcp://s1:1", 16, 32))
+    assert welcome.shards == (("", 0, 16), ("tcp://s1:1", 16, 32))
     assert Member("w", "joined", "worker") in outputs
 
 
@@ -491,12 +500,12 @@ def test_a_stopping_run_does_not_wait_for_a_worker_that_died():
 def test_a_stopping_run_whose_shards_stay_apart_fails_and_says_what_to_do():
     machine = started(shards=2, consistency="asp")
     work_for(machine, "dead")
-    machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0, 0, 0, None, None), 0.0)
+    machine.handle("s", applied(machine, 1, 1), 0.0)
     machine.stop(0.0)
     now = 0.0
     while machine.ended is None and now < 100:
         now += 0.1
-        machine.handle("s", Applied(RUN, 1, 1, (), 0, 0, 0, 0, 0, None, None), now)
+        machine.handle("s", applied(machine, 1, 1), now)
         machine.tick(now)
 
     assert machine.ended.failed

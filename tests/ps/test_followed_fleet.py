@@ -6,6 +6,7 @@ import pytest
 from ps_vae.errors import PeerError
 from ps_vae.ps.consistency import Consistency
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.identity import FIRST
 from ps_vae.ps.messages import PROTOCOL, Admit, Applied, Hello, Join, Lead, Moved, Ready, Standby, Stop, Work
 from ps_vae.ps.outbox import Member, RunEnded, Send, ShardAddress
 from ps_vae.ps.partition import partition
@@ -17,7 +18,9 @@ FIRST_TIME, SECOND_TIME = b"1" * 16, b"2" * 16
 
 
 def applied(shard, version, *, incarnation=0, follower=None, leaving=None):
-    return Applied(RUN, shard, version, (), 0, 0, 0, 0, incarnation, follower, leaving)
+    """What the first shard says, or the second one's leader of that incarnation."""
+    session = (SECOND, HEIR)[incarnation] if shard else FIRST.session
+    return Applied(RUN, shard, version, (), 0, 0, 0, 0, incarnation, follower, leaving, session=session)
 
 
 def standby(version=0, *, following=FIRST_TIME, since=0):
@@ -96,7 +99,7 @@ def test_the_follower_of_a_leader_that_is_gone_leads_under_the_next_incarnation(
     outputs = run.machine.lost_server(SECOND, 1.0)
 
     assert Send("heir", Lead(RUN, 1, 1, None)) in outputs
-    assert sent(outputs, Moved) == [Moved(1, ("tcp://*:1", "tcp://heir:1"))]
+    assert sent(outputs, Moved) == [Moved(1, ("", "tcp://heir:1"))]
     assert [output.change for output in outputs if isinstance(output, Member)] == ["moved"]
     assert run.machine.servers[HEIR] == "tcp://heir:1"
     assert SECOND not in run.machine.servers
@@ -271,9 +274,10 @@ def test_what_was_pushed_to_where_the_shard_was_is_given_out_again():
 def test_bytes_and_refusals_of_the_leader_before_still_count():
     run = Run()
     run.follow()
-    run.say("second", Applied(RUN, 1, 0, (), 10, 20, 5, 40, 0, FIRST_TIME, None, (("stale", 4),)))
+    run.say("second", Applied(RUN, 1, 0, (), 10, 20, 5, 40, 0, FIRST_TIME, None, (("stale", 4),), session=SECOND))
     run.machine.lost_server(SECOND, 1.0)
-    run.say("heir", Applied(RUN, 1, 1, (), 1, 2, 3, 4, 1, None, None, (("gone", 1), ("stale", 2))))
+    counts = (("gone", 1), ("stale", 2))
+    run.say("heir", Applied(RUN, 1, 1, (), 1, 2, 3, 4, 1, None, None, counts, session=HEIR))
 
     state = run.machine.state(1.0)
     assert [state[f"bytes_{name}"] for name in ("pushed", "pulled", "shared", "dense")] == [11, 22, 8, 44]
@@ -286,7 +290,7 @@ def test_a_client_that_missed_the_move_is_told_when_it_speaks():
     run.work()
     run.machine.lost_server(SECOND, 1.0)
 
-    assert sent(run.ready(moves=0), Moved) == [Moved(1, ("tcp://*:1", "tcp://heir:1"))]
+    assert sent(run.ready(moves=0), Moved) == [Moved(1, ("", "tcp://heir:1"))]
     assert sent(run.ready(moves=1), Moved) == []
 
 

@@ -132,7 +132,7 @@ def test_a_missing_key_is_named(kind):
             header = {"t": kind} | dict.fromkeys(keys - {field.metadata["key"]})
             assert isinstance(take([msgpack.packb(header)]), PeerError)
     with pytest.raises(PeerError, match="'w' is missing"):
-        decode([msgpack.packb({"t": "pull", "run": RUN})], KINDS)
+        decode([msgpack.packb({"t": "pull", "run": RUN, "i": 0})], KINDS)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_a_missing_key_is_named(kind):
         (msgpack.packb({"t": "weights", "v": True}), "'v' is not an integer"),
         (msgpack.packb({"t": "weights", "v": 2**63}), "'v' is not an integer"),
         (msgpack.packb({"t": "weights", "v": 1.0}), "'v' is not an integer"),
-        (msgpack.packb({"t": "pull", "run": RUN, "w": [5, 4]}), "4 is below 5"),
-        (msgpack.packb({"t": "pull", "run": RUN, "w": [5]}), "not an array of 2"),
+        (msgpack.packb({"t": "pull", "run": RUN, "i": 0, "w": [5, 4]}), "4 is below 5"),
+        (msgpack.packb({"t": "pull", "run": RUN, "i": 0, "w": [5]}), "not an array of 2"),
         (msgpack.packb({"t": "stop", "f": 1, "e": ""}), "'f' is not a boolean"),
         (msgpack.packb({"t": "stop", "f": False, "e": "x" * 2049}), "'e' is not text"),
     ],

@@ -25,6 +25,7 @@ from ps_vae.ps.messages import (
     Meet,
     Milestone,
     Moved,
+    Present,
     Pull,
     Push,
     Ready,
@@ -41,6 +42,7 @@ from ps_vae.ps.messages import (
     Trouble,
     Weights,
     Welcome,
+    Who,
     Work,
 )
 
@@ -55,15 +57,15 @@ OTHER = np.array([0.5, 3], np.float32)
 
 GOLDEN = [
     (
-        Hello(4, SESSION, "worker", "host:1", "avx2"),
+        Hello(5, SESSION, "worker", "host:1", "avx2"),
         [
-            "86a174a568656c6c6fa17004a173c410101112131415161718191a1b1c1d1e1fa172a6776f726b6572a16ea6686f73743a31a166a461767832"
+            "86a174a568656c6c6fa17005a173c410101112131415161718191a1b1c1d1e1fa172a6776f726b6572a16ea6686f73743a31a166a461767832"
         ],
     ),
     (
-        Welcome(SESSION, RUN, b"{}", (("tcp://a:1", 0, 16), ("tcp://*:2", 16, 48)), 4, 100, None, 0, 0, 7, 2),
+        Welcome(SESSION, RUN, b"{}", (("", 0, 16), ("tcp://*:2", 16, 48)), 4, 100, None, 0, 0, 7, 2),
         [
-            "8ca174a777656c636f6d65a173c410101112131415161718191a1b1c1d1e1fa372756ec410000102030405060708090a0b0c0d0e0fa163c4027b7da1689293a97463703a2f2f613a31001093a97463703a2f2f2a3a321030a16d04a16e64a162c0a16400a16600a17607a26d7602"
+            "8ca174a777656c636f6d65a173c410101112131415161718191a1b1c1d1e1fa372756ec410000102030405060708090a0b0c0d0e0fa163c4027b7da1689293a0001093a97463703a2f2f2a3a321030a16d04a16e64a162c0a16400a16600a17607a26d7602"
         ],
     ),
     (
@@ -75,15 +77,15 @@ GOLDEN = [
         ["84a174a4776f726ba16b04a16e07a16292920002920203"],
     ),
     (
-        Push(RUN, 0, SESSION, 4, 7, 0, 2, 7, (-1.5, 0.25), (8, 8), (VECTOR,)),
+        Push(RUN, 1, SESSION, 4, 7, 0, 2, 7, (-1.5, 0.25), (8, 8), (VECTOR,)),
         [
-            "8aa174a470757368a372756ec410000102030405060708090a0b0c0d0e0fa173c410101112131415161718191a1b1c1d1e1fa16b04a16e07a16100a17a02a17607a16d92cbbff8000000000000cb3fd0000000000000a177920808",
+            "8ba174a470757368a372756ec410000102030405060708090a0b0c0d0e0fa16901a173c410101112131415161718191a1b1c1d1e1fa16b04a16e07a16100a17a02a17607a16d92cbbff8000000000000cb3fd0000000000000a177920808",
             "0000803f000020c0",
         ],
     ),
     (
-        Pull(RUN, 0, (7, None), False),
-        ["84a174a470756c6ca372756ec410000102030405060708090a0b0c0d0e0fa1779207c0a178c2"],
+        Pull(RUN, 1, (7, None), False),
+        ["85a174a470756c6ca372756ec410000102030405060708090a0b0c0d0e0fa16901a1779207c0a178c2"],
     ),
     (
         Weights(8, False, None, (VECTOR,)),
@@ -132,21 +134,47 @@ GOLDEN = [
         ["83a174a46d656574a16ec403007073a177c410101112131415161718191a1b1c1d1e1f"],
     ),
     (
-        Join(4, SESSION, "tcp://b:2", True),
-        ["85a174a46a6f696ea17004a173c410101112131415161718191a1b1c1d1e1fa161a97463703a2f2f623a32a166c3"],
+        Join(5, SESSION, "tcp://b:2", True),
+        ["85a174a46a6f696ea17005a173c410101112131415161718191a1b1c1d1e1fa161a97463703a2f2f623a32a166c3"],
     ),
     (
-        Admit(RUN, b"{}", 1, 16, 48, 4, 100, 0, 0, 10, 5, "", 7, ("m",), (VECTOR, OTHER)),
+        Admit(RUN, b"{}", 1, 16, 48, 4, 100, 0, 0, 10, 5, "", 2, 7, ("m",), (VECTOR, OTHER)),
         [
-            "8fa174a561646d6974a372756ec410000102030405060708090a0b0c0d0e0fa163c4027b7da16901a16110a17a30a16d04a16e64a16200a16400a26d730aa16605a16ca0a17607a16f91a16d",
+            "de0010a174a561646d6974a372756ec410000102030405060708090a0b0c0d0e0fa163c4027b7da16901a16110a17a30a16d04a16e64a16200a16400a26d730aa16605a16ca0a2696302a17607a16f91a16d",
             "0000803f000020c0",
             "0000003f00004040",
         ],
     ),
     (
-        Applied(RUN, 1, 8, (9, 11), 4096, 300, 5, 0, 1, SESSION, None, (("gone", 2),), ((SESSION, 4, "not-finite"),)),
+        Applied(
+            run=RUN,
+            shard=0,
+            before=8,
+            beyond=(9, 11),
+            pushed=4096,
+            pulled=300,
+            shared=5,
+            dense=0,
+            incarnation=1,
+            follower=SESSION,
+            leaving=None,
+            refused=(("gone", 2),),
+            blamed=((SESSION, 4, "not-finite"),),
+            session=SESSION,
+            metrics=(-1.5, 0.25),
+        ),
         [
-            "8ea174a76170706c696564a372756ec410000102030405060708090a0b0c0d0e0fa16901a17608a17992090ba2696ecd1000a36f7574cd012ca2736805a2646500a2696301a166c410101112131415161718191a1b1c1d1e1fa16cc0a272659192a4676f6e6502a2626c9193c410101112131415161718191a1b1c1d1e1f04aa6e6f742d66696e697465"
+            "de0010a174a76170706c696564a372756ec410000102030405060708090a0b0c0d0e0fa16900a17608a17992090ba2696ecd1000a36f7574cd012ca2736805a2646500a2696301a166c410101112131415161718191a1b1c1d1e1fa16cc0a272659192a4676f6e6502a2626c9193c410101112131415161718191a1b1c1d1e1f04aa6e6f742d66696e697465a173c410101112131415161718191a1b1c1d1e1fa16d92cbbff8000000000000cb3fd0000000000000"
+        ],
+    ),
+    (
+        Who(RUN),
+        ["82a174a377686fa372756ec410000102030405060708090a0b0c0d0e0f"],
+    ),
+    (
+        Present(RUN, 1, SESSION, "tcp://b:2", leads=False, incarnation=2, leader="tcp://a:1"),
+        [
+            "88a174a770726573656e74a372756ec410000102030405060708090a0b0c0d0e0fa16901a173c410101112131415161718191a1b1c1d1e1fa161a97463703a2f2f623a32a26c64c2a2696302a16ca97463703a2f2f613a31"
         ],
     ),
     (
@@ -162,8 +190,8 @@ GOLDEN = [
         ],
     ),
     (
-        Moved(2, ("tcp://a:1", "tcp://b:2")),
-        ["83a174a56d6f766564a26d7602a16892a97463703a2f2f613a31a97463703a2f2f623a32"],
+        Moved(2, ("", "tcp://b:2")),
+        ["83a174a56d6f766564a26d7602a16892a0a97463703a2f2f623a32"],
     ),
     (
         Lead(RUN, 1, 2, SESSION),

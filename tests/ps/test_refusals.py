@@ -9,6 +9,7 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.identity import FIRST
 from ps_vae.ps.messages import PROTOCOL, Applied, Bye, Error, Hello, Push, Ready, State, Status, Trouble, Work
 from ps_vae.ps.outbox import COORDINATOR, Member, RunEnded, Send
 from ps_vae.ps.partition import partition
@@ -36,7 +37,7 @@ def shard(**options):
 
 def push(name="w", ticket=1, *, value=1.0, start=0, stop=1, metrics=(1.0,)):
     gradient = np.full(SIZE, value, np.float32)
-    return Push(RUN, 0, session(name), ticket, 0, start, stop, 0, metrics, None, (gradient,))
+    return Push(RUN, 1, session(name), ticket, 0, start, stop, 0, metrics, None, (gradient,))
 
 
 def refuse(machine, message):
@@ -101,7 +102,8 @@ def coordinator(*names, shards=1, consistency="bsp"):
 
 
 def applied(version, *, number=0, refused=(), blamed=()):
-    return Applied(RUN, number, version, (), 0, 0, 0, 0, 0, None, None, refused, blamed)
+    session = b"%16d" % number if number else FIRST.session
+    return Applied(RUN, number, version, (), 0, 0, 0, 0, 0, None, None, refused, blamed, session)
 
 
 def apply(machine, version, **account):

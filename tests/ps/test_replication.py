@@ -13,6 +13,7 @@ from ps_vae.ps.codecs.codec import Matrix
 from ps_vae.ps.codecs.pull import pull_codec_for
 from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.follower import Follower
+from ps_vae.ps.identity import ServerIdentity
 from ps_vae.ps.messages import Applied, Copy, Error, Follow, Lead, Pull, Push, Replicate, Replicated, Standby, Weights
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress, StepApplied
 from ps_vae.ps.publication import Want
@@ -50,7 +51,9 @@ def leader(**options):
 
 def follower(**options):
     names = (b"%16d" % number for number in itertools.count())
-    return Follower(RUN, 2, SESSION, SIZE, lambda state: shard_from(state, **options), lambda: next(names))
+    identity = ServerIdentity(SESSION, "tcp://follower:1")
+    make = functools.partial(shard_from, **options)
+    return Follower(RUN, 2, identity, "tcp://leader:1", 0, SIZE, make, lambda: next(names))
 
 
 def gradient(step, index):
@@ -59,7 +62,7 @@ def gradient(step, index):
 
 def push(step, start, stop, *, delay=0):
     total = functools.reduce(np.add, [gradient(step, index) for index in range(start, stop)])
-    return Push(RUN, 0, SESSION, 1, step, start, stop, max(0, step - delay), (1.0,), None, (total,))
+    return Push(RUN, 2, SESSION, 1, step, start, stop, max(0, step - delay), (1.0,), None, (total,))
 
 
 def do_step(machine, step, now=0.0, **options):
@@ -172,7 +175,7 @@ def in_step():
 
 
 def asked(machine, version):
-    return machine.handle("c", Pull(RUN, 0, (version, version), False), 0.0)
+    return machine.handle("c", Pull(RUN, 2, (version, version), False), 0.0)
 
 
 def kinds(outputs):

@@ -38,7 +38,7 @@ def shard(consistency="bsp", *, microbatches=2, steps=50, milestone=10, version=
 def push(step, start=0, stop=2, *, version=None, value=1.0, then=None, metrics=(1.0,), run=RUN, payload=None):
     gradient = np.full(SIZE, value, np.float32)
     payload = (gradient,) if payload is None else payload
-    return Push(run, 0, SESSION, 1, step, start, stop, step if version is None else version, metrics, then, payload)
+    return Push(run, 1, SESSION, 1, step, start, stop, step if version is None else version, metrics, then, payload)
 
 
 def do_steps(machine, count):
@@ -108,8 +108,10 @@ REFUSED = {
     "not-finite": push(3, value=np.nan),
     "not-finite: infinity": push(3, value=np.inf),
     "not-finite: metrics": push(3, metrics=(np.nan,)),
-    "wrong-run: pull": Pull(b"x" * 16, 0, (0, None), False),
-    "gone": Pull(RUN, 0, (1, 1), False),
+    "wrong-run: pull": Pull(b"x" * 16, 1, (0, None), False),
+    "not-here": dataclasses.replace(push(3), shard=0),
+    "not-here: pull": Pull(RUN, 2, (0, None), False),
+    "gone": Pull(RUN, 1, (1, 1), False),
     "gone: snapshot": TakeSnapshot(2),
 }
 
@@ -119,7 +121,7 @@ def test_a_refused_message_changes_nothing(case):
     machine = shard()
     do_steps(machine, 3)
     machine.handle("a", push(3, 0, 1), 0.0)
-    machine.handle("b", Pull(RUN, 0, (4, 4), False), 0.0)
+    machine.handle("b", Pull(RUN, 1, (4, 4), False), 0.0)
     before = contents(machine)
 
     with pytest.raises(PeerError) as refusal:
@@ -201,8 +203,8 @@ def test_evaluators_get_the_milestone_itself_and_workers_what_lies_ahead():
         machine.handle("a", push(0, *block, version=0, value=1.0), 0.0)
     machine.handle("a", push(1, 0, 1, version=1, value=1.0), 0.0)
 
-    (exact,) = sent(machine.handle("e", Pull(RUN, 0, (1, 1), False), 0.0), Weights)
-    (newest,) = sent(machine.handle("a", Pull(RUN, 0, (0, None), False), 0.0), Weights)
+    (exact,) = sent(machine.handle("e", Pull(RUN, 1, (1, 1), False), 0.0), Weights)
+    (newest,) = sent(machine.handle("a", Pull(RUN, 1, (0, None), False), 0.0), Weights)
     assert exact.message.payload[0].tolist() == [2.0] * SIZE
     assert newest.message.payload[0].tolist() == [103.0] * SIZE
     assert machine.weights.tolist() == [3.0] * SIZE
@@ -210,7 +212,7 @@ def test_evaluators_get_the_milestone_itself_and_workers_what_lies_ahead():
 
 def test_a_pull_of_a_version_to_come_is_answered_when_it_is_published():
     machine = shard()
-    assert machine.handle("b", Pull(RUN, 0, (1, 1), False), 0.0) == []
+    assert machine.handle("b", Pull(RUN, 1, (1, 1), False), 0.0) == []
 
     (answer,) = sent(machine.handle("a", push(0), 0.0), Weights)
 
@@ -220,7 +222,7 @@ def test_a_pull_of_a_version_to_come_is_answered_when_it_is_published():
 
 def test_a_forgotten_sender_is_not_answered():
     machine = shard()
-    machine.handle("b", Pull(RUN, 0, (1, 1), False), 0.0)
+    machine.handle("b", Pull(RUN, 1, (1, 1), False), 0.0)
     machine.forget("b", 0.0)
 
     assert sent(machine.handle("a", push(0), 0.0), Weights) == []
@@ -232,7 +234,7 @@ def test_the_newest_two_versions_and_the_last_milestone_can_be_pulled():
 
     def is_there(version):
         try:
-            return bool(machine.handle("b", Pull(RUN, 0, (version, version), False), 0.0))
+            return bool(machine.handle("b", Pull(RUN, 1, (version, version), False), 0.0))
         except PeerError as error:
             return error.code
 
@@ -248,7 +250,7 @@ def test_a_wish_in_a_push_for_what_is_gone_is_dropped_without_a_word():
 
 def test_published_weights_are_not_written_to_while_a_reader_has_them():
     machine = shard(milestone=100)
-    (answer,) = machine.handle("b", Pull(RUN, 0, (0, None), False), 0.0)
+    (answer,) = machine.handle("b", Pull(RUN, 1, (0, None), False), 0.0)
     weights = answer.message.payload[0]
     machine.buffers.hold(weights, lambda: False)
 

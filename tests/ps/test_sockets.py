@@ -20,6 +20,7 @@ from ps_vae.ps.consistency import Consistency, parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.frames import decode, encode
+from ps_vae.ps.identity import ServerIdentity
 from ps_vae.ps.joining import join
 from ps_vae.ps.messages import PROTOCOL, TO_CLIENT, Applied, Join, Pull, Push, TakeSnapshot
 from ps_vae.ps.observer import Observer
@@ -275,7 +276,8 @@ def test_a_second_server_joins_and_holds_its_part(listen, tmp_path):
             metrics=1,
         )
         state = ShardState(admit.version, admit.payload[0].copy(), {})
-        shard = Shard(admit.shard, rules, state, add_up, Buffers(admit.stop - admit.start))
+        identity = ServerIdentity(b"j" * 16, endpoint.address)
+        shard = Shard(admit.shard, rules, state, add_up, Buffers(admit.stop - admit.start), identity=identity)
         second = Server(endpoint, shard, link=link, notify=lambda event: None)
         thread = threading.Thread(target=second.run, daemon=True)
         thread.start()
@@ -329,6 +331,8 @@ NONSENSE = {
     "malformed: a long header": [bytes(1 << 17)],
     "wrong-run": encode(Pull(b"x" * 16, 0, (0, None), False)),
     "wrong-run: a shard of another run": encode(Applied(b"x" * 16, 0, 5, (), 0, 0, 0, 0, 0, None, None)),
+    "not-here": encode(Push(RUN, 1, SESSION, 1, 0, 0, 4, 0, (4.0,), None, (VALUE,))),
+    "not-here: pull": encode(Pull(RUN, 1, (0, None), False)),
     "bad-block": encode(Push(RUN, 0, SESSION, 1, 0, 1, 3, 0, (4.0,), None, (VALUE,))),
     "bad-size": encode(Push(RUN, 0, SESSION, 1, 0, 0, 4, 0, (4.0,), None, (VALUE[:-1],))),
     "bad-step": encode(Push(RUN, 0, SESSION, 1, 9999, 0, 4, 0, (4.0,), None, (VALUE,))),

@@ -1,10 +1,12 @@
 """A worker's side: what it repeats, ignores and gives up."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from ps_vae.errors import RefusedError
-from ps_vae.ps.actions import Compute, Joined, Result, Spent, Stopped, Store, StoreWords
+from ps_vae.ps.actions import Compute, Joined, Result, ShardsMoved, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.messages import PROTOCOL, Bye, Error, Hello, Pull, Push, Ready, Stop, Trouble, Weights, Welcome, Work
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress
@@ -178,7 +180,85 @@ def test_a_coordinator_that_does_not_know_us_hears_hello_again():
         finish(worker)
         assert isinstance(messages(worker.handle(None, Error(code, ""), 0.1))[0], Hello)
         assert worker.handle(None, Error(code, ""), 0.1) == []
-        assert worker.handle(None, WELCOME, 0.2) == [Joined(WELCOME)]
+        assert messages(worker.tick(1.1)) == [Hello(PROTOCOL, SESSION, "worker", "w", "f")]
+
+
+def welcomed_again(worker, **changes):
+    worker.handle(None, Error("unknown-session", ""), 0.1)
+    return worker.handle(None, dataclasses.replace(WELCOME, **changes), 0.2)
+
+
+def test_who_is_welcomed_to_the_same_run_again_is_ready_at_once_where_the_shards_are_now():
+    worker = computing_worker(ticket=9)
+    finish(worker)
+
+    shards = (("c", 0, 16), ("", 16, 48))
+    actions = welcomed_again(worker, shards=shards, moves=3)
+
+    assert actions == [ShardsMoved(("c", "")), Send(COORDINATOR, Ready(SESSION, 0, 0, 0, 0, 3))]
+
+
+def test_weights_that_are_held_are_kept_through_a_second_welcome_to_the_same_run():
+    worker = computing_worker()
+    finish(worker)
+    welcomed_again(worker)
+
+    assert worker.handle(None, Work(1, 0, ((0, 2),)), 0.3) == [Compute(0, (Block(0, 2),))]
+
+
+def test_tickets_begin_anew_with_a_second_welcome():
+    """It may be another coordinator's first."""
+    worker = computing_worker(ticket=9)
+    finish(worker)
+    assert worker.handle(None, Work(1, 0, ((2, 4),)), 0.1) == []
+    welcomed_again(worker)
+
+    assert worker.handle(None, Work(1, 0, ((2, 4),)), 0.3) == [Compute(0, (Block(2, 4),))]
+
+
+def test_what_was_asked_for_before_a_second_welcome_is_asked_for_again():
+    worker = computing_worker()
+    finish(worker)
+    welcomed_again(worker)
+
+    # The push of before wanted version 1, and it may have gone to a server that is no more.
+    pulls = [Pull(RUN, shard, (1, 1), False) for shard in (0, 1)]
+    assert messages(worker.handle(None, Work(1, 1, ((0, 2),)), 0.3)) == pulls
+    assert [type(action) for action in worker.handle(0, weights(0, 1), 0.4)] == [Store]
+    assert worker.handle(1, weights(1, 1), 0.4)[-1] == Compute(1, (Block(0, 2),))
+
+
+def test_work_that_waited_for_weights_is_forgotten_with_a_second_welcome():
+    worker = idle_worker()
+    worker.handle(None, Work(7, 3, ((0, 2),)), 0.0)
+
+    welcomed_again(worker)
+
+    assert worker.handle(0, weights(0, 3), 0.3) == []
+    assert messages(worker.tick(1.3)) == [Ready(SESSION, 0, 0, 0, 0, 0)]
+
+
+def test_with_another_run_all_begins_anew():
+    worker = computing_worker(ticket=9)
+    finish(worker)
+    other = b"another run".ljust(16)
+
+    assert welcomed_again(worker, run=other) == [Joined(dataclasses.replace(WELCOME, run=other))]
+    assert worker.tick(5.0) == []
+    worker.prepared(5.0)
+    # It holds nothing of this run.
+    pulls = [Pull(other, shard, (0, 0), False) for shard in (0, 1)]
+    assert messages(worker.handle(None, Work(1, 0, ((0, 2),)), 5.1)) == pulls
+
+
+def test_who_was_welcomed_and_had_not_prepared_everything_yet_prepares_first():
+    """The word that it is not known comes for its first `ready`, when all is prepared; before that nothing is said."""
+    worker = Worker(SESSION, "w", "f")
+    worker.start(0.0)
+    worker.handle(None, WELCOME, 0.0)
+
+    assert welcomed_again(worker) == []
+    assert worker.state == "warming"
 
 
 def test_an_answer_to_a_greeting_that_comes_late_does_not_start_us_again():

@@ -21,6 +21,7 @@ from ps_vae.ps.messages import (
     Follow,
     Hello,
     Join,
+    Present,
     Ready,
     Replicated,
     Report,
@@ -33,7 +34,7 @@ from ps_vae.ps.security.keys import ServerKeys
 
 __all__ = ["Visitors"]
 
-_SERVERS_WORDS = (Join, Applied, Snapshot, Standby, Follow, Replicated)
+_SERVERS_WORDS = (Join, Applied, Present, Snapshot, Standby, Follow, Replicated)
 _SESSIONS_WORDS = (Hello, Ready, Trouble, Report, Bye)
 # Of senders, and of sessions, that are remembered: the ones that were heard of last.
 _MOST = 1 << 14

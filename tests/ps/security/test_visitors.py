@@ -12,6 +12,7 @@ from ps_vae.ps.messages import (
     Follow,
     Hello,
     Join,
+    Present,
     Pull,
     Ready,
     Replicated,
@@ -39,6 +40,7 @@ OF_A_SESSION = [
 OF_A_SERVER = [
     Join(PROTOCOL, SESSION, "tcp://x:1", False),
     Applied(RUN, 1, 0, (), 0, 0, 0, 0, 0, None, None),
+    Present(RUN, 1, SESSION, "tcp://x:1", leads=True, incarnation=0, leader=""),
     Snapshot(RUN, 1, 0, (), (), ()),
     Standby(RUN, 1, SESSION, None, 0, 0),
     Follow(RUN, 1, SESSION),
