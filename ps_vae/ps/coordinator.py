@@ -116,7 +116,9 @@ class Coordinator:
         self._fleet = Fleet(rules, slices, address, config, initial, found)
         self._roster = Roster(is_reproducible=reproducible)
         self._assignments = Assignments(self.backlog, self._roster, awaited)
-        self._milestones = Milestones(rules, self._roster, version)
+        # A run that goes on is mostly between two milestones, and the shards keep the older one.
+        milestone = version if found is None else max(rules.consistency.first, rules.newest_milestone(version))
+        self._milestones = Milestones(rules, self._roster, milestone)
         self._ending = Ending(self.backlog, self._fleet, self._roster)
         self._config = config
         self._watch = watch

@@ -93,11 +93,11 @@ def members(versions, *, heir=None):
 
 
 class Run:
-    """A run of that is taken up at these versions of its shards, 100 s after the clock began."""
+    """A run that is taken up at these versions of its shards, 100 s after the clock began."""
 
-    def __init__(self, versions=(5, 5), *, heir=None, early=(), tickets=0, milestone=10):
+    def __init__(self, versions=(5, 5), *, heir=None, early=(), tickets=0, first=0):
         self.machine = Coordinator(
-            RunRules(RUN, 2, 50, Consistency(0), milestone, metrics=1),
+            RunRules(RUN, 2, 50, Consistency(0, first=first), 10, metrics=1),
             partition(32, len(versions)),
             "tcp://first:1",
             b"{}",
@@ -150,6 +150,16 @@ def test_clients_that_came_early_are_let_in_when_the_run_goes_on():
     (welcome, _) = sent(run.began, Welcome)
     assert welcome.shards == (("tcp://zero:1", 0, 16), ("tcp://one:1", 16, 32))
     assert (welcome.version, welcome.moves) == (25, 0)
+
+
+@pytest.mark.parametrize(("versions", "milestone"), [((19, 20), 12), ((20, 20), 20), ((25, 24), 20), ((50, 50), 50)])
+def test_evaluators_are_sent_to_a_milestone_that_the_shards_keep(versions, milestone):
+    """The servers began at 12, and keep that until the first milestone, 20."""
+    run = Run(versions, first=12)
+
+    outputs = run.say("e", hello("eva", "evaluator"))
+
+    assert sent(outputs, Milestone) == [Milestone(milestone, milestone == 50)]
 
 
 def test_clients_of_before_are_not_known():
