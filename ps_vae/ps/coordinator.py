@@ -212,6 +212,11 @@ class Coordinator:
         return self._fleet.lacks_follower and self.ended is None
 
     @property
+    def can_be_taken_up(self) -> bool:
+        """Whether the servers would have all of the run without this process."""
+        return self._fleet.can_be_taken_up and self.ended is None
+
+    @property
     def servers(self) -> dict[bytes, str]:
         """Addresses of servers in other processes, by session: whoever sees that one is gone says `lost_server`."""
         return self._fleet.servers if self.ended is None else {}
