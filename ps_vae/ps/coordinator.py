@@ -151,6 +151,7 @@ class Coordinator:
 
     def begin(self, now: float) -> list[Output]:
         """Of a run that goes on: let in who is waiting, tell who has to lead."""
+        self._looked_at = now
         outputs = self._fleet.begin(now) + self._let_in(now)
         self._assignments.is_open = self.phase == "training"
         return outputs
