@@ -153,6 +153,7 @@ class Coordinator:
 
     def begin(self, now: float) -> list[Output]:
         """Of a run that goes on: let in who is waiting, tell who has to lead."""
+        self._looked_at = now
         outputs = self._fleet.begin(now) + self._let_in(now)
         self._assignments.is_open = self.phase == "training"
         return outputs
@@ -212,6 +213,11 @@ class Coordinator:
     def lacks_follower(self) -> bool:
         """Whether a server that wants to follow would be admitted."""
         return self._fleet.lacks_follower and self.ended is None
+
+    @property
+    def can_be_taken_up(self) -> bool:
+        """Whether the servers would have all of the run without this process."""
+        return self._fleet.can_be_taken_up and self.ended is None
 
     @property
     def servers(self) -> dict[bytes, str]:

@@ -248,6 +248,12 @@ class Fleet:
         return self.is_complete and any(shard.follower is None for shard in self.shards)
 
     @property
+    def can_be_taken_up(self) -> bool:
+        """Whether the shards are in other processes, or followed there."""
+        own = [shard for shard in self.shards if shard.number == self._own]
+        return self.is_complete and all(self.can_be_replaced(shard) for shard in own)
+
+    @property
     def followers(self) -> list[Sender]:
         """Where followers are."""
         followers = [shard.follower for shard in self.shards if shard.follower is not None]

@@ -23,6 +23,8 @@ ready, report, trouble        refused, `unknown-session`: the client says hello
 join                          `starting`
 """
 
+from math import isnan
+
 from ps_vae.errors import PeerError
 from ps_vae.ps.members import FollowerMember, ShardMember
 from ps_vae.ps.messages import (
@@ -54,6 +56,8 @@ _NOBODY_SECONDS = 3.0
 # A leader that has not come by then is gone: its follower has missed it for as long.
 _ABSENT_SECONDS = 5.0
 _PATIENCE_SECONDS = 15.0
+# `tick` is called far more often, unless the process does not run.
+_STANDSTILL_SECONDS = 1.0
 
 _STARTING = "the first server was started again and looks for the other servers of its run"
 
@@ -100,7 +104,8 @@ class Gathering:
         self._slices = slices
         self._servers: dict[bytes, _Server] = {}
         self._early: dict[bytes, tuple[Sender, Hello]] = {}
-        self._began: float | None = None
+        self._is_alone = True
+        self._began = self._looked_at = float("nan")
 
     @property
     def servers(self) -> dict[bytes, str]:
@@ -132,7 +137,7 @@ class Gathering:
 
     def tick(self, now: float) -> list[Output]:
         """Call at least every tenth of a second. The end: of the search, not of the run."""
-        self._began = now if self._began is None else self._began
+        self._excuse_standstill(now)
         if self.found is not None:
             return []
         waited = now - self._began
@@ -141,7 +146,7 @@ class Gathering:
         if len(there) == len(members) and self._fit(there):
             self.found = Found(tuple(there), self._early)
             return [RunEnded(False, "found")]
-        if waited > (_PATIENCE_SECONDS if self._servers else _NOBODY_SECONDS):
+        if waited > (_NOBODY_SECONDS if self._is_alone else _PATIENCE_SECONDS):
             return [RunEnded(True, self._why_not(members))]
         return []
 
@@ -155,6 +160,15 @@ class Gathering:
         """Nobody is watched."""
         return []
 
+    def _excuse_standstill(self, now: float) -> None:
+        """Where this process stood still, or its host did, nobody could be heard."""
+        seconds = now - self._looked_at
+        self._looked_at = now
+        if isnan(seconds):
+            self._began = now
+        elif seconds > _STANDSTILL_SECONDS:
+            self._began += seconds
+
     def _check(self, run: bytes, number: int) -> None:
         if run != self._rules.run:
             raise PeerError("wrong-run", f"this server works on run {self._rules.run.hex()}, not {run.hex()}")
@@ -163,6 +177,7 @@ class Gathering:
 
     def _note(self, sender: Sender, message: Applied | Standby) -> list[Output]:
         self._check(message.run, message.shard)
+        self._is_alone = False
         server = self._servers.get(message.session)
         is_theirs = server is not None and server.present.shard == message.shard
         if server is None or not is_theirs or server.present.leads != isinstance(message, Applied):
@@ -198,7 +213,7 @@ class Gathering:
 
     def _why_not(self, members: list[ShardMember | None]) -> str:
         missing = [str(number + 1) for number, member in enumerate(members) if member is None]
-        if not self._servers:
+        if self._is_alone:
             return "none of the other servers is there"
         if missing:
             return f"nobody has shard {', '.join(missing)} of {len(members)}"

@@ -4,6 +4,7 @@ run.json                     the configuration, versions of the libraries, when 
 checkpoints/step-*           see checkpoint.py
 metrics.jsonl                a line per report
 result.json                  how the run ended
+servers.json                 which run its servers have, while a first server that is started again can take it up
 pictures/*.png
 server.lock                  while a server has the run, see run_lock.py
 """
@@ -110,6 +111,19 @@ class RunFolder:
     def forget_result(self) -> None:
         """The run goes on."""
         (self.path / "result.json").unlink(missing_ok=True)
+
+    def servers(self) -> dict[str, Any]:
+        """What servers.json says; empty where there is none, or nothing that makes sense."""
+        path = self.path / "servers.json"
+        return (_object(path.read_text(errors="replace")) if path.exists() else None) or {}
+
+    def write_servers(self, known: dict[str, Any]) -> None:
+        """(Re)write servers.json. Raises OSError where the disk refuses."""
+        self._write("servers.json", known)
+
+    def forget_servers(self) -> None:
+        """Nobody can take the run up from its servers any more."""
+        (self.path / "servers.json").unlink(missing_ok=True)
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
         self._replace(name, json.dumps(value, indent=2) + "\n")

@@ -1,6 +1,5 @@
 """The first server's program: it owns the run, its folder and its end."""
 
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -8,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ps_vae.errors import UsageError
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.lines import WARNING, Line
-from ps_vae.ps.addresses import SAME_HOST, connectable, same_host, sibling
+from ps_vae.ps.addresses import SAME_HOST, connectable, same_host
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.endpoint import Endpoint
+from ps_vae.ps.gathering import Found
 from ps_vae.ps.outbox import Event, Member, RunEnded, SnapshotTaken, StepApplied, Told
-from ps_vae.ps.partition import partition
+from ps_vae.ps.partition import Slice, partition
 from ps_vae.ps.server import Server
 from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import check_transport
@@ -26,13 +28,15 @@ from ps_vae.train.counts import Counts
 from ps_vae.train.event_lines import line_of
 from ps_vae.train.key_folder import KeyFolder, check_open, say_who_is_let_in
 from ps_vae.train.metrics_server import MetricsServer
+from ps_vae.train.own_servers import OwnServers
 from ps_vae.train.plan import Wishes
-from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
+from ps_vae.train.processes import StopSignal, allow_many_files, random_id
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.run_lock import hold
 from ps_vae.train.shard import rules_of, shard_of
 from ps_vae.train.start import settle, starting_point
+from ps_vae.train.taking_up import KnownRun, known_run, take_up
 from ps_vae.train.trial import check_communication, with_communication
 from ps_vae.train.update import fresh_state
 from ps_vae.train.warm_up import warm_up_shard
@@ -43,8 +47,6 @@ __all__ = ["ServerOptions", "serve"]
 Say = Callable[[str], None]
 
 _SAY_SECONDS = 5.0
-# Between two servers that are started in place of one that was lost.
-_SPAWN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +128,21 @@ def _serve(
         folder.tidy()
     layout = ParameterLayout(config.model)
     slices = partition(layout.size, options.shards + options.remote_shards)
-    state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)
+    known = known_run(folder, len(slices)) if options.resume else None
+    found = None
     chooses = options.communication == "auto"
     endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)), keys)
     try:
         say_who_is_let_in(endpoint.address, options.keys, say)
+        if known is not None:
+            found = take_up(known, config, slices, endpoint, say=say, should_stop=should_stop)
+        if found is None:
+            known = None
+            state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)
+        else:
+            # Only its form is of use.
+            state = fresh_state(config, np.zeros(layout.size, np.float32))
+            origin = f"taken up from its servers at version {found.lowest:,}"
         if chooses:
             text = "reached at {address}; {invitation}"
             say(Line("reached", text, address=endpoint.address, invitation=_invitation(endpoint)))
@@ -158,7 +170,7 @@ def _serve(
         say(Line("run", text, parameters=layout.size, steps=config.steps, **about))
         if metrics is not None:
             say(Line("metrics", "metrics at {url}", url=metrics.url))
-        run = _Run(config, layout, folder, options, endpoint, state, metrics, say, should_stop)
+        run = _Run(config, layout, folder, options, endpoint, state, metrics, say, should_stop, known, found)
     except BaseException:
         endpoint.close()
         raise
@@ -179,13 +191,15 @@ class _Run:
         metrics: MetricsServer | None,
         say: Say,
         should_stop: StopSignal,
+        known: KnownRun | None,
+        found: Found | None,
     ) -> None:
         self._metrics = metrics
         self._config, self._layout, self._folder = config, layout, folder
         self._say, self._should_stop = say, should_stop
         self._reports = Reports(config, folder)
         if options.resume:
-            self._reports.resume(state.version)
+            self._reports.resume(state.version if found is None else found.members[0].before)
         self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep)
         self._said_at = time.monotonic()
         self._failure = ""
@@ -196,7 +210,10 @@ class _Run:
         self._changes = Counts()
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
-        rules = rules_of(config, random_id(), state.version)
+        self._known = known or KnownRun(random_id(), state.version, len(slices))
+        self._is_noted = False
+        self._goes_on = found is not None
+        rules = rules_of(config, self._known.run, self._known.first)
         self._coordinator = Coordinator(
             rules,
             slices,
@@ -207,45 +224,46 @@ class _Run:
             options.reproducible,
             options.await_workers,
             backup_workers=options.backup_workers,
+            found=found,
+            tickets=self._known.tickets,
         )
-        own = slices[0]
-        piece = slice(own.start, own.stop)
-        part = ShardState(
-            state.version,
-            state.weights[piece],
-            {name: array[piece].copy() for name, array in state.optimizer.items()},
-        )
-        self._shard, segment = shard_of(config, rules, 0, own, part, options.transport)
+        self._shard, segment = None, None
+        if not self._goes_on:
+            self._shard, segment = shard_of(config, rules, 0, slices[0], _part(state, slices[0]), options.transport)
         self._server = Server(
             endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
         )
         here = connectable(endpoint.address)
-        self._join_here = ["server", "--join", here, "--advertise", SAME_HOST, "--transport", options.transport]
-        self._join_here += ["--log-format", options.log_format]
-        self._join_here += ["--insecure"] if options.keys is None else ["--keys", str(options.keys)]
-        self._bound = endpoint.address
-        self._replicas = options.replicas
-        self._lacking, self._spawned_at = 0, float("-inf")
-        followers = options.replicas * len(slices)
-        self._others = [self._spawn() for _ in range(options.shards - 1)]
-        self._others += [self._spawn("--follower") for _ in range(followers)]
+        join = ["server", "--join", here, "--advertise", SAME_HOST, "--transport", options.transport]
+        join += ["--log-format", options.log_format]
+        join += ["--insecure"] if options.keys is None else ["--keys", str(options.keys)]
+        self._others = OwnServers(join, endpoint.address, replicas=options.replicas, say=say)
+        if self._goes_on:
+            self._others.go_on()
+        else:
+            self._others.start(options.shards - 1, options.replicas * len(slices))
         text = "listening on {address}; {invitation}"
         say(Line("listening", text, address=endpoint.address, invitation=_invitation(endpoint)))
         if options.await_workers > 1:
             text = "the first step begins when {workers} workers are ready"
             say(Line("awaiting-workers", text, workers=options.await_workers))
-        if options.remote_shards:
+        if options.remote_shards and not self._goes_on:
             text = "waiting for {shards} more shards; start them with: start-server --join ADDRESS"
             say(Line("awaiting-shards", text, shards=options.remote_shards))
 
     def run(self) -> dict[str, Any]:
         try:
-            warm_up_shard(self._config)
+            if self._goes_on:
+                self._note()
+                self._server.dispatch(self._coordinator.begin(time.monotonic()))
+            else:
+                warm_up_shard(self._config)
             ended = self._server.run(self._tick)
+            self._folder.forget_servers()
         finally:
             self._server.close()
             self._writer.close()
-            stop_all(self._others)
+            self._others.stop()
         self._reports.flush()
         result = self._result(ended)
         try:
@@ -273,27 +291,22 @@ class _Run:
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count
             self._obey()
-        for child in [child for child in self._others if child.poll() is not None]:
-            if self._server.ended is None:
-                self._lost(child)
-        if self._lacking and self._coordinator.lacks_follower and time.monotonic() - self._spawned_at > _SPAWN_SECONDS:
-            self._lacking -= 1
-            self._spawned_at = time.monotonic()
-            self._others.append(self._spawn("--follower"))
+        if self._server.ended is None:
+            if (reason := self._others.ended()) is not None:
+                self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
+            self._others.fill_up(lacks_follower=self._coordinator.lacks_follower)
+        if not self._is_noted and self._coordinator.can_be_taken_up:
+            self._note()
 
-    def _spawn(self, *more: str) -> subprocess.Popen[bytes]:
-        return spawn([*self._join_here, "--listen", sibling(self._bound), *more])
-
-    def _lost(self, child: subprocess.Popen[bytes]) -> None:
-        """A server's process on this host has ended: another one follows the new leader, if leaders are followed."""
-        if not self._replicas:
-            reason = f"a shard's process on this host ended with code {child.returncode}; continue with --resume"
-            self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
-            return
-        text = "a shard's process on this host ended with code {code}; another one is started to follow"
-        self._say(Line("lost-server", text, level=WARNING, code=child.returncode))
-        self._others.remove(child)
-        self._lacking += 1
+    def _note(self) -> None:
+        """Who is started here again will know which run its servers have."""
+        self._is_noted = True
+        try:
+            self._known.write(self._folder)
+        except OSError as error:
+            text = "WARNING: {path} could not be written: {why}; a first server that is lost costs up to a checkpoint"
+            path = f"{self._folder.path}/servers.json"
+            self._say(Line("servers-not-written", text, level=WARNING, path=path, why=error.strerror))
 
     def _obey(self) -> None:
         now = time.monotonic()
@@ -340,7 +353,7 @@ class _Run:
             "examples_per_second": round(pace, 1),
             "seconds": round(seconds, 3),
             "batch_size": self._config.batch_size,
-            "duplicates": self._shard.duplicates,
+            "duplicates": 0 if self._shard is None else self._shard.duplicates,
             "changes": self._changes.by_kind(),
             "checkpoint": self._checkpoint,
             "checkpoint_failures": self._failures,
@@ -374,6 +387,13 @@ class _Run:
             "failed": failed,
             "reason": reason,
         }
+
+
+def _part(state: ShardState, piece: Slice) -> ShardState:
+    """What a shard begins with: copies, where it is written to."""
+    own = slice(piece.start, piece.stop)
+    optimizer = {name: array[own].copy() for name, array in state.optimizer.items()}
+    return ShardState(state.version, state.weights[own], optimizer)
 
 
 def _invitation(endpoint: Endpoint) -> str:

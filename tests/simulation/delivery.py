@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 
 from ps_vae.errors import PeerError, RefusedError
-from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.follower import Follower
 from ps_vae.ps.frames import decode, encode
 from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Applied, Error, Pull, Push, Weights
@@ -28,6 +27,8 @@ class Delivery:
         self.touched = set()
         # As what the coordinator knows who spoke last as the leader of each shard.
         self._leaders = {}
+        # In which life of the coordinator a snapshot was taken.
+        self._taken = {}
 
     def deliver(self, outputs, source):
         """What a server's machine (`coordinator`, or that of a server by its place) returned."""
@@ -37,6 +38,8 @@ class Delivery:
             match output:
                 case Send():
                     self._send(source, output)
+                case StepApplied() if source == COORDINATOR:
+                    world.reported.append(output)
                 case StepApplied():
                     world.events.append((world.servers[source].machine.number, output))
                 case SnapshotTaken():
@@ -62,7 +65,7 @@ class Delivery:
         """The coordinator reads a message."""
         world = self._world
         try:
-            outputs = world.coordinator.handle(sender, message, world.clock(world.servers[0]))
+            outputs = world.first.machine.handle(sender, message, world.clock(world.servers[0]))
             if isinstance(message, Applied):
                 self._leaders[message.shard] = sender
             self.deliver(outputs, COORDINATOR)
@@ -82,6 +85,10 @@ class Delivery:
             # A follower says nothing of what it cannot use.
             self._refuse(place, COORDINATOR if is_follower else sender, error)
 
+    def forget_leaders(self):
+        """The coordinator's process is another one."""
+        self._leaders.clear()
+
     def read_later(self, server, messages):
         """Hand a server what it could not use before."""
         server.inbox.extend(partial(self.to_shard, server.place, *words) for words in messages)
@@ -90,10 +97,7 @@ class Delivery:
     def to_client(self, name, link, message):
         """A client reads a message of a shard's server, or of the coordinator (None)."""
         world, client = self._world, self._world.clients[name]
-        if isinstance(client.machine, Evaluator):
-            peer = link or 0
-        else:
-            peer = link if message.KIND in ("weights", "error") else None
+        peer = link if message.KIND in ("weights", "error") else None
         try:
             world.programs.perform(client, client.machine.handle(peer, message, world.clock(client)))
         except RefusedError as error:
@@ -111,10 +115,13 @@ class Delivery:
             origin, sender = world.servers[source].name, world.servers[source].sender
         if to == COORDINATOR:
             # The first server's shard is in the coordinator's process.
-            arrive = partial(self._arrive_at_coordinator, COORDINATOR if source == 0 else sender)
+            arrive = partial(self._arrive_at_coordinator, sender)
+            if source == 0:
+                arrive = partial(self._arrive_from_within, world.servers[0].life)
             self._transmit(origin, COORDINATOR, message, TO_SERVER, arrive)
         elif isinstance(to, ShardAddress) and source == COORDINATOR:
-            leader = world.servers[0].sender if to.shard == 0 else self._leaders.get(to.shard)
+            is_here = to.shard == 0 and world.servers[0].machine is not None
+            leader = world.servers[0].sender if is_here else self._leaders.get(to.shard)
             if leader is not None:
                 self._send(source, Send(leader, message))
         elif isinstance(to, ShardAddress):
@@ -124,7 +131,8 @@ class Delivery:
         elif to != world.clients[name].sender(origin):
             world.transcript.sent(world.now, origin, name, message, "a connection that is gone")
         else:
-            link = None if source == COORDINATOR else world.servers[source].machine.number
+            has_none = source == COORDINATOR or world.servers[source].machine is None
+            link = None if has_none else world.servers[source].machine.number
             arrive = partial(self._arrive_at_client, name, link, world.clients[name].life, origin)
             self._transmit(origin, name, message, TO_CLIENT, arrive)
 
@@ -168,6 +176,11 @@ class Delivery:
     def _arrive_at_coordinator(self, sender, message):
         self.to_coordinator(sender, message)
 
+    def _arrive_from_within(self, life, message):
+        # What is within a process dies with it.
+        if life == self._world.servers[0].life:
+            self.to_coordinator(COORDINATOR, message)
+
     def _arrive_at_server(self, address, connection, sender, message):
         server = self._world.process(address)
         if connection in (None, server.sender):
@@ -186,19 +199,26 @@ class Delivery:
 
     def _take_snapshot(self, taken):
         world = self._world
-        if taken.version in world.snapshots:
-            raise ViolationError(f"snapshot {taken.version} was taken twice")
         weights = np.concatenate([part.payload[0] for part in taken.parts])
+        before = self._taken.get(taken.version)
+        if before == world.first.times:
+            raise ViolationError(f"snapshot {taken.version} was taken twice")
+        if before is not None and weights.tobytes() != world.snapshots[taken.version].tobytes():
+            raise ViolationError(f"snapshot {taken.version} was taken again, with other bits")
+        self._taken[taken.version] = world.first.times
         world.snapshots[taken.version] = weights
         if world.ledger is not None:
             world.ledger.check_snapshot(taken.version, weights)
         world.note(COORDINATOR, f"has the snapshot of version {taken.version}")
-        world.at(world.now + _WRITING_SECONDS, partial(self._finish_writing, taken.version))
+        words = (taken.version, world.servers[0].life)
+        world.at(world.now + _WRITING_SECONDS, partial(self._finish_writing, *words))
 
-    def _finish_writing(self, version):
+    def _finish_writing(self, version, life):
         world = self._world
+        if world.servers[0].life != life:
+            return
         if world.servers[0].is_blocked(world.now):
-            world.at(world.servers[0].asleep_until, partial(self._finish_writing, version))
+            world.at(world.servers[0].asleep_until, partial(self._finish_writing, version, life))
             return
         now = world.clock(world.servers[0])
         self.deliver(world.coordinator.finished_writing(version, now), COORDINATOR)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ps_vae.ps.outbox import Member
 
+from .first_server import NOT_FOUND
 from .gradients import chaotic_gradient, sequential_versions, small_step, unit_gradient
 from .ledger import WITNESS, ViolationError
 from .network import Network
@@ -39,7 +40,7 @@ class Misfortunes:
         shards = draw.randint(1, 3)
         # Drawn apart: the other runs are what they would be without it.
         more, others = random.Random(f"followers of {seed}"), random.Random(f"backups and faults of {seed}")
-        self.is_followed = self.is_synchronous and shards > 1 and more.random() < 0.6
+        self.is_followed = self.is_synchronous and more.random() < 0.6
         if self.is_followed:
             self.steps += more.randint(0, 25)
         self.world = World(
@@ -136,10 +137,12 @@ class Misfortunes:
         is_careful, time = draw.random() < 0.8, 0.0
         for _ in range(draw.randint(1, 6)):
             time += draw.choice([0.2, 0.6, 2.0, 6.0]) * draw.uniform(0.5, 1.5)
-            who = draw.choice(["leader", "leader", "follower"])
-            # The coordinator's own process, which leads the first shard, is not killed.
-            number = draw.randrange(1 if who == "leader" else 0, len(self.world.shards))
-            if draw.random() < 0.3:
+            who = draw.choice(["leader", "leader", "follower", "first"])
+            number = draw.randrange(len(self.world.shards))
+            if who == "first":
+                words = (draw.choice([0.1, 1.0, 7.0]), 20 if is_careful else None)
+                self.world.at(time, lambda words=words: self._kill_first(*words))
+            elif draw.random() < 0.3:
                 words = (number, who, draw.uniform(2, 15))
                 self.world.at(time, lambda words=words: self._hold_up_server(*words))
             else:
@@ -169,6 +172,9 @@ class Misfortunes:
     def _kill_server(self, number, who, noticed, seconds, tries):
         """`seconds`: until it is started again; `tries`: how often to see whether nobody's place is empty then."""
         world, server = self.world, self._server(number, who)
+        if server is world.servers[0]:
+            self._kill_first(seconds, tries)
+            return
         # A server that dies before the run has begun keeps its place: a known weakness.
         if server is None or not world.coordinator.is_started:
             return
@@ -178,6 +184,18 @@ class Misfortunes:
             return
         world.kill_server(server.name, noticed=noticed)
         world.at(world.now + seconds, lambda: world.restart_server(server.name))
+
+    def _kill_first(self, seconds, tries):
+        """The coordinator's process, whichever shard it has."""
+        world, server = self.world, self.world.servers[0]
+        if not world.first.is_at_work or not world.coordinator.is_started:
+            return
+        if tries is not None and (world.orphans(server) or not server.disk.get("known")):
+            if tries:
+                world.at(world.now + 0.5, lambda: self._kill_first(seconds, tries - 1))
+            return
+        world.first.kill()
+        world.at(world.now + seconds, world.first.restart)
 
     def _hold_up_server(self, number, who, seconds):
         if (server := self._server(number, who)) is not None:
@@ -219,7 +237,11 @@ class Misfortunes:
             return
         if ended.failed and world.unguarded:
             # A leader and its follower were lost together.
-            if not (self.is_told_to_stop or "is silent for 30 s" in ended.reason):
+            if not (self.is_told_to_stop or "is silent for 30 s" in ended.reason or NOT_FOUND in ended.reason):
+                raise ViolationError(f"the run fails: {ended.reason}")
+        elif ended.failed and NOT_FOUND in ended.reason:
+            # Who is cut off for longer than is waited for is not found.
+            if not self.is_cut_off:
                 raise ViolationError(f"the run fails: {ended.reason}")
         elif ended.failed:
             # A stopping run has seconds to make its shards agree; with so many messages lost that may not be enough.

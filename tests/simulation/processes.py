@@ -18,6 +18,7 @@ from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.encoder import Encoder
 from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.follower import Follower
+from ps_vae.ps.identity import ServerIdentity
 from ps_vae.ps.replica import ReplicaReader
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.worker import Worker
@@ -79,6 +80,10 @@ class ServerProcess(Process):
     @property
     def session(self) -> bytes:
         return self.sender.encode().ljust(16)
+
+    @property
+    def identity(self) -> ServerIdentity:
+        return ServerIdentity(self.session, self.name)
 
     @property
     def sender(self) -> str:

@@ -41,9 +41,10 @@ class Programs:
 
     def _connect(self, client, addresses):
         """To the shards that are elsewhere; what the server there says after that does not come any more."""
+        addresses = [address or self._world.servers[0].name for address in addresses]
         for address in set(client.shards) - set(addresses):
             client.reconnect(address)
-        client.shards = list(addresses)
+        client.shards = addresses
 
     def _compute(self, client, work):
         world = self._world

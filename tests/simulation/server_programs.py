@@ -2,6 +2,7 @@
 
 import itertools
 
+from ps_vae.errors import PeerError
 from ps_vae.ps.follower import Follower
 from ps_vae.ps.messages import (
     PROTOCOL,
@@ -15,10 +16,10 @@ from ps_vae.ps.messages import (
     Push,
     Replicate,
     Replicated,
-    TakeSnapshot,
+    Who,
 )
 from ps_vae.ps.outbox import COORDINATOR, Send
-from ps_vae.ps.shard import Shard
+from ps_vae.ps.shard import FromOutside, Shard
 
 _RETRY_SECONDS = 1.0
 # After so long without a connection a server counts as gone.
@@ -42,11 +43,13 @@ class ServerPrograms:
                 return self._follow(server, message)
             case Error() if sender == COORDINATOR and _sends_away(machine, message):
                 self._join_again(server, message)
+            case _ if machine is None and server.place == 0:
+                raise PeerError("not-here", "the first server has no shard (any more)")
             case _ if isinstance(message, _TO_LEADER) and not isinstance(machine, Shard):
                 server.doorstep.append((sender, message))
-            case Push() | Pull() | Follow() | Replicated() | TakeSnapshot() | Lead() if isinstance(machine, Shard):
+            case _ if isinstance(machine, Shard) and isinstance(message, FromOutside):
                 return machine.handle(sender, message, now)
-            case Copy() | Replicate() | Lead() | Error() if isinstance(machine, Follower):
+            case Copy() | Replicate() | Lead() | Who() | Error() if isinstance(machine, Follower):
                 outputs = machine.handle(message, now)
                 if machine.state == "leading":
                     self._lead(server, machine.shard)
@@ -58,7 +61,7 @@ class ServerPrograms:
         now = self._world.clock(server)
         if server.machine is not None:
             return server.machine.tick(now)
-        if now - server.asked_at < _RETRY_SECONDS:
+        if now - server.asked_at < _RETRY_SECONDS or server.place == 0:
             return []
         server.asked_at = now
         return [Send(COORDINATOR, Join(PROTOCOL, server.session, server.name, True))]
@@ -73,16 +76,18 @@ class ServerPrograms:
         return outputs
 
     def _follow(self, server, admit):
-        server.leader = admit.leader
+        server.leader = admit.leader or self._world.servers[0].name
         server.machine = Follower(
             admit.run,
             admit.shard,
-            server.session,
+            server.identity,
+            admit.leader,
+            admit.incarnation,
             admit.stop - admit.start,
-            lambda state: self._world.make_shard(admit.shard, state),
+            lambda state: self._world.make_shard(admit.shard, state, server.identity),
             lambda: f"time-{next(self._drawn)}".encode().ljust(16),
         )
-        self._world.note(server.name, f"follows shard {admit.shard} at {admit.leader}")
+        self._world.note(server.name, f"follows shard {admit.shard} at {server.leader}")
         return self.tick(server)
 
     def _lead(self, server, shard):

@@ -20,6 +20,7 @@ from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.evaluator import Evaluator
+from ps_vae.ps.identity import FIRST
 from ps_vae.ps.messages import PROTOCOL, Join
 from ps_vae.ps.outbox import COORDINATOR
 from ps_vae.ps.partition import partition
@@ -31,6 +32,7 @@ from ps_vae.ps.worker import Worker
 
 from .agenda import Agenda
 from .delivery import Delivery
+from .first_server import FirstServer
 from .gradients import Gradient, add_up, unit_gradient
 from .invariants import Invariants
 from .ledger import Ledger, ViolationError
@@ -115,14 +117,17 @@ class World:
         self.coordinator = Coordinator(
             self.rules, slices, "server-0", b"{}", whole, awaited=awaited, backup_workers=backup_workers
         )
+        self.initial = whole
         self.servers = [ServerProcess(name=f"server-{place}", place=place) for place in range(shards * (1 + replicas))]
         self.shards, self._tallies = [], {}
         for member, server in zip(self.coordinator.shards, self.servers, strict=False):
             piece = slice(member.slice.start, member.slice.stop)
+            identity = FIRST if server.place == 0 else server.identity
             # The first one is in the coordinator's process.
             if server.place:
                 self.coordinator.handle(server.sender, Join(PROTOCOL, server.session, server.name, False), 0.0)
-            server.machine = self.make_shard(member.number, ShardState(version, whole.weights[piece].copy(), {}))
+            state = ShardState(version, whole.weights[piece].copy(), {})
+            server.machine = self.make_shard(member.number, state, identity)
             self.shards.append(server.machine)
             self.lead(server.machine)
         # Shards whose leader was killed while nobody could take its place; until when something was done to the world.
@@ -133,6 +138,8 @@ class World:
         self.ended = None
         self.snapshots = {}
         self.refused = []
+        self.reported = []
+        self.first = FirstServer(self)
         self.invariants = Invariants(self)
         self.programs = Programs(self)
         self.server_programs = ServerPrograms(self)
@@ -177,7 +184,7 @@ class World:
             sender = client.sender(address)
             client.reconnect(address)
             self.note(address, f"sees the connection with {name} break")
-            self._forget(sender, address)
+            self.forget(sender, address)
 
     def kill_server(self, name, *, noticed):
         """The server is gone, and what it held; `noticed`: its connections break, else it falls silent."""
@@ -185,41 +192,44 @@ class World:
         self.note(name, f"is killed, and {'its connections break' if noticed else 'nobody is told'}")
         sender = server.sender
         self.unguarded |= self.orphans(server)
-        self._disturb(0.0)
+        self.disturb(0.0)
         server.die()
         server.gone_at = self.now if noticed else None
         if noticed:
             for address in self.addresses[1:]:
-                self._forget(sender, address)
+                self.forget(sender, address)
 
     def restart_server(self, name):
         """The server is started again where it died, and wants to follow somebody."""
         server = self.process(name)
         self.note(name, "is started again")
         server.alive, server.asleep_until, server.gone_at = True, 0.0, None
-        self._disturb(0.0)
+        self.disturb(0.0)
 
     def pause(self, name, seconds):
         """The process stands still; what comes meanwhile waits, and what it computes ends so much later."""
         process = self.process(name)
         self.note(name, f"is paused for {seconds:.2f} s")
         process.asleep_until = max(process.asleep_until, self.now + seconds)
-        self._disturb(seconds)
+        self.disturb(seconds)
         self.at(process.asleep_until, lambda: process.read(self.now))
 
     def jump(self, name, seconds):
         """The clock of a process jumps forwards."""
         self.note(name, f"finds its clock {seconds:.2f} s on")
         self.process(name).offset += seconds
-        self._disturb(0.0)
+        self.disturb(0.0)
 
     def part(self, one, other, seconds):
         """Nothing passes between two sets of addresses for so long."""
         self.note("the network", f"parts {', '.join(sorted(one))} from {', '.join(sorted(other))} for {seconds:.2f} s")
         self.network.part(one, other, self.now, seconds)
-        self._disturb(seconds)
+        self.disturb(seconds)
 
     def stop(self):
+        if not self.first.is_at_work:
+            self.at(self.now + 1.0, self.stop)
+            return
         self.note(COORDINATOR, "is told to stop the run")
         self.delivery.deliver(self.coordinator.stop(self.clock(self.servers[0])), COORDINATOR)
 
@@ -274,7 +284,7 @@ class World:
     def server_of(self, session):
         """The server that lives under a session, the first one's being None; None where it has died."""
         if session is None:
-            return self.servers[0]
+            return self.servers[0] if self.servers[0].machine is not None else None
         return next((server for server in self.servers if server.alive and server.session == session), None)
 
     def orphans(self, server):
@@ -318,14 +328,14 @@ class World:
 
     # How it works
 
-    def _disturb(self, seconds):
+    def disturb(self, seconds):
         self.calm_since = max(self.calm_since, self.now + seconds)
 
     def _name(self):
         self._names += 1
         return self._names - 1
 
-    def make_shard(self, number, state):
+    def make_shard(self, number, state, identity):
         """A machine of a shard, from a state, with what a server has for it."""
         piece, update = self.slices[number], self._update
         tally = None
@@ -342,6 +352,7 @@ class World:
             look_ahead=self._look_ahead,
             codec=codecs[0],
             pull=codecs[1],
+            identity=identity,
         )
         shard.buffers.published = shard._slice.published.arrays
         self._tallies[shard] = tally
@@ -353,14 +364,14 @@ class World:
         if self.ledger is not None:
             self.ledger.leading[shard.number] = self._tallies[shard]
 
-    def _forget(self, sender, address):
+    def forget(self, sender, address):
         """The server at an address sees the connection that it knows by that break."""
         server = self.process(address)
 
         def see():
             now = self.clock(server)
             if address == COORDINATOR:
-                self.delivery.deliver(self.coordinator.forget(sender, now), COORDINATOR)
+                self.delivery.deliver(self.first.machine.forget(sender, now), COORDINATOR)
             elif isinstance(server.machine, Shard):
                 self.delivery.deliver(server.machine.forget(sender, now), server.place)
 
@@ -389,7 +400,8 @@ class World:
     def _check(self):
         for address in self.delivery.touched:
             if address == COORDINATOR:
-                self.invariants.check_coordinator(self.coordinator)
+                if self.first.is_at_work:
+                    self.invariants.check_coordinator(self.coordinator)
             else:
                 self.invariants.check_server(self.servers[address])
         self.delivery.touched.clear()
@@ -397,12 +409,10 @@ class World:
     def _tick(self):
         """Machines are called twenty times a second where their process is awake."""
         now = self.now
-        for place, server in enumerate(self.servers):
+        for place, server in list(enumerate(self.servers)):
             if server.alive and not server.is_blocked(now):
                 if place == 0:
-                    self.delivery.deliver(self.coordinator.tick(self.clock(server)), COORDINATOR)
-                    if outputs := self.server_programs.lost():
-                        self.delivery.deliver(outputs, COORDINATOR)
+                    self.first.tick()
                 if outputs := self.server_programs.tick(server):
                     self.delivery.deliver(outputs, place)
         for client in list(self.clients.values()):

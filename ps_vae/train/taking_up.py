@@ -1,0 +1,100 @@
+"""A first server that was started again takes its run up from the other servers, where these have all of it.
+
+What names the run is in its folder, in servers.json, from when the first shard has a follower until the run ends.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from ps_vae.lines import WARNING, Line
+from ps_vae.ps.endpoint import Endpoint
+from ps_vae.ps.gathering import Found, Gathering
+from ps_vae.ps.outbox import Event, Refused, RunEnded
+from ps_vae.ps.partition import Slice
+from ps_vae.ps.server import Server
+from ps_vae.train.config import RunConfig
+from ps_vae.train.event_lines import line_of
+from ps_vae.train.processes import StopSignal
+from ps_vae.train.run_folder import RunFolder
+from ps_vae.train.shard import rules_of
+
+__all__ = ["KnownRun", "known_run", "take_up"]
+
+# Pieces of work that one coordinator cannot have given out.
+_TICKETS = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """What a coordinator cannot ask others for.
+
+    run     its name
+    first   the version that its servers began at
+    shards  how many it has
+    starts  how often its coordinator was started
+    """
+
+    run: bytes
+    first: int
+    shards: int
+    starts: int = 1
+
+    @property
+    def tickets(self) -> int:
+        """What the tickets of this start's work come after."""
+        return (self.starts - 1) * _TICKETS
+
+    def write(self, folder: RunFolder) -> None:
+        """Into the folder. Raises OSError where the disk refuses."""
+        folder.write_servers({**asdict(self), "run": self.run.hex()})
+
+
+def known_run(folder: RunFolder, shards: int) -> KnownRun | None:
+    """The run whose servers may be there still, as of its next start; None where none is."""
+    plain = folder.servers()
+    try:
+        known = KnownRun(bytes.fromhex(plain["run"]), int(plain["first"]), int(plain["shards"]), int(plain["starts"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    if len(known.run) != 16 or known.shards != shards:
+        return None
+    return KnownRun(known.run, known.first, known.shards, known.starts + 1)
+
+
+def take_up(
+    known: KnownRun,
+    config: RunConfig,
+    slices: list[Slice],
+    endpoint: Endpoint,
+    *,
+    say: Callable[[str], None],
+    should_stop: StopSignal,
+) -> Found | None:
+    """The servers of the run, where they have all of it; they get another few seconds to be there."""
+    say(Line("taking-up", "looking for the other servers of run {run}", run=known.run.hex()))
+    gathering = Gathering(rules_of(config, known.run, known.first), slices)
+
+    def notice(event: Event) -> None:
+        line = line_of(event) if isinstance(event, Refused) and event.code != "unknown-session" else None
+        if line is not None:
+            say(line)
+
+    server = Server(endpoint, None, coordinator=gathering, notify=notice)
+
+    def obey() -> None:
+        if should_stop():
+            server.dispatch([RunEnded(True, "told to stop")])
+
+    started = time.monotonic()
+    ended = server.run(obey)
+    server.leave()
+    found = gathering.found
+    if found is None:
+        text = "{why}: the run cannot be taken up from its servers"
+        say(Line("not-taken-up", text, level=WARNING, why=ended.reason))
+        return None
+    text = "found the servers of all {shards} shards in {seconds:.1f} s; the run goes on at version {version:,}"
+    seconds = time.monotonic() - started
+    say(Line("taken-up", text, shards=len(slices), seconds=seconds, version=found.lowest))
+    return found
