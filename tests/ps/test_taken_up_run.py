@@ -97,7 +97,6 @@ class Run:
     """A run that is taken up at these versions of its shards, 100 s after the clock began."""
 
     def __init__(self, versions=(5, 5), *, heir=None, followed=None, early=(), tickets=0, first=0):
-        waiting = {hello.session: (sender, hello) for sender, hello in early}
         self.machine = Coordinator(
             RunRules(RUN, 2, 50, Consistency(0, first=first), 10, metrics=1),
             partition(32, len(versions)),
