@@ -26,6 +26,7 @@ from ps_vae.ps.buffers import Buffers, aligned
 from ps_vae.ps.consistency import Consistency, parse_consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.endpoint import Endpoint
+from ps_vae.ps.identity import FIRST, ServerIdentity
 from ps_vae.ps.joining import join
 from ps_vae.ps.messages import PROTOCOL, Join, Pull, Push, TakeSnapshot
 from ps_vae.ps.outbox import Event, Output, RunEnded, Sender, StepApplied
@@ -186,26 +187,35 @@ def _first(listen: str, task: Task) -> _Run:
     coordinator = Coordinator(rules, slices, same_host(endpoint.address), config.pack(), state)
     own = slices[0].stop
     part = ShardState(0, state.weights[:own], {name: array[:own].copy() for name, array in state.optimizer.items()})
-    return _started(endpoint, 0, rules, part, task, coordinator=coordinator)
+    return _started(endpoint, 0, rules, part, task, FIRST, coordinator=coordinator)
 
 
 def _further(listen: str, coordinator: str, task: Task) -> _Run:
     endpoint = Endpoint(listen, 4 * task.size)
-    address = reachable_from(endpoint.address, coordinator)
-    ask = Join(PROTOCOL, random_id(), address, False)
+    identity = ServerIdentity(random_id(), reachable_from(endpoint.address, coordinator))
+    ask = Join(PROTOCOL, identity.session, identity.address, False)
     link, admit = join(coordinator, ask, timeout=_JOIN_SECONDS, should_stop=lambda: False)
     consistency = Consistency(admit.bound, admit.delay, admit.version)
     rules = RunRules(admit.run, admit.microbatches, admit.steps, consistency, admit.milestone, len(METRICS))
     weights, *arrays = (array.copy() for array in admit.payload)
     state = ShardState(admit.version, weights, dict(zip(admit.names, arrays, strict=True)))
-    return _started(endpoint, admit.shard, rules, state, task, link=link)
+    return _started(endpoint, admit.shard, rules, state, task, identity, link=link)
 
 
-def _started(endpoint: Endpoint, number: int, rules: RunRules, state: ShardState, task: Task, **around: Any) -> _Run:
+def _started(
+    endpoint: Endpoint,
+    number: int,
+    rules: RunRules,
+    state: ShardState,
+    task: Task,
+    identity: ServerIdentity,
+    **around: Any,
+) -> _Run:
     size, config = state.weights.size, task.config()
     segment = open_segment(PUBLISHED, size, task.transport)
     published = Buffers(size, segment.slots_first() if segment is not None else None)
-    shard = _TimedShard(number, rules, state, shard_rule(config), published, is_finite, look_ahead_rule(config))
+    rule, ahead = shard_rule(config), look_ahead_rule(config)
+    shard = _TimedShard(number, rules, state, rule, published, is_finite, ahead, identity=identity)
     shard.pushes = []
     server = Server(endpoint, shard, segment=segment, notify=_unnoticed, **around)
     answer({"address": endpoint.address})

@@ -303,6 +303,30 @@ def test_where_somebody_is_missing_the_search_ends_after_fifteen_seconds_and_say
     assert ended == RunEnded(True, "nobody has shard 1, 3 of 3")
 
 
+@pytest.mark.parametrize("heard", ["a word", "who it is"])
+def test_somebody_who_was_there_once_is_waited_for_as_long_though_it_is_gone(heard):
+    search = Search(1)
+    server = follower("heir", 0, "tcp://leader:1")
+    search.say(server) if heard == "a word" else search.know(server)
+    search.machine.forget("heir", 0.0)
+
+    ((when, ended),) = search.until(15.1)
+
+    assert (when, ended) == (15.1, RunEnded(True, "nobody has shard 1 of 1"))
+
+
+def test_time_in_which_the_process_stood_still_does_not_count():
+    search = Search(1)
+    search.know(follower("heir", 0, "tcp://leader:1"), 5)
+    assert search.until(2.0) == []
+    search.ticks += 600
+
+    ((when, output),) = search.until(70.0)
+
+    # More than 5 s, and from one tick to the next there were 60.1 s.
+    assert (when, output) == (65.2, FOUND)
+
+
 def test_clients_that_came_early_are_let_in_with_the_run():
     search = Search(1)
     assert search.machine.handle("a", hello("ann"), 0.0)[0].message.code == "starting"

@@ -14,7 +14,21 @@ from ps_vae.ps.codecs.pull import pull_codec_for
 from ps_vae.ps.consistency import Consistency, Versions
 from ps_vae.ps.follower import Follower
 from ps_vae.ps.identity import ServerIdentity
-from ps_vae.ps.messages import Applied, Copy, Error, Follow, Lead, Pull, Push, Replicate, Replicated, Standby, Weights
+from ps_vae.ps.messages import (
+    Applied,
+    Copy,
+    Error,
+    Follow,
+    Lead,
+    Present,
+    Pull,
+    Push,
+    Replicate,
+    Replicated,
+    Standby,
+    Weights,
+    Who,
+)
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress, StepApplied
 from ps_vae.ps.publication import Want
 from ps_vae.ps.rules import RunRules
@@ -22,6 +36,7 @@ from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
 
 RUN, SESSION, SIZE = b"r" * 16, b"s" * 16, 64
+LEADER = ServerIdentity(b"leader".ljust(16), "tcp://leader:1")
 MICROBATCHES = 3
 
 
@@ -41,7 +56,7 @@ def shard_from(state, *, delay=0, pull="none", aggregate="mean"):
     rules = RunRules(RUN, MICROBATCHES, 100, Consistency(0, delay), 10, metrics=1, aggregation=aggregation)
     make = pull_codec_for(pull)
     codec = None if make is None else make(SIZE, (Matrix(0, 8, 8),), 5)
-    return Shard(2, rules, state, momentum, Buffers(SIZE), look_ahead=straight_on, pull=codec)
+    return Shard(2, rules, state, momentum, Buffers(SIZE), look_ahead=straight_on, pull=codec, identity=LEADER)
 
 
 def leader(**options):
@@ -420,6 +435,61 @@ def test_a_follower_says_who_it_is_and_asks_until_it_gets_a_copy():
         assert standby == Send(COORDINATOR, Standby(RUN, 2, SESSION, None, 0, 0))
         assert follow == Send(ShardAddress(2), Follow(RUN, 2, heir._following))
     assert heir.tick(2.5) == []
+
+
+@pytest.mark.parametrize("state", ["asking", "following"])
+def test_a_follower_that_is_asked_who_it_is_says_whom_it_follows_and_how_far_it_is(state):
+    pair = in_step() if state == "following" else Pair()
+    assert pair.follower.state == state
+
+    said = pair.follower.handle(Who(RUN), 0.5)
+
+    present = Present(RUN, 2, SESSION, "tcp://follower:1", False, 0, "tcp://leader:1")
+    copied = pair.follower._following if state == "following" else None
+    assert said[:2] == [
+        Send(COORDINATOR, present),
+        Send(COORDINATOR, Standby(RUN, 2, SESSION, copied, 0, pair.follower.version)),
+    ]
+    assert pair.follower.tick(1.4) == []
+
+
+def test_a_follower_of_another_run_or_one_that_leads_does_not_answer_as_one():
+    pair = in_step()
+    assert pair.follower.handle(Who(b"x" * 16), 0.5) == []
+    pair.follower.handle(Lead(RUN, 2, 1, None), 1.0)
+
+    assert pair.follower.handle(Who(RUN), 1.0) == []
+
+
+def test_a_leader_that_is_asked_who_it_is_says_so_and_what_it_has_applied():
+    machine = leader()
+    do_step(machine, 0)
+    machine.handle("f", Follow(RUN, 2, b"f" * 16), 0.0)
+
+    present, applied = machine.handle(COORDINATOR, Who(RUN), 0.5)
+
+    assert present == Send(COORDINATOR, Present(RUN, 2, LEADER.session, LEADER.address, True, 0, ""))
+    assert (applied.to, applied.message.before, applied.message.session) == (COORDINATOR, 1, LEADER.session)
+    with pytest.raises(PeerError) as refusal:
+        machine.handle(COORDINATOR, Who(b"x" * 16), 0.5)
+    assert refusal.value.code == "wrong-run"
+
+
+def test_who_has_been_told_to_lead_says_that_it_leads_and_as_which():
+    pair = in_step()
+    pair.follower.handle(Lead(RUN, 2, 3, None), 1.0)
+
+    present, applied = pair.follower.shard.handle(COORDINATOR, Who(RUN), 1.0)
+
+    assert (present.message.leads, present.message.incarnation, present.message.leader) == (True, 3, "")
+    assert (applied.message.incarnation, applied.message.before) == (3, 2)
+
+
+@pytest.mark.parametrize("message", [Follow(RUN, 1, SESSION), Lead(RUN, 1, 0, None)], ids=lambda message: message.KIND)
+def test_what_is_meant_for_another_shard_is_refused(message):
+    with pytest.raises(PeerError) as refusal:
+        leader().handle("f", message, 0.0)
+    assert refusal.value.code == "not-here"
 
 
 def test_a_follower_without_a_copy_refuses_to_lead():

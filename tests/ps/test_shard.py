@@ -13,6 +13,7 @@ from ps_vae.ps.codecs.codec import Matrix
 from ps_vae.ps.codecs.factors import Products, factors
 from ps_vae.ps.codecs.table import codec_for
 from ps_vae.ps.consistency import parse_consistency
+from ps_vae.ps.identity import ServerIdentity
 from ps_vae.ps.messages import Applied, Pull, Push, Snapshot, TakeSnapshot, Weights
 from ps_vae.ps.outbox import COORDINATOR, Send, StepApplied
 from ps_vae.ps.rules import ASYNCHRONOUS_WINDOW, RunRules
@@ -129,6 +130,21 @@ def test_a_refused_message_changes_nothing(case):
 
     assert refusal.value.code == case.split(":")[0]
     assert contents(machine) == before
+
+
+@pytest.mark.parametrize(("number", "metrics"), [(0, (3.0,)), (1, ())])
+def test_a_shard_says_with_which_server_it_is_and_the_first_what_the_newest_step_measured(number, metrics):
+    rules = RunRules(RUN, 2, 50, parse_consistency("bsp"), 10, metrics=1)
+    state = ShardState(0, np.zeros(SIZE, np.float32), {"count": np.zeros(SIZE, np.float32)})
+    identity = ServerIdentity(b"server".ljust(16), "tcp://s:1")
+    machine = Shard(number, rules, state, add_up, Buffers(SIZE), identity=identity)
+    machine.handle("a", dataclasses.replace(push(0, 0, 1, metrics=(1.0,)), shard=number), 0.0)
+
+    outputs = machine.handle("b", dataclasses.replace(push(0, 1, 2, metrics=(2.0,)), shard=number), 0.0)
+
+    assert [(sent.message.session, sent.message.metrics) for sent in sent(outputs, Applied)] == [
+        (identity.session, metrics)
+    ]
 
 
 def test_a_push_with_another_number_of_metrics_does_not_stop_the_step():

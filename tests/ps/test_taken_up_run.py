@@ -80,13 +80,14 @@ def sent(outputs, kind):
     return [output.message for output in outputs if isinstance(output, Send) and isinstance(output.message, kind)]
 
 
-def members(versions, *, heir=None):
+def members(versions, *, heir=None, followed=None):
     """Shards that are led by servers "zero", "one" ...; the first by nobody, where it has a heir."""
     found = []
     for number, (piece, version) in enumerate(zip(partition(32, len(versions)), versions, strict=True)):
         name = ("zero", "one", "two")[number]
         member = ShardMember(number, piece, f"tcp://{name}:1", session(name), heard=0.0, before=version)
         found.append(member)
+    found[0].follower = followed
     if heir is not None:
         found[0].session, found[0].heard, found[0].address, found[0].follower = None, None, "", heir
     return tuple(found)
@@ -95,14 +96,17 @@ def members(versions, *, heir=None):
 class Run:
     """A run that is taken up at these versions of its shards, 100 s after the clock began."""
 
-    def __init__(self, versions=(5, 5), *, heir=None, early=(), tickets=0, first=0):
+    def __init__(self, versions=(5, 5), *, heir=None, followed=None, early=(), tickets=0, first=0):
         self.machine = Coordinator(
             RunRules(RUN, 2, 50, Consistency(0, first=first), 10, metrics=1),
             partition(32, len(versions)),
             "tcp://first:1",
             b"{}",
             ShardState(0, np.zeros(32, np.float32), {}),
-            found=Found(members(versions, heir=heir), {hello.session: (sender, hello) for sender, hello in early}),
+            found=Found(
+                members(versions, heir=heir, followed=followed),
+                {hello.session: (sender, hello) for sender, hello in early},
+            ),
             tickets=tickets,
         )
         self.began = self.machine.begin(BEGAN)
@@ -179,7 +183,10 @@ def test_the_follower_of_the_shard_that_nobody_leads_is_told_to():
 
 
 def test_shards_that_are_led_are_left_alone():
-    assert sent(Run().began, Lead) == []
+    run = Run(followed=follower("heir", 5))
+
+    assert sent(run.began, Lead) == []
+    assert run.machine.servers.keys() == {session("zero"), session("one"), session("heir")}
 
 
 @pytest.mark.parametrize(
@@ -275,6 +282,22 @@ def test_who_is_known_may_say_again_who_it_is():
     # It did not know yet that it leads.
     assert run.say("heir", present("heir", 0)) == []
     assert run.machine.state(BEGAN)["shards"] == before
+
+
+def test_a_first_shard_in_another_process_that_falls_silent_ends_the_run_as_any_other():
+    run = Run()
+    ended = []
+    for tenth in range(1, 320):
+        run.say("one", applied("one", 1, 5), BEGAN + tenth / 10)
+        ended += [output for output in run.machine.tick(BEGAN + tenth / 10) if isinstance(output, RunEnded)]
+
+    assert [output.reason.split(";")[0] for output in ended] == ["shard 1 of 2 at tcp://zero:1 is silent for 30 s"]
+
+
+def test_a_process_that_stood_still_as_soon_as_the_run_went_on_takes_nobody_for_silent():
+    run = Run(followed=follower("heir", 5))
+
+    assert run.machine.tick(BEGAN + 60.0) == []
 
 
 def test_servers_that_were_found_have_as_long_as_ever_to_be_heard_of():
