@@ -235,18 +235,6 @@ def take_who_has_no_copy(patch):
     patch.setattr(Gathering, "_member", any_of_them)
 
 
-def wait_for_no_leader(patch):
-    member = Gathering._member
-
-    def at_once(self, number, piece, waited):
-        for server in self._servers.values():
-            if any(other.present.shard == number and not other.present.leads for other in self._servers.values()):
-                server.applied = server.applied if server.present.shard != number else None
-        return member(self, number, piece, 100.0)
-
-    patch.setattr(Gathering, "_member", at_once)
-
-
 def forget_where_the_run_was(patch):
     lowest = Found.lowest
     patch.setattr(Found, "lowest", property(lambda self: lowest.fget(self) + 1))
@@ -286,7 +274,6 @@ BROKEN_FOLLOWING = {
     keep_work_that_the_leader_before_had: "the run hangs",
     go_on_without_looking_at_versions: ".",
     take_who_has_no_copy: ".",
-    wait_for_no_leader: ".",
     forget_where_the_run_was: ".",
 }
 
