@@ -51,8 +51,8 @@ def test_no_array_is_loaded_with_pickle_allowed() -> None:
 def test_only_the_sockets_edge_knows_zeromq() -> None:
     files = {place.split(":")[0] for place, module in imports() if module.split(".")[0] == "zmq"}
 
-    edge = {"ps/clients.py", "ps/connection.py", "ps/links.py", "ps/server.py", "ps/sockets.py", "ps/standby.py"}
-    assert files <= edge | {"ps/security/door.py", "ps/security/rehearsal.py"}
+    names = ("census", "clients", "connection", "links", "server", "sockets", "standby")
+    assert files <= {f"ps/{name}.py" for name in (*names, "security/door", "security/rehearsal")}
 
 
 @pytest.mark.parametrize(

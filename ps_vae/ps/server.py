@@ -16,9 +16,12 @@ import zmq
 from ps_vae.errors import PeerError, RefusedError, Unreachable
 from ps_vae.ps import sockets
 from ps_vae.ps.addresses import connectable, plain
+from ps_vae.ps.census import Census
 from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
+from ps_vae.ps.frames import HEADER_LIMIT
+from ps_vae.ps.intake import Intake
 from ps_vae.ps.messages import (
     Admit,
     Applied,
@@ -47,6 +50,8 @@ __all__ = ["Endpoint", "Server", "join"]
 _TICK_SECONDS = 0.05
 _JOIN_RETRY_SECONDS = 1.0
 _DOOR_SECONDS = 5.0
+# A look at one connection takes a twentieth of that.
+_MEASURE_SECONDS = 1e-4
 # What is still queued for a slow link, weights perhaps, goes out before the word that the run is over.
 _LAST_WORDS_SECONDS = 10.0
 
@@ -76,7 +81,9 @@ class Endpoint:
         self.socket = self.context.socket(zmq.ROUTER)
         self.keys = keys
         sockets.configure_router(self.socket, frame_limit + (OVERHEAD if keys is not None else 0))
-        self.door = Door(self.context, self.socket, keys) if keys is not None else None
+        self.census = Census(self.context, self.socket)
+        self.door = Door(self.context, self.socket, keys, self.census) if keys is not None else None
+        self.intake = Intake(sockets.MAX_FRAMES * max(frame_limit, HEADER_LIMIT))
         try:
             self.socket.bind(listen)
         except zmq.ZMQError as error:
@@ -97,6 +104,9 @@ class Endpoint:
         return None if self.keys is None else self.keys.shown
 
     def close(self, linger_seconds: float = 0.0) -> None:
+        if self.door is None:
+            self.socket.disable_monitor()
+            self.census.close()
         sockets.close(self.socket, linger_seconds=linger_seconds)
         if self.door is not None:
             self.door.close()
@@ -175,7 +185,10 @@ class Server:
         self._patience = patience
         self._visitors = Visitors(endpoint.keys)
         self._clients = Clients(endpoint.socket, segment, shard.buffers, shard.traffic, self._visitors)
-        self._looked_at = time.monotonic()
+        self._looked_at = self._measured_at = time.monotonic()
+        if coordinator is None:
+            # Nobody sends it more than a gradient; the endpoint was made before the slice was known.
+            endpoint.intake.limit = min(endpoint.intake.limit, 2 * max(4 * shard.buffers.size, HEADER_LIMIT))
         self._shards: dict[int, Sender] = {}
         self._watched: dict[bytes, _Watched] = {}
         self._here = (COORDINATOR, ShardAddress(shard.number))
@@ -338,6 +351,7 @@ class Server:
 
     def _tick(self, now: float) -> None:
         self._watch_the_door(now)
+        self._watch_the_intake(now)
         outputs = self._shard.tick(now)
         if self._coordinator is not None:
             outputs = outputs + self._coordinator.tick(now) + self._lost_servers(self._coordinator, now)
@@ -375,6 +389,20 @@ class Server:
             text = f"{newest.text} ({turned_away.count} connections in {_DOOR_SECONDS:g} s)"
             self._shard.refusals.count(newest.code)
             self._notify(Refused(f"a stranger at {newest.address}", newest.code, text))
+
+    def _watch_the_intake(self, now: float) -> None:
+        """Cut off whose message has no end."""
+        endpoint = self._endpoint
+        if endpoint.door is None:
+            endpoint.census.note_all()
+        opened = set(endpoint.census.open)
+        if now - self._measured_at < _MEASURE_SECONDS * len(opened):
+            return
+        self._measured_at = now
+        for cut in endpoint.intake.watch(opened, self._clients.spoken()):
+            text = f"{cut.received:,} bytes and no end of a message; its connection is cut"
+            self._shard.refusals.count("malformed")
+            self._notify(Refused(f"a peer at {cut.peer}", "malformed", text))
 
 
 class _Watched:
