@@ -251,7 +251,7 @@ class Coordinator:
             "worker_count": len(workers),
             "workers": standing.of_workers(workers, self.backlog, now),
             "evaluators": standing.of_evaluators(self._roster.evaluators),
-            "shards": standing.of_fleet(self._fleet),
+            "shards": standing.of_fleet(self._fleet, now, self._speed.per_second(now)),
             **self._watch(),
         }
 

@@ -57,6 +57,13 @@ _OF_SHARDS: tuple[tuple[str, str, _Value], ...] = (
         "1: a follower could take its place now.",
         lambda shard: float(shard["follower"] == "ready"),
     ),
+    ("shard_follower_lag_versions", "Versions that its follower lacks.", lambda shard: shard["lag"]),
+    ("shard_follower_lag_seconds", "In which the run makes as many.", lambda shard: shard["lag_seconds"]),
+    (
+        "shard_follower_silent_seconds",
+        "Since its follower was heard of.",
+        lambda shard: shard["follower_silent_seconds"],
+    ),
 )
 # name, what it is, its label, counts by that
 _BY_KIND: tuple[tuple[str, str, str, str], ...] = (
