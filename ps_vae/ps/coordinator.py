@@ -242,6 +242,7 @@ class Coordinator:
             "steps_per_second": self._speed.per_second(now),
             "reissued_blocks": self.backlog.reissued,
             "backed_up_blocks": self.backlog.backed_up,
+            "duplicates": sum(shard.duplicates for shard in self.shards),
             "refused": self._fleet.refused,
             "bytes_pushed": sum(shard.pushed for shard in self.shards),
             "bytes_pulled": sum(shard.pulled for shard in self.shards),

@@ -335,6 +335,7 @@ class Shard:
             leaving=replication.given_up,
             refused=self.refusals.counts,
             blamed=self.refusals.blamed,
+            duplicates=self.duplicates,
         )
         return Send(COORDINATOR, applied)
 

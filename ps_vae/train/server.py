@@ -339,7 +339,6 @@ class _Run:
             "examples_per_second": round(pace, 1),
             "seconds": round(seconds, 3),
             "batch_size": self._config.batch_size,
-            "duplicates": self._shard.duplicates,
             "changes": self._changes.by_kind(),
             "checkpoint": self._checkpoint,
             "checkpoint_failures": self._failures,

@@ -1,5 +1,7 @@
 """Whom the coordinator relies on, and who leads when a leader is gone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -373,3 +375,17 @@ def test_what_nobody_makes_takes_no_time_that_is_known():
     shard = run.machine.state(60.0)["shards"][1]
 
     assert (shard["lag"], shard["lag_seconds"]) == (8, None)
+
+
+def test_pushes_that_were_counted_already_are_those_of_all_shards_and_of_leaders_that_are_gone():
+    run = Run()
+    run.follow()
+    for shard, duplicates in ((0, 3), (1, 4)):
+        told = applied(shard, 0, follower=FIRST_TIME if shard else None)
+        run.say("second", dataclasses.replace(told, duplicates=duplicates))
+    assert run.machine.state(0.0)["duplicates"] == 7
+
+    run.machine.lost_server(SECOND, 0.0)
+    run.say("heir", dataclasses.replace(applied(1, 0, incarnation=1), duplicates=5))
+
+    assert run.machine.state(0.0)["duplicates"] == 3 + 4 + 5

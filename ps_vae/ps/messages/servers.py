@@ -63,6 +63,7 @@ class Applied:
     leaving         the following that is to be over as soon as the coordinator says so; else nil
     refused         `[code, count]` of the messages that its server refused so far
     blamed          `[session, ticket, code]` of the newest pieces of work whose gradient could not be used
+    duplicates      pushes so far of which nothing was new
 
     Sent after every step and once a second; the latest says all.
     """
@@ -81,6 +82,7 @@ class Applied:
     leaving: bytes | None = header_field("l", Nullable(ID))
     refused: tuple[tuple[str, int], ...] = header_field("re", ListOf(Each((CODE, COUNT)), 64), ())
     blamed: tuple[tuple[bytes, int, str], ...] = header_field("bl", ListOf(Each((ID, COUNT, CODE)), 64), ())
+    duplicates: int = header_field("du", COUNT, 0)
 
 
 @record
