@@ -104,7 +104,8 @@ class Endpoint:
         return None if self.keys is None else self.keys.shown
 
     def close(self, linger_seconds: float = 0.0) -> None:
-        if self.door is None:
+        """May be called again."""
+        if self.door is None and not self.socket.closed:
             self.socket.disable_monitor()
             self.census.close()
         sockets.close(self.socket, linger_seconds=linger_seconds)

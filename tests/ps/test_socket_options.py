@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import zmq
+from test_locked_doors import Keys
 from test_sockets import PATIENCE, VALUE, FirstServer, Program, answer, worker
 
 from ps_vae.ps import sockets
@@ -143,6 +144,17 @@ def test_a_stranger_under_the_name_of_another_gets_none_of_its_messages_and_harm
         assert server.ended_when_told() == RunEnded(False, "stopped")
         assert one.outcome() == Outcome(False, "stopped")
     np.testing.assert_array_equal(server.result, server.shard.version * 4 * VALUE)
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_an_endpoint_may_be_closed_twice(has_keys: bool) -> None:
+    endpoint = Endpoint(LISTEN, 1 << 16, Keys().server if has_keys else None)
+
+    endpoint.close(1.0)
+    endpoint.close()
+
+    with pytest.raises(ConnectionRefusedError):
+        stream_to(endpoint.address)
 
 
 def test_what_nobody_takes_holds_nobody_up_at_the_end() -> None:
