@@ -27,6 +27,7 @@ from ps_vae.train.key_folder import KeyFolder, check_open, say_who_is_let_in
 from ps_vae.train.metrics_server import MetricsServer
 from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id, spawn, stop_all
+from ps_vae.train.repetitions import Repetitions
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.run_lock import hold
@@ -193,6 +194,7 @@ class _Run:
         self._failures = 0
         self._unwritten = ""
         self._changes = Counts()
+        self._repetitions = Repetitions()
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
         rules = rules_of(config, random_id(), state.version)
@@ -242,6 +244,7 @@ class _Run:
             warm_up_shard(self._config)
             ended = self._server.run(self._tick)
         finally:
+            self._say_all(self._repetitions.rest(time.monotonic()))
             self._server.close()
             self._writer.close()
             stop_all(self._others)
@@ -256,6 +259,7 @@ class _Run:
         return result
 
     def _tick(self) -> None:
+        self._say_all(self._repetitions.due(time.monotonic()))
         if self._metrics is not None and self._metrics.is_due:
             self._metrics.show(self._coordinator.state(time.monotonic()))
         if self._reports.unwritten != self._unwritten:
@@ -315,6 +319,10 @@ class _Run:
             case Member():
                 self._changes.add(event.change)
         if (line := line_of(event)) is not None:
+            self._say_all(self._repetitions.heard(line, time.monotonic()))
+
+    def _say_all(self, lines: list[Line]) -> None:
+        for line in lines:
             self._say(line)
 
     def _say_progress(self) -> None:
