@@ -2,6 +2,7 @@
 
     PsVaeError
     ├── UsageError             the user's words are off: an option, a name, a combination (exit code 2)
+    │   └── NothingLeft        a run that is to go on is at its end
     ├── DataError              a file or array that cannot be trained on
     ├── CheckpointError        a checkpoint that is damaged or belongs to another run
     ├── NumericalError         NaN or infinity where a number has to be
@@ -16,6 +17,7 @@ The text of an error is for the person who reads it: what was wrong, with the va
 __all__ = [
     "CheckpointError",
     "DataError",
+    "NothingLeft",
     "NumericalError",
     "PeerError",
     "PsVaeError",
@@ -32,6 +34,10 @@ class PsVaeError(Exception):
 
 class UsageError(PsVaeError, ValueError):
     """The user's words are off."""
+
+
+class NothingLeft(UsageError):
+    """The run that is to go on is at its end."""
 
 
 class DataError(PsVaeError, ValueError):

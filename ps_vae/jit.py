@@ -36,10 +36,11 @@ import numba
 from numba.core import event
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
+from numba.extending import intrinsic
 
 from ps_vae.lines import WARNING, Line
 
-__all__ = ["COMPILING", "announce_compilation", "exact_kernel", "kernel", "start_numba"]
+__all__ = ["COMPILING", "announce_compilation", "exact_kernel", "instruction", "kernel", "start_numba"]
 
 COMPILING = "compiling kernels"
 """How the line begins that is said when a process compiles."""
@@ -53,6 +54,10 @@ _PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.005
 
 Function = Callable[..., Any]
+
+instruction: Callable[[Function], Function] = intrinsic
+"""For kernels, what Numba's language has no words for. What Numba is told of it (typing, arguments' types) is not what
+a kernel calls it with: hence no signature."""
 
 
 def exact_kernel(function: Function) -> Function:

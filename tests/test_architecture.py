@@ -51,9 +51,8 @@ def test_no_array_is_loaded_with_pickle_allowed() -> None:
 def test_only_the_sockets_edge_knows_zeromq() -> None:
     files = {place.split(":")[0] for place, module in imports() if module.split(".")[0] == "zmq"}
 
-    names = ("clients", "connection", "endpoint", "links", "server", "sockets", "standby", "watching")
-    edge = {f"ps/{name}.py" for name in names}
-    assert files <= edge | {"ps/security/door.py", "ps/security/rehearsal.py"}
+    names = ("census", "clients", "connection", "endpoint", "links", "server", "sockets", "standby", "watching")
+    assert files <= {f"ps/{name}.py" for name in (*names, "security/door", "security/rehearsal")}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ __all__ = [
     "TRAINING",
     "AwaitWorkers",
     "BackupWorkers",
+    "BeginOrResume",
     "Communication",
     "ConnectTimeout",
     "Debug",
@@ -114,6 +115,15 @@ Resume = Annotated[
         "--resume",
         rich_help_panel=OUTPUT,
         help="Continue the run in --run-dir from its newest checkpoint, with any number of workers and shards.",
+    ),
+]
+BeginOrResume = Annotated[
+    bool,
+    typer.Option(
+        "--begin-or-resume",
+        rich_help_panel=OUTPUT,
+        help="Begin the run in --run-dir, or continue it where it has begun: the same words for every start, for units "
+        "and scripts. Where the run is at its end that is told, with exit code 0.",
     ),
 ]
 Keep = Annotated[

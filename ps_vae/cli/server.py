@@ -9,6 +9,7 @@ from ps_vae.cli.options import (
     CLUSTER,
     AwaitWorkers,
     BackupWorkers,
+    BeginOrResume,
     Communication,
     ConnectTimeout,
     Debug,
@@ -27,7 +28,8 @@ from ps_vae.cli.options import (
 from ps_vae.cli.result import print_result
 from ps_vae.cli.run_options import takes_run_options
 from ps_vae.cli.terminal import print_json, speaker
-from ps_vae.errors import PsVaeError, UsageError
+from ps_vae.errors import NothingLeft, PsVaeError, UsageError
+from ps_vae.lines import Line
 
 if TYPE_CHECKING:
     from ps_vae.train.plan import Wishes
@@ -119,6 +121,7 @@ def server(
     reproducible: Reproducible = False,
     run_dir: RunDir = None,
     resume: Resume = False,
+    begin_or_resume: BeginOrResume = False,
     keep: Keep = 3,
     log_format: LogFormat = "text",
     metrics_port: MetricsPort = None,
@@ -136,7 +139,8 @@ def server(
     if join is not None:
         if metrics_port is not None:
             raise UsageError(f"--metrics-port {metrics_port}: the first server shows what all shards do; leave it out")
-        of_a_run = (resume, run_dir is not None, remote_shards, shards != 1, replicas, backup_workers, supervise)
+        continues = resume or begin_or_resume
+        of_a_run = (continues, run_dir is not None, remote_shards, shards != 1, replicas, backup_workers, supervise)
         if wishes.said() or any(of_a_run):
             raise UsageError(f"--join {join}: the run's options are said to its first server; leave them out here")
         from ps_vae.train.shard_server import Place, serve_shard
@@ -161,6 +165,7 @@ def server(
         )
     if follower:
         raise UsageError("--follower goes with --join: it follows a shard of the run there")
+    from ps_vae.train.continuation import begun_or_resumed, ended_before, run_dir_of
     from ps_vae.train.server import ServerOptions, serve
 
     options = ServerOptions(
@@ -181,15 +186,26 @@ def server(
         insecure=insecure,
         backup_workers=backup_workers,
     )
+    if begin_or_resume:
+        run_dir_of(options)
     if supervise:
         from ps_vae.train.server_process import supervise_server
 
         more = ["--log-format", log_format, *(["--json"] if json else []), *(["--debug"] if debug else [])]
+        more += ["--begin-or-resume"] if begin_or_resume else []
         raise typer.Exit(supervise_server(wishes, options, more=more, say=say, should_stop=should_stop))
-    result = serve(wishes, options, say=say, should_stop=should_stop)
+    if begin_or_resume:
+        wishes, options = begun_or_resumed(wishes, options)
+    try:
+        result = serve(wishes, options, say=say, should_stop=should_stop)
+    except NothingLeft as error:
+        if not begin_or_resume:
+            raise
+        say(Line("nothing-left", "nothing is left to do: {why}", why=str(error)))
+        result = ended_before(run_dir_of(options))
     if json:
         print_json(result)
-    else:
+    elif "examples" in result:
         print_result(result)
     if result["failed"]:
         raise PsVaeError(result["reason"])

@@ -24,6 +24,10 @@ Timeout = Annotated[
 ]
 
 
+# A follower says something every second.
+_SILENT_SECONDS = 2.0
+
+
 def status(
     address: Address,
     timeout: Timeout = 5.0,
@@ -74,7 +78,7 @@ def _print_state(state: dict[str, Any]) -> None:
     shards = [
         [
             *("shard", shard["address"], "up" if shard["up"] else "not here", f"version {count(shard['version'])}"),
-            "" if shard["follower"] == "none" else f"follower {shard['follower']}",
+            _follower(shard),
         ]
         for shard in state["shards"]
     ]
@@ -92,6 +96,19 @@ def _lease(worker: dict[str, Any]) -> str:
         return ""
     words = f"{worker['microbatches']} of step {count(worker['step'])}"
     return words if worker["lease_seconds"] is None else f"{words}, {worker['lease_seconds']:.1f} s left"
+
+
+def _follower(shard: dict[str, Any]) -> str:
+    """Whether another server can take its place, and what that lacks if not."""
+    if shard["follower"] == "none":
+        return ""
+    words = [f"follower {shard['follower']}"]
+    if shard["lag"]:
+        seconds = "" if shard["lag_seconds"] is None else f" ({shard['lag_seconds']:.1f} s)"
+        words.append(f"{count(shard['lag'])} behind{seconds}")
+    if shard["follower_silent_seconds"] > _SILENT_SECONDS:
+        words.append(f"silent for {shard['follower_silent_seconds']:.1f} s")
+    return ", ".join(words)
 
 
 def _by_kind(counts: dict[str, int]) -> str:

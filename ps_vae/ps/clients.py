@@ -57,6 +57,7 @@ class Clients:
         self._sharings: dict[Sender, Sharing] = {}
         self._heard: list[tuple[Sender, bytes]] = []
         self._unread: dict[Sender, list[zmq.MessageTracker]] = {}
+        self._spoken: set[int] = set()
 
     def register(self, poller: zmq.Poller) -> None:
         """Wake the poller when there is something to do here."""
@@ -73,14 +74,16 @@ class Clients:
             return
         for _ in range(_BURST):
             try:
-                if self._visitors.are_known:
-                    sender, public, frames = sockets.receive_from_known(self._router)
-                else:
-                    public = None
-                    sender, frames = sockets.receive_from(self._router)
+                origin, frames = sockets.receive_from_known(self._router, has_keys=self._visitors.are_known)
             except zmq.Again:
                 return
-            yield sender, self._unpacked(sender, public, frames)
+            self._spoken.add(origin.descriptor)
+            yield origin.sender, self._unpacked(origin.sender, origin.public, frames)
+
+    def spoken(self) -> set[int]:
+        """Descriptors of the connections that messages have come over since this was asked last."""
+        spoken, self._spoken = self._spoken, set()
+        return spoken
 
     def watch(self, ready: Collection[Any]) -> list[Sender]:
         """Notice who has come and gone, `ready` being what a poller found; returns whose processes have ended."""

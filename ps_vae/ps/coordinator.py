@@ -270,6 +270,7 @@ class Coordinator:
             "steps_per_second": self._speed.per_second(now),
             "reissued_blocks": self.backlog.reissued,
             "backed_up_blocks": self.backlog.backed_up,
+            "duplicates": sum(shard.duplicates for shard in self.shards),
             "refused": dict(sorted((Counter(self._fleet.refused) + Counter(dict(self.refusals.counts))).items())),
             "bytes_pushed": sum(shard.pushed for shard in self.shards),
             "bytes_pulled": sum(shard.pulled for shard in self.shards),
@@ -279,7 +280,7 @@ class Coordinator:
             "worker_count": len(workers),
             "workers": standing.of_workers(workers, self.backlog, now),
             "evaluators": standing.of_evaluators(self._roster.evaluators),
-            "shards": standing.of_fleet(self._fleet),
+            "shards": standing.of_fleet(self._fleet, now, self._speed.per_second(now)),
             **self._watch(),
         }
 

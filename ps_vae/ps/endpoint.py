@@ -7,6 +7,9 @@ import zmq
 from ps_vae.errors import Unreachable
 from ps_vae.ps import sockets
 from ps_vae.ps.addresses import connectable, plain
+from ps_vae.ps.census import Census
+from ps_vae.ps.frames import HEADER_LIMIT
+from ps_vae.ps.intake import Intake
 from ps_vae.ps.security.door import OVERHEAD, Door
 from ps_vae.ps.security.keys import ClientKeys, ServerKeys
 from ps_vae.ps.security.rehearsal import rehearse
@@ -30,7 +33,9 @@ class Endpoint:
         self.socket = self.context.socket(zmq.ROUTER)
         self.keys = keys
         sockets.configure_router(self.socket, frame_limit + (OVERHEAD if keys is not None else 0))
-        self.door = Door(self.context, self.socket, keys) if keys is not None else None
+        self.census = Census(self.context, self.socket)
+        self.door = Door(self.context, self.socket, keys, self.census) if keys is not None else None
+        self.intake = Intake(sockets.MAX_FRAMES * max(frame_limit, HEADER_LIMIT))
         try:
             self.socket.bind(listen)
         except zmq.ZMQError as error:
@@ -51,6 +56,10 @@ class Endpoint:
         return None if self.keys is None else self.keys.shown
 
     def close(self, linger_seconds: float = 0.0) -> None:
+        """May be called again."""
+        if self.door is None and not self.socket.closed:
+            self.socket.disable_monitor()
+            self.census.close()
         sockets.close(self.socket, linger_seconds=linger_seconds)
         if self.door is not None:
             self.door.close()

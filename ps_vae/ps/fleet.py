@@ -173,9 +173,9 @@ class Fleet:
         shard.heard = now
         if applied.before + len(applied.beyond) >= shard.version:
             shard.before, shard.beyond = applied.before, frozenset(applied.beyond)
-            counted = (applied.pushed, applied.pulled, applied.shared, applied.dense)
+            counted = (applied.pushed, applied.pulled, applied.shared, applied.dense, applied.duplicates)
             totals = [before + count for before, count in zip(shard.carried, counted, strict=True)]
-            shard.pushed, shard.pulled, shard.shared, shard.dense = totals
+            shard.pushed, shard.pulled, shard.shared, shard.dense, shard.duplicates = totals
             shard.refused = dict(applied.refused)
         if applied.follower is not None and applied.follower not in shard.over:
             # Where it relies on nobody any more it says who is leaving: one that names nobody may have been overtaken.
@@ -315,7 +315,7 @@ class Fleet:
         if follower is None or follower.sender is None:
             raise RuntimeError("there is nobody to lead")
         gone = shard.address or self._address
-        shard.carried = (shard.pushed, shard.pulled, shard.shared, shard.dense)
+        shard.carried = (shard.pushed, shard.pulled, shard.shared, shard.dense, shard.duplicates)
         self._refused_before.update(shard.refused)
         shard.refused = {}
         shard.incarnation += 1

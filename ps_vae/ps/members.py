@@ -104,12 +104,13 @@ class ShardMember:
     pushed, pulled  bytes to and from it
     shared          how many of both were not sent, but read in shared memory
     dense           how many it had been if none were encoded
+    duplicates      pushes of which nothing was new
     incarnation     how many servers have led this shard before
     follower        the server that follows it
     relied_on       the following that has all that is published, as the leader says
     over            followings that the leader was told to be over: nobody relies on them any more
     refused         messages that its server refused, by code
-    carried         bytes of the leaders before: pushed, pulled, shared, dense
+    carried         of the leaders before: pushed, pulled, shared, dense, duplicates
     """
 
     number: int
@@ -123,12 +124,13 @@ class ShardMember:
     pulled: int = 0
     shared: int = 0
     dense: int = 0
+    duplicates: int = 0
     incarnation: int = 0
     follower: FollowerMember | None = None
     relied_on: bytes | None = None
     over: set[bytes] = field(default_factory=set)
     refused: dict[str, int] = field(default_factory=dict)
-    carried: tuple[int, int, int, int] = (0, 0, 0, 0)
+    carried: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
 
     @property
     def version(self) -> int:

@@ -18,6 +18,7 @@ from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.endpoint import Endpoint
+from ps_vae.ps.frames import HEADER_LIMIT
 from ps_vae.ps.gathering import Gathering
 from ps_vae.ps.messages import (
     Applied,
@@ -45,6 +46,8 @@ __all__ = ["Server"]
 
 _TICK_SECONDS = 0.05
 _DOOR_SECONDS = 5.0
+# A look at one connection takes a twentieth of that.
+_MEASURE_SECONDS = 1e-4
 # What is still queued for a slow link, weights perhaps, goes out before the word that the run is over.
 _LAST_WORDS_SECONDS = 10.0
 
@@ -83,7 +86,10 @@ class Server:
         self._refusals = _account(shard, coordinator)
         buffers, traffic = (Buffers(0), Traffic()) if shard is None else (shard.buffers, shard.traffic)
         self._clients = Clients(endpoint.socket, segment, buffers, traffic, self._visitors)
-        self._looked_at = time.monotonic()
+        self._looked_at = self._measured_at = time.monotonic()
+        if coordinator is None:
+            # Nobody sends it more than a gradient; the endpoint was made before the slice was known.
+            endpoint.intake.limit = min(endpoint.intake.limit, 2 * max(4 * buffers.size, HEADER_LIMIT))
         self._shards: dict[int, Sender] = {}
         self._watching = Watching(endpoint.context, endpoint.shown)
         self._here: tuple[Sender, ...] = (COORDINATOR,)
@@ -248,6 +254,7 @@ class Server:
 
     def _tick(self, now: float) -> None:
         self._watch_the_door(now)
+        self._watch_the_intake(now)
         outputs = [] if self._shard is None else self._shard.tick(now)
         if self._coordinator is not None:
             outputs = outputs + self._coordinator.tick(now)
@@ -278,6 +285,20 @@ class Server:
             text = f"{newest.text} ({turned_away.count} connections in {_DOOR_SECONDS:g} s)"
             self._refusals.count(newest.code)
             self._notify(Refused(f"a stranger at {newest.address}", newest.code, text))
+
+    def _watch_the_intake(self, now: float) -> None:
+        """Cut off whose message has no end."""
+        endpoint = self._endpoint
+        if endpoint.door is None:
+            endpoint.census.note_all()
+        opened = set(endpoint.census.open)
+        if now - self._measured_at < _MEASURE_SECONDS * len(opened):
+            return
+        self._measured_at = now
+        for cut in endpoint.intake.watch(opened, self._clients.spoken()):
+            text = f"{cut.received:,} bytes and no end of a message; its connection is cut"
+            self._refusals.count("malformed")
+            self._notify(Refused(f"a peer at {cut.peer}", "malformed", text))
 
 
 def _account(shard: Shard | None, coordinator: Coordinator | Gathering | None) -> Refusals:

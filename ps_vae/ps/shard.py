@@ -362,6 +362,7 @@ class Shard:
             blamed=self.refusals.blamed,
             session=self.identity.session,
             metrics=self._slice.metrics if self.number == 0 else (),
+            duplicates=self.duplicates,
         )
         return Send(COORDINATOR, applied)
 

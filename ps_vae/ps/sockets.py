@@ -9,8 +9,11 @@ import zmq
 
 from ps_vae.errors import UsageError
 from ps_vae.ps.frames import HEADER_LIMIT
+from ps_vae.ps.record import record
 
 __all__ = [
+    "MAX_FRAMES",
+    "Origin",
     "check_address",
     "close",
     "configure",
@@ -23,12 +26,25 @@ __all__ = [
 ]
 
 # No message has more frames than a snapshot after a routing id: id, header, weights, 16 arrays of an optimizer.
-_MAX_FRAMES = 19
+MAX_FRAMES = 19
 # Of one peer of a server: messages that wait to be read, and those that wait to be sent.
 _WAITING = 64
 _HEARTBEAT_MILLISECONDS = 2_000
 _DEAD_MILLISECONDS = 15_000
 _HANDSHAKE_MILLISECONDS = 5_000
+
+
+@record
+class Origin:
+    """Where a message came from.
+
+    public      the key that the doorkeeper has let the sender in with; None where it has not
+    descriptor  of the connection
+    """
+
+    sender: bytes
+    public: str | None
+    descriptor: int
 
 
 def configure(socket: zmq.Socket[bytes], frame_limit: int) -> None:
@@ -61,7 +77,7 @@ def receive(socket: zmq.Socket[bytes]) -> list[Any]:
     frames: list[Any] = [socket.recv(zmq.NOBLOCK)]
     while socket.rcvmore:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
-        if len(frames) <= _MAX_FRAMES:
+        if len(frames) <= MAX_FRAMES:
             frames.append(_writable(frame))
     return frames
 
@@ -86,15 +102,19 @@ def receive_from(router: zmq.Socket[bytes]) -> tuple[bytes, list[Any]]:
     return sender, receive(router) if router.rcvmore else []
 
 
-def receive_from_known(router: zmq.Socket[bytes]) -> tuple[bytes, str | None, list[Any]]:
-    """The same, with the public key that the doorkeeper has let the sender in with; None where it has not."""
+def receive_from_known(router: zmq.Socket[bytes], *, has_keys: bool) -> tuple[Origin, list[Any]]:
+    """The same, with what is known of the sender's connection."""
     sender = router.recv(zmq.NOBLOCK, copy=False)
+    origin = Origin(sender.bytes, _public(sender) if has_keys else None, int(sender.get(zmq.SRCFD)))
+    return origin, receive(router) if router.rcvmore else []
+
+
+def _public(sender: zmq.Frame) -> str | None:
     try:
-        public = str(sender.get("User-Id"))
+        return str(sender.get("User-Id"))
     except zmq.ZMQError:
         # The connection has no such property.
-        public = None
-    return sender.bytes, public, receive(router) if router.rcvmore else []
+        return None
 
 
 def send(socket: zmq.Socket[bytes], frames: list[Any]) -> zmq.MessageTracker | None:

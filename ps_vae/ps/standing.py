@@ -7,7 +7,7 @@ from typing import Any
 
 from ps_vae.ps.backlog import Backlog
 from ps_vae.ps.fleet import Fleet
-from ps_vae.ps.members import Client
+from ps_vae.ps.members import Client, ShardMember
 from ps_vae.ps.work import Lease
 
 __all__ = ["Speed", "as_json", "of_evaluators", "of_fleet", "of_time", "of_workers"]
@@ -61,15 +61,22 @@ def of_time(workers: Sequence[Client]) -> dict[str, float]:
     return {name: round(span / total, 4) for name, span in zip(names, spans, strict=True)}
 
 
-def of_fleet(fleet: Fleet) -> list[dict[str, Any]]:
-    """The shards in order; `follower`: none, joining, or ready to lead."""
+def of_fleet(fleet: Fleet, now: float, per_second: float) -> list[dict[str, Any]]:
+    """The shards in order, and how far their followers are.
+
+    per_second  versions that the run makes
+
+    `follower`: none, joining, or ready to lead. `lag`: versions that it lacks of its leader's; none where it is ready,
+    for its leader publishes nothing that it lacks; otherwise by what it said last; None without a copy. `lag_seconds`:
+    in which the run makes as many; None where it makes none. `follower_silent_seconds`: since it was heard of.
+    """
     return [
         {
             "address": shard.address,
             "up": shard.is_up,
             "version": shard.version,
             "incarnation": shard.incarnation,
-            "follower": "none" if shard.follower is None else "ready" if fleet.can_be_replaced(shard) else "joining",
+            **_of_follower(shard, fleet.can_be_replaced(shard), now, per_second),
         }
         for shard in fleet.shards
     ]
@@ -84,6 +91,20 @@ def as_json(state: dict[str, Any]) -> bytes:
         kept[longest] //= 2
         text = json.dumps({**state, **{name: state[name][:count] for name, count in kept.items()}}).encode()
     return text
+
+
+def _of_follower(shard: ShardMember, is_ready: bool, now: float, per_second: float) -> dict[str, Any]:
+    follower, lag = shard.follower, None
+    if is_ready:
+        lag = 0
+    elif follower is not None and follower.following is not None:
+        lag = max(0, shard.version - follower.version)
+    return {
+        "follower": "none" if follower is None else "ready" if is_ready else "joining",
+        "lag": lag,
+        "lag_seconds": 0.0 if lag == 0 else round(lag / per_second, 3) if lag and per_second > 0 else None,
+        "follower_silent_seconds": None if follower is None else round(now - follower.heard, 3),
+    }
 
 
 def _of_worker(client: Client, lease: Lease | None, now: float) -> dict[str, Any]:

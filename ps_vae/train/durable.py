@@ -14,7 +14,7 @@ import errno
 import os
 from pathlib import Path
 
-__all__ = ["append_line", "make_folder", "remove_partial", "replace_file"]
+__all__ = ["append_line", "is_partial", "make_folder", "remove_partial", "replace_file"]
 
 _PARTIAL = ".partial"
 _ANYBODY = 0o666  # less what the process's umask takes away
@@ -65,6 +65,11 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
         _flush_folder(folder.parent)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether it is what a writer leaves that was killed."""
+    return path.name.endswith(_PARTIAL)
 
 
 def remove_partial(folder: Path) -> list[Path]:

@@ -36,7 +36,7 @@ _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
     ("dense_bytes", "Both, if float32 tensors went after every batch.", lambda state: state["bytes_dense"]),
     ("reissued_blocks", "Blocks that were given out once more.", lambda state: state["reissued_blocks"]),
     ("backed_up_blocks", "Late blocks that a second worker got too.", lambda state: state["backed_up_blocks"]),
-    ("duplicate_pushes", "Pushes to shard 1 that were counted already.", lambda state: state["duplicates"]),
+    ("duplicate_pushes", "Pushes that were counted already.", lambda state: state["duplicates"]),
     ("checkpoint_failures", "Checkpoints that could not be written.", lambda state: state["checkpoint_failures"]),
 )
 # name, what it is, its value of a worker
@@ -56,6 +56,13 @@ _OF_SHARDS: tuple[tuple[str, str, _Value], ...] = (
         "shard_follower_ready",
         "1: a follower could take its place now.",
         lambda shard: float(shard["follower"] == "ready"),
+    ),
+    ("shard_follower_lag_versions", "Versions that its follower lacks.", lambda shard: shard["lag"]),
+    ("shard_follower_lag_seconds", "In which the run makes as many.", lambda shard: shard["lag_seconds"]),
+    (
+        "shard_follower_silent_seconds",
+        "Since its follower was heard of.",
+        lambda shard: shard["follower_silent_seconds"],
     ),
 )
 # name, what it is, its label, counts by that

@@ -20,7 +20,7 @@ from typing import Any
 import ps_vae
 from ps_vae.errors import CheckpointError, UsageError
 from ps_vae.train.config import RunConfig
-from ps_vae.train.durable import append_line, make_folder, remove_partial, replace_file
+from ps_vae.train.durable import append_line, is_partial, make_folder, remove_partial, replace_file
 from ps_vae.train.run_lock import LOCK
 
 __all__ = ["RunFolder", "free_name"]
@@ -43,9 +43,17 @@ class RunFolder:
     def pictures(self) -> Path:
         return self.path / "pictures"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a run to continue."""
+        return (self.path / "run.json").exists()
+
     def make(self) -> None:
-        """Make the folder of a new run. Raises UsageError where it exists already, and writes nothing then."""
-        if self.path.exists() and (not self.path.is_dir() or any(path.name != LOCK for path in self.path.iterdir())):
+        """Make the folder of a new run. Raises UsageError where it exists already, and writes nothing then.
+
+        What a server leaves that is killed before there is a run is nothing.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(map(_counts, self.path.iterdir()))):
             raise UsageError(f"{self.path} exists; continue it with --resume or give another --run-dir")
         try:
             make_folder(self.path)
@@ -139,6 +147,10 @@ def free_name(parent: Path, data: str) -> Path:
     while (parent / f"{stem}-{number}").exists():
         number += 1
     return parent / f"{stem}-{number}"
+
+
+def _counts(path: Path) -> bool:
+    return path.name != LOCK and not is_partial(path)
 
 
 def _object(line: str) -> dict[str, Any] | None:

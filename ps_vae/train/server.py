@@ -31,6 +31,7 @@ from ps_vae.train.metrics_server import MetricsServer
 from ps_vae.train.own_servers import OwnServers
 from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, allow_many_files, random_id
+from ps_vae.train.repetitions import Repetitions
 from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.run_lock import hold
@@ -208,6 +209,7 @@ class _Run:
         self._failures = 0
         self._unwritten = ""
         self._changes = Counts()
+        self._repetitions = Repetitions()
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
         self._known = known or KnownRun(random_id(), state.version, len(slices))
@@ -261,6 +263,7 @@ class _Run:
             ended = self._server.run(self._tick)
             self._folder.forget_servers()
         finally:
+            self._say_all(self._repetitions.rest(time.monotonic()))
             self._server.close()
             self._writer.close()
             self._others.stop()
@@ -275,6 +278,7 @@ class _Run:
         return result
 
     def _tick(self) -> None:
+        self._say_all(self._repetitions.due(time.monotonic()))
         if self._metrics is not None and self._metrics.is_due:
             self._metrics.show(self._coordinator.state(time.monotonic()))
         if self._reports.unwritten != self._unwritten:
@@ -329,6 +333,10 @@ class _Run:
             case Member():
                 self._changes.add(event.change)
         if (line := line_of(event)) is not None:
+            self._say_all(self._repetitions.heard(line, time.monotonic()))
+
+    def _say_all(self, lines: list[Line]) -> None:
+        for line in lines:
             self._say(line)
 
     def _say_progress(self) -> None:
@@ -353,7 +361,6 @@ class _Run:
             "examples_per_second": round(pace, 1),
             "seconds": round(seconds, 3),
             "batch_size": self._config.batch_size,
-            "duplicates": 0 if self._shard is None else self._shard.duplicates,
             "changes": self._changes.by_kind(),
             "checkpoint": self._checkpoint,
             "checkpoint_failures": self._failures,

@@ -1,6 +1,7 @@
 """The program of a further server: it holds one shard of a run that it joins, or follows who does."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from ps_vae.train.config import RunConfig
 from ps_vae.train.event_lines import line_of
 from ps_vae.train.key_folder import KeyFolder, check_open
 from ps_vae.train.processes import StopSignal, allow_many_files
+from ps_vae.train.repetitions import Repetitions
 from ps_vae.train.shard import rules_of, shard_of
 from ps_vae.train.warm_up import warm_up_shard
 
@@ -100,6 +102,7 @@ class _Member:
         self._identity = ServerIdentity(os.urandom(16), self._address())
         self._segment: Segment | None = None
         self._obeyed = 0
+        self._repetitions = Repetitions()
 
     def lead(self) -> RunEnded | None:
         """Hold a shard that nobody has."""
@@ -175,6 +178,7 @@ class _Member:
         try:
             ended = server.run(lambda: self._obey(server))
         finally:
+            self._say_all(self._repetitions.rest(time.monotonic()))
             server.close()
         if not server.is_deposed:
             return ended
@@ -182,6 +186,7 @@ class _Member:
         return None
 
     def _obey(self, server: Server) -> None:
+        self._say_all(self._repetitions.due(time.monotonic()))
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count
             if self._obeyed == 1:
@@ -193,6 +198,10 @@ class _Member:
     def _notice(self, event: Event) -> None:
         line = line_of(event) if isinstance(event, Refused) else None
         if line is not None:
+            self._say_all(self._repetitions.heard(line, time.monotonic()))
+
+    def _say_all(self, lines: list[Line]) -> None:
+        for line in lines:
             self._say(line)
 
 

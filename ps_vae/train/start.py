@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ps_vae.data import Dataset, load, pixel_means
-from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.errors import CheckpointError, NothingLeft, UsageError
 from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
 from ps_vae.train.config import RunConfig
@@ -55,7 +55,7 @@ def starting_point(
         if found is not None:
             if found.version >= config.steps:
                 have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
-                raise UsageError(f"{have}; give more --steps or --epochs to go on")
+                raise NothingLeft(f"{have}; give more --steps or --epochs to go on")
             return found.state, f"continued from version {found.version:,}"
     means = pixel_means(data.train) if config.bias_from_data else None
     weights = initial_weights(layout, config.seed, means)

@@ -58,7 +58,6 @@ _NOTHING_KNOWN: Mapping[str, Any] = {
     "examples_per_second": 0.0,
     "seconds": 0.0,
     "run_dir": "no folder yet",
-    "duplicates": 0,
     "changes": {},
 }
 

@@ -67,7 +67,10 @@ STATE: dict[str, Any] = {
         },
     ],
     "evaluators": [{"name": "host:19", "version": 200}],
-    "shards": [{"address": "tcp://*:5555", "up": True, "version": 250, "incarnation": 0, "follower": "ready"}],
+    "shards": [
+        {"address": "tcp://*:5555", "up": True, "version": 250, "incarnation": 0}
+        | {"follower": "joining", "lag": 1_200, "lag_seconds": 600.0, "follower_silent_seconds": 3.25},
+    ],
     "elbo": None,
     "reconstruction": None,
     "kl": None,
@@ -189,6 +192,7 @@ def test_json_is_the_only_thing_on_standard_output(stubs, capsys, command: list[
                 "0 blocks given out again, 1 push counted already",
                 "2 malformed, 1,000 stale",
                 "tcp://*:5555",
+                "follower joining, 1,200 behind (600.0 s), silent for 3.2 s",
                 "20% waiting",
             ],
         ),

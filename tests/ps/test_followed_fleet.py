@@ -1,5 +1,7 @@
 """Whom the coordinator relies on, and who leads when a leader is gone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -320,3 +322,56 @@ def test_followers_are_told_that_the_run_is_over():
     run.follow()
 
     assert Send("heir", Stop(True, "why")) in run.machine.end(True, "why", 1.0)
+
+
+def test_the_state_tells_how_far_a_follower_is_behind_its_leader():
+    run = Run()
+
+    def told(now):
+        shard = run.machine.state(now)["shards"][1]
+        return shard["follower"], shard["lag"], shard["lag_seconds"], shard["follower_silent_seconds"]
+
+    assert told(0.0) == ("none", None, None, None)
+    run.say("other", Join(PROTOCOL, b"other".ljust(16), "tcp://other:1", True))
+    run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True))
+    assert told(0.25) == ("joining", None, None, 0.25)
+
+    run.say("heir", standby())
+    for version in (2, 4, 6, 8):
+        for shard in (0, 1):
+            run.say("second", applied(shard, version), now=version / 2)
+    # Two versions a second.
+    assert told(4.0) == ("joining", 8, 4.0, 4.0)
+
+    run.say("heir", standby(5), now=4.0)
+    assert told(4.0) == ("joining", 3, 1.5, 0.0)
+
+    # What it said last is a second old; its leader has not published since what it has not said to have.
+    run.say("second", applied(1, 8, follower=FIRST_TIME), now=4.5)
+    assert told(5.0) == ("ready", 0, 0.0, 1.0)
+
+
+def test_what_nobody_makes_takes_no_time_that_is_known():
+    run = Run()
+    run.say("other", Join(PROTOCOL, b"other".ljust(16), "tcp://other:1", True))
+    run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True))
+    run.say("heir", standby())
+    run.say("second", applied(1, 8), now=1.0)
+
+    shard = run.machine.state(60.0)["shards"][1]
+
+    assert (shard["lag"], shard["lag_seconds"]) == (8, None)
+
+
+def test_pushes_that_were_counted_already_are_those_of_all_shards_and_of_leaders_that_are_gone():
+    run = Run()
+    run.follow()
+    for shard, duplicates in ((0, 3), (1, 4)):
+        told = applied(shard, 0, follower=FIRST_TIME if shard else None)
+        run.say("second", dataclasses.replace(told, duplicates=duplicates))
+    assert run.machine.state(0.0)["duplicates"] == 7
+
+    run.machine.lost_server(SECOND, 0.0)
+    run.say("heir", dataclasses.replace(applied(1, 0, incarnation=1), duplicates=5))
+
+    assert run.machine.state(0.0)["duplicates"] == 3 + 4 + 5

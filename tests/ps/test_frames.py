@@ -1,6 +1,7 @@
 """Whatever comes is either a message or a PeerError, and what was sent is what comes."""
 
 import dataclasses
+import tracemalloc
 
 import msgpack
 import numpy as np
@@ -219,3 +220,29 @@ def test_text_that_is_not_unicode_travels_with_question_marks():
     header = encode(KINDS["trouble"](RUN, 1, "caf\udce9.npy"))[0]
 
     assert decode([header], KINDS).text == "caf?.npy"
+
+
+SMALL = [b"\x90", b"\x80", b"\xa0", b"\xc4\x00"]
+
+
+@pytest.mark.parametrize("leaf", SMALL, ids=["arrays", "maps", "texts", "bytes"])
+@pytest.mark.parametrize("in_parcels", [False, True])
+def test_a_header_takes_a_bounded_amount_of_memory_whatever_is_in_it(leaf, in_parcels):
+    room = HEADER_LIMIT - 3 - (0 if not in_parcels else 3 * 15)
+    if in_parcels:
+        # 15 arrays, none longer than an array may be, as full as the header has room for.
+        count = room // len(leaf) // 15
+        header = b"\x9f" + 15 * (b"\xdc" + min(count, 4096).to_bytes(2, "big") + min(count, 4096) * leaf)
+    else:
+        header = b"\xdc" + min(room // len(leaf), 65535).to_bytes(2, "big") + room // len(leaf) * leaf
+    assert len(header) <= HEADER_LIMIT
+
+    tracemalloc.start()
+    with pytest.raises(PeerError) as caught:
+        decode([header], KINDS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert caught.value.code == "malformed"
+    # 64 KiB of empty maps, at 72 bytes each.
+    assert peak < 6_000_000

@@ -34,6 +34,10 @@ def worker(name: str, **changes: Any) -> dict[str, Any]:
     return plain | changes
 
 
+def follower(how: str, lag: int | None, seconds: float | None, silent: float | None) -> dict[str, Any]:
+    return {"follower": how, "lag": lag, "lag_seconds": seconds, "follower_silent_seconds": silent}
+
+
 STATE: dict[str, Any] = {
     "run": "00ff",
     "run_dir": "runs/a",
@@ -53,8 +57,9 @@ STATE: dict[str, Any] = {
     "workers": [worker("host:17"), worker("host:18", step=None, lease_seconds=None, microbatches_per_second=None)],
     "evaluators": [],
     "shards": [
-        {"address": "a", "up": True, "version": 250, "incarnation": 2, "follower": "ready"},
-        {"address": "b", "up": False, "version": 0, "incarnation": 0, "follower": "joining"},
+        {"address": "a", "up": True, "version": 250, "incarnation": 2, **follower("ready", 0, 0.0, 0.25)},
+        {"address": "b", "up": False, "version": 0, "incarnation": 0, **follower("joining", 40, 20.0, 1.5)},
+        {"address": "c", "up": True, "version": 250, "incarnation": 0, **follower("none", None, None, None)},
     ],
     "elbo": -106.5,
     "validation": {},
@@ -115,6 +120,10 @@ def test_each_figure_of_the_state_is_a_series() -> None:
         ("ps_vae_shard_incarnation", "shard", "1"): 2,
         ("ps_vae_shard_follower_ready", "shard", "1"): 1,
         ("ps_vae_shard_follower_ready", "shard", "2"): 0,
+        ("ps_vae_shard_follower_lag_versions", "shard", "1"): 0,
+        ("ps_vae_shard_follower_lag_versions", "shard", "2"): 40,
+        ("ps_vae_shard_follower_lag_seconds", "shard", "2"): 20,
+        ("ps_vae_shard_follower_silent_seconds", "shard", "2"): 1.5,
     }
     found = {(name, label, kind): series[name, ((label, kind),)] for name, label, kind in labelled}
     assert found == labelled
@@ -134,6 +143,8 @@ def test_what_is_not_known_is_left_out() -> None:
     series = parsed(exposition(STATE, 0.0).decode())
     assert ("ps_vae_validation_elbo_nats", ()) not in series
     assert ("ps_vae_checkpoint_version", ()) not in series
+    for name in ("lag_versions", "lag_seconds", "silent_seconds"):
+        assert (f"ps_vae_shard_follower_{name}", (("shard", "3"),)) not in series
     for name in ("ps_vae_worker_step", "ps_vae_worker_lease_seconds", "ps_vae_worker_microbatches_per_second"):
         assert (name, (("worker", "host:18"),)) not in series
 

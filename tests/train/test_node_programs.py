@@ -92,11 +92,14 @@ def test_a_node_has_the_bits_of_one_process_also_when_a_member_is_killed_and_ano
     assert not any(map(is_running, (first, second, third)))
 
 
-def test_with_a_codec_a_node_has_the_bits_of_one_worker(processes: Processes) -> None:
+@pytest.mark.parametrize("extra_words", [("--push-codec", "onebit"), ("--aggregate", "median")], ids=" ".join)
+def test_with_a_codec_or_a_median_a_node_has_the_bits_of_one_worker(
+    processes: Processes, extra_words: tuple[str, str]
+) -> None:
     ends = []
     for name, extra in (("alone", (1,)), ("together", (2, "--as-one"))):
         cluster = Cluster(processes, name)
-        server = cluster.serve("--steps", 200, "--push-codec", "onebit")
+        server = cluster.serve("--steps", 200, *extra_words)
         ends.append(cluster.finished(server, cluster.work(*extra)))
     assert ends[1] == ends[0]
 

@@ -9,15 +9,13 @@ LLVM may not reorder a sum, so a loop that sums up one number does not become ve
 partial sums it keeps in memory. Hence an intrinsic, which is two to three times as fast.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from ps_vae.jit import exact_kernel
+from ps_vae.jit import exact_kernel, instruction
 
 __all__ = ["dot"]
 
@@ -39,11 +37,8 @@ _FLOAT, _INT, _INDEX = ir.FloatType(), ir.IntType(32), cgutils.intp_t
 _VECTOR = ir.VectorType(_FLOAT, _LANES)
 _ZEROS = ir.Constant(_VECTOR, [0.0] * _LANES)
 
-# What Numba is told of an intrinsic (typing, arguments' types) is not what a kernel calls it with: hence no signature.
-_instruction: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
-
-@_instruction
+@instruction
 def _dot_of_blocks(typing: Any, a: Any, i: Any, b: Any, k: Any, blocks: Any) -> Any:
     if any(array.dtype != types.float32 or array.layout != "C" or array.ndim != 2 for array in (a, b)):
         return None

@@ -8,23 +8,20 @@
 visits the few that are, in order, without a look at the others. Nothing here checks a bound.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+
+from ps_vae.jit import instruction
 
 __all__ = ["lowest", "not_below"]
 
 _BIT, _WORD, _WORDS = ir.IntType(1), ir.IntType(32), ir.VectorType(ir.IntType(32), 32)
 _MAGNITUDE = 0x7FFFFFFF
 
-# What Numba is told of an intrinsic (typing, arguments' types) is not what a kernel calls it with: hence no signature.
-_instruction: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
-
-@_instruction
+@instruction
 def not_below(typing: Any, bits: Any, start: Any, floor: Any) -> Any:
     """uint32 whose bit i says whether bits[start + i], an int32 taken without its sign bit, is at least `floor`."""
     if bits.dtype != types.int32 or bits.layout != "C":
@@ -42,7 +39,7 @@ def not_below(typing: Any, bits: Any, start: Any, floor: Any) -> Any:
     return types.uint32(bits, types.intp, types.int32), emit
 
 
-@_instruction
+@instruction
 def lowest(typing: Any, mask: Any) -> Any:
     """The place of the lowest bit that is set, of at least one, as int64."""
 

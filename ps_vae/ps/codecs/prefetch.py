@@ -11,7 +11,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+
+from ps_vae.jit import instruction
 
 __all__ = ["AHEAD", "NUMBERS_OF_A_LINE", "soon_read", "soon_written"]
 
@@ -23,17 +24,14 @@ NUMBERS_OF_A_LINE = 16
 _BYTE, _INT = ir.IntType(8).as_pointer(), ir.IntType(32)
 _READ, _WRITE, _KEEP, _DATA = (_INT(value) for value in (0, 1, 3, 1))
 
-# What Numba is told of an intrinsic (typing, arguments' types) is not what a kernel calls it with: hence no signature.
-_instruction: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
-
-@_instruction
+@instruction
 def soon_read(typing: Any, array: Any, place: Any) -> Any:
     """The line with array[place] in it will be read."""
     return types.void(array, types.intp), _hint(_READ)
 
 
-@_instruction
+@instruction
 def soon_written(typing: Any, array: Any, place: Any) -> Any:
     """The line with array[place] in it will be written."""
     return types.void(array, types.intp), _hint(_WRITE)

@@ -9,7 +9,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+
+from ps_vae.jit import instruction
 
 __all__ = ["BLOCK", "add_and_sum", "subtract_signed", "write_signed"]
 
@@ -19,11 +20,8 @@ _SIGN, _MAGNITUDE = 0x80000000, 0x7FFFFFFF
 
 _FLOAT, _INT, _INDEX, _FLAG = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.IntType(1)
 
-# What Numba is told of an intrinsic (typing, arguments' types) is not what a kernel calls it with: hence no signature.
-_instruction: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
-
-@_instruction
+@instruction
 def add_and_sum(typing: Any, gradient: Any, residual: Any, start: Any, p: Any) -> Any:
     """p[i] = gradient[start + i] + residual[start + i]; returns the sum of |p[i]| / 512, in onebit's order."""
     floats, ints = ir.VectorType(_FLOAT, _SUMS), ir.VectorType(_INT, _SUMS)
@@ -45,7 +43,7 @@ def add_and_sum(typing: Any, gradient: Any, residual: Any, start: Any, p: Any) -
     return types.float32(gradient, residual, types.intp, p), emit
 
 
-@_instruction
+@instruction
 def subtract_signed(typing: Any, p: Any, magnitude: Any, residual: Any, start: Any, signs: Any, word: Any) -> Any:
     """residual[start + i] = p[i] - magnitude under the sign of p[i]; signs[word + k] = the signs of p[32 k], ..."""
     floats, ints = ir.VectorType(_FLOAT, _BITS), ir.VectorType(_INT, _BITS)
@@ -67,7 +65,7 @@ def subtract_signed(typing: Any, p: Any, magnitude: Any, residual: Any, start: A
     return types.void(p, types.uint32, residual, types.intp, signs, types.intp), emit
 
 
-@_instruction
+@instruction
 def write_signed(typing: Any, bits: Any, start: Any, magnitude: Any, signs: Any) -> Any:
     """bits[start + i] = the magnitude under the sign that is bit i of `signs`, for i < 32."""
     words, flags = ir.VectorType(_INT, _BITS), ir.VectorType(_FLAG, _BITS)

@@ -67,6 +67,7 @@ class Applied:
     blamed          `[session, ticket, code]` of the newest pieces of work whose gradient could not be used
     session         of the server; zeros for the shard in the coordinator's process
     metrics         of the newest step, from the first shard; the others leave them out
+    duplicates      pushes so far of which nothing was new
 
     Sent after every step and once a second; the latest says all.
     """
@@ -87,6 +88,7 @@ class Applied:
     blamed: tuple[tuple[bytes, int, str], ...] = header_field("bl", ListOf(Each((ID, COUNT, CODE)), 64), ())
     session: bytes = header_field("s", ID, bytes(16))
     metrics: tuple[float, ...] = header_field("m", METRICS, ())
+    duplicates: int = header_field("du", COUNT, 0)
 
 
 @record

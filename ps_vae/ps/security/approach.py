@@ -74,8 +74,8 @@ class Approach:
             text = f"{self._who} breaks off the handshake: if it wants a key, give the folder of yours with --keys"
             return "unknown-key", text
         if failure == BROKEN:
-            text = f"{self._who} is not the one whose public key lies with our keys, or none: copy that of its host"
-            return "wrong-server", text
+            text = f"{self._who} is not the one whose public key lies with our keys: copy that of its host"
+            return "wrong-server", f"{text}; or it knows no keys"
         if self.keys is None:
             return "unknown-key", f"{self._who} lets in nobody without a key: give the folder of yours with --keys"
         return "no-keys", f"{self._who} knows no keys; it was started with --insecure, or for its own host alone"

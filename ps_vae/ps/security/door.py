@@ -8,8 +8,8 @@ from collections import deque
 from typing import Any
 
 import zmq
-import zmq.utils.monitor
 
+from ps_vae.ps.census import Census
 from ps_vae.ps.record import record
 from ps_vae.ps.security import policy
 from ps_vae.ps.security.approach import BROKEN, FULL, MECHANISM, OTHER, REFUSED
@@ -66,16 +66,17 @@ class TurnedAway:
 
 
 class Door:
-    """The doorkeeper of one bound socket. Made before the socket is bound; ends with the socket's context.
+    """The doorkeeper of one bound socket, who also keeps its census. Made before the socket is bound; ends with the
+    socket's context.
 
     Where the thread is not there, nobody comes in: the socket insists on an answer.
     """
 
-    def __init__(self, context: zmq.Context[Any], socket: zmq.Socket[bytes], keys: ServerKeys) -> None:
+    def __init__(self, context: zmq.Context[Any], socket: zmq.Socket[bytes], keys: ServerKeys, census: Census) -> None:
         self._keys = keys
+        self._census = census
         self._refused = 0
         self._newest: deque[Verdict] = deque(maxlen=_REMEMBERED)
-        self._open: set[int] = set()
         self._questions = context.socket(zmq.REP)
         self._questions.bind("inproc://zeromq.zap.01")
         socket.setsockopt(zmq.CURVE_SERVER, 1)
@@ -83,11 +84,6 @@ class Door:
         socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
         # Without it anybody with a key of any kind would be let in where no doorkeeper answers.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        socket.monitor("inproc://door", zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-        self._events = context.socket(zmq.PAIR)
-        # A queue that is full would hold up the thread that all messages go through.
-        self._events.setsockopt(zmq.RCVHWM, 0)
-        self._events.connect("inproc://door")
         self._thread = threading.Thread(target=self._run, name="doorkeeper", daemon=True)
         self._thread.start()
 
@@ -104,33 +100,26 @@ class Door:
         """Call before the context is terminated, which ends the thread."""
         if not self._thread.is_alive():
             # Not sooner: ZeroMQ's own thread would wait for somebody to take its events.
-            self._events.close(linger=0)
+            self._census.close()
 
     def _run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._questions, zmq.POLLIN)
-        poller.register(self._events, zmq.POLLIN)
+        poller.register(self._census.events, zmq.POLLIN)
         try:
             while True:
                 ready = dict(poller.poll())
-                if self._events in ready:
-                    self._count()
+                if self._census.events in ready:
+                    self._census.note()
                 if self._questions in ready:
                     self._answer()
         except zmq.ContextTerminated:
-            self._events.close(linger=0)
+            self._census.close()
         finally:
             self._questions.close(linger=0)
 
-    def _count(self) -> None:
-        event = zmq.utils.monitor.recv_monitor_message(self._events)
-        if event["event"] == zmq.EVENT_ACCEPTED:
-            self._open.add(event["value"])
-        else:
-            self._open.discard(event["value"])
-
     def _answer(self) -> None:
-        verdict = judge(self._questions.recv_multipart(), self._keys, is_full=len(self._open) > _CONNECTIONS)
+        verdict = judge(self._questions.recv_multipart(), self._keys, is_full=len(self._census.open) > _CONNECTIONS)
         self._questions.send_multipart(verdict.reply)
         if verdict.code:
             self._refused += 1
