@@ -35,6 +35,7 @@ class Endpoint:
         sockets.configure_router(self.socket, frame_limit + (OVERHEAD if keys is not None else 0))
         self.census = Census(self.context, self.socket)
         self.door = Door(self.context, self.socket, keys, self.census) if keys is not None else None
+        self._file: tuple[int, int] | None = None
         self.intake = Intake(sockets.MAX_FRAMES * max(frame_limit, HEADER_LIMIT))
         try:
             self.socket.bind(listen)
@@ -43,6 +44,7 @@ class Endpoint:
             why = "the port is in use" if error.errno == errno.EADDRINUSE else str(error)
             raise Unreachable(f"cannot listen on {listen}: {why}; give another address to --listen") from None
         self.address = plain(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        self._file = sockets.socket_file(self.address)
         if keys is not None:
             try:
                 rehearse(connectable(self.address), keys.own)
@@ -64,3 +66,5 @@ class Endpoint:
         if self.door is not None:
             self.door.close()
         self.context.term()
+        if self._file is not None:
+            sockets.remove_socket_file(self.address, self._file)
