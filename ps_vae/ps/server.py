@@ -15,7 +15,7 @@ import zmq
 
 from ps_vae.errors import PeerError, RefusedError, Unreachable
 from ps_vae.ps import sockets
-from ps_vae.ps.addresses import connectable, plain
+from ps_vae.ps.addresses import connectable, is_advertised, plain
 from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
@@ -178,6 +178,8 @@ class Server:
         self._looked_at = time.monotonic()
         self._shards: dict[int, Sender] = {}
         self._watched: dict[bytes, _Watched] = {}
+        # Not the clients': all sockets of a context stand still while the name of a host is looked up.
+        self._watching: zmq.Context[Any] = zmq.Context()
         self._here = (COORDINATOR, ShardAddress(shard.number))
         self._poller = zmq.Poller()
         self._clients.register(self._poller)
@@ -214,6 +216,7 @@ class Server:
             self._link.close(_LAST_WORDS_SECONDS)
         for watched in self._watched.values():
             watched.connection.close(0.0)
+        self._watching.term()
         self._clients.close()
         self._endpoint.close(_LAST_WORDS_SECONDS)
 
@@ -293,6 +296,9 @@ class Server:
                 return [Send(sender, self._clients.invite(sender))]
             if isinstance(message, Error):
                 return [Refused("a shard", message.code, message.text)]
+            if isinstance(message, Join) and not is_advertised(message.address):
+                # We are going to connect to it, and so are all clients.
+                raise PeerError("malformed", f"join: {message.address!r} is no address to connect to")
             if self._coordinator is None:
                 raise PeerError("not-coordinator", "this server is a shard; the coordinator is the first server")
             outputs = self._coordinator.handle(sender, message, now)
@@ -354,7 +360,7 @@ class Server:
         outputs: list[Output] = []
         for session, address in servers.items():
             if session not in self._watched:
-                connection = Connection(connectable(address), self._endpoint.context, keys=self._endpoint.shown)
+                connection = Connection(connectable(address), self._watching, keys=self._endpoint.shown)
                 self._watched[session] = _Watched(connection)
             if self._watched[session].is_gone():
                 outputs += coordinator.lost_server(session, now)

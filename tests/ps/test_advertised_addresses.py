@@ -1,0 +1,76 @@
+"""Where a server says that it is: what others are going to connect to, whoever says it."""
+
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from test_sockets import FirstServer, answer, stranger, worker
+
+from ps_vae.ps.addresses import connectable, is_advertised, on_host
+from ps_vae.ps.client import Outcome
+from ps_vae.ps.connection import Connection
+from ps_vae.ps.frames import encode
+from ps_vae.ps.messages import PROTOCOL, Join
+from ps_vae.ps.outbox import RunEnded
+
+ADDRESSES = [
+    "tcp://127.0.0.1:5555",
+    "tcp://*:5555",
+    "tcp://node-7.example.org:1",
+    "tcp://my_server:65535",
+    "tcp://[::1]:5555",
+    "tcp://[fe80::1%eth0]:5555",
+    "ipc:///tmp/run",
+]
+NONE = [
+    "",
+    "a",
+    "http://x:1",
+    "tcp://",
+    "tcp://[",
+    "tcp://[]:1",
+    "tcp://[1:2]:1",
+    "tcp://host:0",
+    "tcp://host:65536",
+    "tcp://host:-1",
+    "tcp://host:*",
+    "tcp://;;;:1",
+    "tcp://eth0;10.0.0.1:1",
+    "tcp://a b:1",
+    "tcp://\u0661:1",
+    "tcp://host:\u0661",
+    "tcp://host:1\n",
+    "ipc://",
+    "ipc://" + "x" * 108,
+    "ipc://a\0b",
+    "inproc://x",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_what_servers_advertise_is_an_address(address):
+    assert is_advertised(address)
+
+
+@pytest.mark.parametrize("address", NONE)
+def test_what_nobody_can_connect_to_is_none(address):
+    assert not is_advertised(address)
+
+
+@given(st.one_of(st.from_regex(r"(tcp|ipc)://[^\n]{0,12}:[0-9]{1,6}", fullmatch=True), st.text(max_size=20)))
+def test_nothing_that_passes_for_an_address_makes_a_connection_fail(address):
+    if is_advertised(address):
+        with zmq.Context() as context:
+            Connection(connectable(on_host(address, "tcp://127.0.0.1:1")), context).close(0.0)
+
+
+@pytest.mark.parametrize("follows", [False, True])
+@pytest.mark.parametrize("address", ["", "x", "tcp://[", "tcp://host:0", "ipc://" + "x" * 200])
+def test_a_server_that_joins_from_nowhere_is_refused_and_the_run_goes_on(address, follows):
+    with FirstServer("tcp://127.0.0.1:*") as server:
+        with stranger(server.address) as dealer:
+            dealer.send_multipart(encode(Join(PROTOCOL, b"j" * 16, address, follows)))
+            assert answer(dealer).code == "malformed"
+        one = worker(server.address)
+        assert server.ended() == RunEnded(False, "done")
+        assert one.outcome() == Outcome(False, "done")
