@@ -17,6 +17,7 @@ from ps_vae.errors import PeerError, RefusedError, Unreachable
 from ps_vae.ps import sockets
 from ps_vae.ps.addresses import connectable, is_advertised, plain
 from ps_vae.ps.clients import Clients
+from ps_vae.ps.complaints import Complaints
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.messages import (
@@ -153,7 +154,7 @@ class Server:
 
     coordinator  in the first server; the others give `link`, their connection to it
     segment      the memory that the shard's published weights lie in, shared with the clients on this host
-    notify       called with every event, on the thread of `run`, after what was to be sent is sent
+    notify       called with every event, of refusals with some (`complaints`), on the thread of `run`, after what was to be sent is sent
     """
 
     def __init__(
@@ -174,6 +175,7 @@ class Server:
         self._notify = notify
         self._patience = patience
         self._visitors = Visitors(endpoint.keys)
+        self._complaints = Complaints()
         self._clients = Clients(endpoint.socket, segment, shard.buffers, shard.traffic, self._visitors)
         self._looked_at = time.monotonic()
         self._shards: dict[int, Sender] = {}
@@ -265,7 +267,8 @@ class Server:
     def _observe(self, event: Event) -> None:
         if isinstance(event, RunEnded):
             self.ended = event
-        self._notify(event)
+        if not isinstance(event, Refused) or self._complaints.is_told(event):
+            self._notify(event)
 
     def _take_parcels(self, ready: Collection[Any]) -> None:
         """What has come, and what it leads to: at once where weights are waited for, otherwise after all of it, so that
@@ -324,7 +327,7 @@ class Server:
                 self._take_order(message)
         except PeerError as error:
             self._shard.refusals.count(error.code)
-            self._notify(Refused("the coordinator", error.code, str(error)))
+            self._observe(Refused("the coordinator", error.code, str(error)))
 
     def _take_order(self, message: Any) -> None:
         if isinstance(message, TakeSnapshot | Lead):
@@ -340,10 +343,12 @@ class Server:
         elif isinstance(message, Error) and message.code in ("wrong-run", "bad-shard"):
             self.dispatch([RunEnded(True, f"the coordinator was started again, without this shard: {message.text}")])
         elif isinstance(message, Error):
-            self._notify(Refused("this shard", message.code, message.text))
+            self._observe(Refused("this shard", message.code, message.text))
 
     def _tick(self, now: float) -> None:
         self._watch_the_door(now)
+        for event in self._complaints.due(now):
+            self._notify(event)
         outputs = self._shard.tick(now)
         if self._coordinator is not None:
             outputs = outputs + self._coordinator.tick(now) + self._lost_servers(self._coordinator, now)
