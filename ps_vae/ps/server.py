@@ -300,11 +300,11 @@ class Server:
                 return [Send(sender, self._clients.invite(sender))]
             if isinstance(message, Error):
                 return [Refused("a shard", message.code, message.text)]
+            if self._coordinator is None:
+                raise PeerError("not-coordinator", "this server is a shard; the coordinator is the first server")
             if isinstance(message, Join) and not is_advertised(message.address):
                 # We are going to connect to it, and so are all clients.
                 raise PeerError("malformed", f"join: {message.address!r} is no address to connect to")
-            if self._coordinator is None:
-                raise PeerError("not-coordinator", "this server is a shard; the coordinator is the first server")
             outputs = self._coordinator.handle(sender, message, now)
             if isinstance(message, Applied):
                 self._shards[message.shard] = sender
