@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import report
-from faults import fuzz, kills
+from faults import fuzz, kills, partition, strangers
 
 __all__ = ["EXPERIMENTS", "Experiment", "columns", "main"]
 
@@ -36,7 +36,12 @@ class Experiment(Protocol):
     def faults(self, found: dict[str, Any]) -> list[str]: ...
 
 
-EXPERIMENTS: dict[str, Experiment] = {"kills": kills, "fuzz": fuzz}
+EXPERIMENTS: dict[str, Experiment] = {
+    "kills": kills,
+    "partition": partition,
+    "fuzz": fuzz,
+    "strangers": strangers,
+}
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -5,8 +5,8 @@
     role, protocol or server is wrong
     anything else                        whatever it is: an error of another code, an answer, or nothing at all
 
-Withheld is what is well formed, and a lie: what the protocol takes on trust from whoever may say it at all (PROTOCOL.md,
-*Known weaknesses*). A worker that asks for work and does none, numbers that pass for a gradient, a server that says to
+Withheld is what is well formed, and a lie: what the protocol takes on trust from whoever may say it at all
+(PROTOCOL.md, *Known weaknesses*). A worker that asks for work and does none, numbers that pass for a gradient, a server that says to
 hold a shard, or to have what it follows: such a peer harms a run by being one, and not by the form of what it says.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from faults.valid import Known
 from ps_vae.errors import PeerError
 from ps_vae.ps.frames import unpack
+from ps_vae.ps.members import ROLES
 from ps_vae.ps.messages import (
     PROTOCOL,
     TO_SERVER,
@@ -39,7 +40,6 @@ from ps_vae.ps.messages import (
     TakeSnapshot,
     Trouble,
 )
-from ps_vae.ps.members import ROLES
 from ps_vae.ps.record import record
 
 __all__ = ["Judgement", "judge"]

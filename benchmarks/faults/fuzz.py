@@ -1,9 +1,9 @@
 """Messages that somebody has tampered with are sent to the servers of a run: who notices?
 
 Two servers and a worker that trains with them (`beside`); a fuzzer (`fuzzer`) sends to both servers, in stretches with
-pauses between them, in turn by connections that have made no handshake and by some that have. It runs at the lowest priority, on
-the servers' core, at most --rate messages a second: what is measured is what an answer costs a server, not how two
-cores are shared.
+pauses between them, in turn by connections that have made no handshake and by some that have. It runs at the lowest
+priority, on the servers' core, at most --rate messages a second: what is measured is what an answer costs a server, not
+how two cores are shared.
 
     beside/alone  examples/s of the worker during a stretch, by the mean of those in the pauses before and after it;
                   the median over the stretches

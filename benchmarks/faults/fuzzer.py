@@ -25,8 +25,8 @@ from typing import Any
 
 import msgpack
 import zmq
-
 from exchange.turns import Orders, answer
+
 from faults.expected import judge
 from faults.mutations import Message, mutate
 from faults.valid import Known, valid
@@ -272,7 +272,7 @@ class Speaker:
 
 
 def knowledge(context: zmq.Context[Any], address: str, keys: ClientKeys | None) -> tuple[list[tuple[str, int]], Known]:
-    """(address, size) of each shard, and what a member of the run at `address` knows. Raises RuntimeError without it."""
+    """(address, size) of each shard, and what a member of the run knows. Raises RuntimeError where it is not let in."""
     session = random.randbytes(16)
     dealer = context.socket(zmq.DEALER)
     if keys is not None:
