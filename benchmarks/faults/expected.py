@@ -6,8 +6,9 @@
     anything else                        whatever it is: an error of another code, an answer, or nothing at all
 
 Withheld is what is well formed, and a lie: what the protocol takes on trust from whoever may say it at all
-(PROTOCOL.md, *Known weaknesses*). A worker that asks for work and does none, numbers that pass for a gradient, a server that says to
-hold a shard, or to have what it follows: such a peer harms a run by being one, and not by the form of what it says.
+(PROTOCOL.md, *Known weaknesses*). A worker that asks for work and does none, numbers that pass for a gradient, a server
+that says to hold a shard, or to have what it follows: such a peer harms a run by being one, and not by the form of what
+it says.
 """
 
 from collections.abc import Collection, Sequence

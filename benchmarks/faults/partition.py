@@ -4,8 +4,8 @@ On a host each are the first server (with --replicas 1 its followers too), two w
 that leads the second shard. Nobody is told of a cut: connections stay, and nothing comes any more.
 
     worker       the first worker's host is cut off; the run goes on with the other one
-    coordinator  the first server's is; nothing can go on, and then it does by itself. A third worker, on the host of the
-                 second one, was started with --connect-timeout, and has to give up in time
+    coordinator  the first server's is; nothing can go on, and then it does by itself. A third worker, on the host of
+                 the second one, was started with a short --connect-timeout, and has to give up in time
     leader       the second shard's is; its follower leads, and when it is back it follows
 
     while cut    examples/s in the second half of the cut, by those before it

@@ -154,8 +154,8 @@ class Server:
 
     coordinator  in the first server; the others give `link`, their connection to it
     segment      the memory that the shard's published weights lie in, shared with the clients on this host
-    notify       called with every event, on the thread of `run`, after what was to be sent is sent; of refusals some are
-                 told, and how many more there were
+    notify       called with every event, on the thread of `run`, after what was to be sent is sent; of refusals with
+                 some, and with how many more there were
     """
 
     def __init__(
