@@ -80,7 +80,7 @@ def network(rate: str | None, count: int) -> Iterator[list[Node]]:
 
 
 def cut(node: Node) -> None:
-    """Nothing reaches the node any more, and nothing leaves it; no connection of it is told so, and no device is down."""
+    """Nothing reaches the node any more, and nothing leaves it; no connection is told so, and no device is down."""
     switch, port = _port(node)
     _run("ip", "-n", switch, "link", "set", port, "nomaster")
 

@@ -15,7 +15,7 @@ import zmq
 
 from ps_vae.errors import PeerError, RefusedError, Unreachable
 from ps_vae.ps import sockets
-from ps_vae.ps.addresses import connectable, is_advertised, plain
+from ps_vae.ps.addresses import connectable, is_advertised, on_host, plain
 from ps_vae.ps.clients import Clients
 from ps_vae.ps.complaints import Complaints
 from ps_vae.ps.connection import Connection
@@ -366,7 +366,8 @@ class Server:
         outputs: list[Output] = []
         for session, address in servers.items():
             if session not in self._watched:
-                connection = Connection(connectable(address), self._watching, keys=self._endpoint.shown)
+                there = connectable(on_host(address, self._endpoint.address))
+                connection = Connection(there, self._watching, keys=self._endpoint.shown)
                 self._watched[session] = _Watched(connection)
             if self._watched[session].is_gone():
                 outputs += coordinator.lost_server(session, now)

@@ -4,14 +4,15 @@ import pytest
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
-from test_sockets import FirstServer, answer, stranger, worker
+from test_sockets import PATIENCE, FirstServer, answer, stranger, worker
 
-from ps_vae.ps.addresses import connectable, is_advertised, on_host
+from ps_vae.ps.addresses import connectable, is_advertised, on_host, same_host
 from ps_vae.ps.client import Outcome
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.frames import encode
 from ps_vae.ps.messages import PROTOCOL, Join
 from ps_vae.ps.outbox import RunEnded
+from ps_vae.ps.server import Endpoint, join
 
 ADDRESSES = [
     "tcp://127.0.0.1:5555",
@@ -62,6 +63,22 @@ def test_nothing_that_passes_for_an_address_makes_a_connection_fail(address):
     if is_advertised(address):
         with zmq.Context() as context:
             Connection(connectable(on_host(address, "tcp://127.0.0.1:1")), context).close(0.0)
+
+
+@pytest.mark.parametrize("listen", ["tcp://127.0.0.2:*", "tcp://127.0.0.1:*", "tcp://0.0.0.0:*"])
+def test_a_server_on_the_first_one_s_host_is_watched_where_that_one_listens(listen):
+    with FirstServer(listen) as server:
+        endpoint = Endpoint(listen, 1 << 20)
+        try:
+            monitor = endpoint.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            ask = Join(PROTOCOL, b"j" * 16, same_host(endpoint.address), True)
+            link, _ = join(connectable(server.address), ask, timeout=PATIENCE, should_stop=lambda: False)
+            link.close(0.0)
+            assert monitor.poll(1000 * PATIENCE), "nobody has come to see whether it is there"
+        finally:
+            endpoint.socket.disable_monitor()
+            monitor.close()
+            endpoint.close()
 
 
 @pytest.mark.parametrize("follows", [False, True])
