@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import report
-from faults import churn, kills, stops
+from faults import churn, fuzz, kills, partition, stops, strangers
 
 __all__ = ["EXPERIMENTS", "Experiment", "columns", "main"]
 
@@ -36,7 +36,14 @@ class Experiment(Protocol):
     def faults(self, found: dict[str, Any]) -> list[str]: ...
 
 
-EXPERIMENTS: dict[str, Experiment] = {"kills": kills, "churn": churn, "stops": stops}
+EXPERIMENTS: dict[str, Experiment] = {
+    "kills": kills,
+    "churn": churn,
+    "stops": stops,
+    "partition": partition,
+    "fuzz": fuzz,
+    "strangers": strangers,
+}
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

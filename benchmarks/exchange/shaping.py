@@ -19,7 +19,7 @@ from pathlib import Path
 
 from exchange.nodes import Node
 
-__all__ = ["bits_per_second", "missing", "network"]
+__all__ = ["bits_per_second", "cut", "heal", "missing", "network"]
 
 _UNITS = {"kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _PREFIX = "psb-"
@@ -77,6 +77,24 @@ def network(rate: str | None, count: int) -> Iterator[list[Node]]:
         yield nodes
     finally:
         _remove([name for name in _namespaces() if name.startswith(own)])
+
+
+def cut(node: Node) -> None:
+    """Nothing reaches the node any more, and nothing leaves it; no connection is told so, and no device is down."""
+    switch, port = _port(node)
+    _run("ip", "-n", switch, "link", "set", port, "nomaster")
+
+
+def heal(node: Node) -> None:
+    """It is reached again."""
+    switch, port = _port(node)
+    _run("ip", "-n", switch, "link", "set", port, "master", "switch")
+
+
+def _port(node: Node) -> tuple[str, str]:
+    """The namespace of a node's switch, and the node's port there."""
+    own, _, number = node.prefix[-1].rpartition("-")
+    return f"{own}-switch", f"port{number}"
 
 
 def _bucket(rate: str) -> list[str]:

@@ -22,6 +22,7 @@ from programs import environment
 
 from ps_vae.errors import RefusedError, Unreachable
 from ps_vae.ps.observer import Observer
+from ps_vae.ps.security.keys import ClientKeys
 
 __all__ = ["Cluster", "Program", "Stuck", "observing"]
 
@@ -90,12 +91,15 @@ class Cluster:
             program.process.wait()
         self._owned.cleanup()
 
-    def start(self, *words: str) -> Program:
-        """`ps-vae WORDS`, in a session of its own, as from a terminal of its own."""
+    def start(self, *words: str, prefix: Sequence[str] = ()) -> Program:
+        """`ps-vae WORDS`, in a session of its own, as from a terminal of its own.
+
+        prefix  a command that starts it somewhere else, and becomes it: `ip netns exec NAME`, `taskset -c 1`
+        """
         log = self.folder / f"log-{len(self.programs)}"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ps_vae", *words],
+                [*prefix, sys.executable, "-m", "ps_vae", *words],
                 env=environment() | {"TMPDIR": str(self.temporary)},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -123,9 +127,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def observing(address: str) -> Iterator[Callable[[], dict[str, Any] | None]]:
+def observing(address: str, keys: ClientKeys | None = None) -> Iterator[Callable[[], dict[str, Any] | None]]:
     """What `ps-vae status --json` shows, again and again; None where nobody answers just now."""
-    observer = Observer(address)
+    observer = Observer(address, keys)
 
     def ask() -> dict[str, Any] | None:
         try:

@@ -6,11 +6,25 @@ import re
 import socket
 from urllib.parse import urlsplit
 
-__all__ = ["SAME_HOST", "connectable", "is_local", "on_host", "plain", "reachable_from", "same_host", "sibling"]
+__all__ = [
+    "SAME_HOST",
+    "connectable",
+    "is_advertised",
+    "is_local",
+    "on_host",
+    "plain",
+    "reachable_from",
+    "same_host",
+    "sibling",
+]
 
 # What a server that runs on the coordinator's host gives as its host: each client knows that host by a name of its own.
 SAME_HOST = "*"
 _ANY = ("0.0.0.0", "::", SAME_HOST)
+_TCP = re.compile(
+    r"tcp://(?P<host>\*|[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?\]):(?P<port>[0-9]{1,5})"
+)
+_LONGEST_PATH = 107
 
 
 def plain(endpoint: str) -> str:
@@ -23,6 +37,22 @@ def connectable(bound: str) -> str:
     if bound.startswith("tcp://") and _host(bound) in _ANY:
         return f"tcp://127.0.0.1:{_port(bound)}"
     return bound
+
+
+def is_advertised(address: str) -> bool:
+    """Whether it is what a server may tell others to connect to: nothing that makes them fail, whoever says it."""
+    if address.startswith("ipc://"):
+        path = address.removeprefix("ipc://")
+        return 0 < len(path.encode()) <= _LONGEST_PATH and path.isprintable()
+    found = _TCP.fullmatch(address)
+    if found is None or not 0 < int(found["port"]) < 1 << 16:
+        return False
+    if found["host"].startswith("["):
+        try:
+            ipaddress.ip_address(found["host"][1:-1])
+        except ValueError:
+            return False
+    return True
 
 
 def is_local(address: str) -> bool:

@@ -297,11 +297,14 @@ class Coordinator:
         if self.ended is not None:
             return [Send(sender, self._stop())]
         if not self.is_started:
+            self._early = {session: early for session, early in self._early.items() if early[0] != sender}
             self._early[hello.session] = (sender, hello)
             shards = ", ".join(self._fleet.missing)
             text = f"the run waits for shard {shards}; start it with start-server --join"
             return [Send(sender, Error("starting", text))]
         outputs = self._roster.check(hello)
+        if (other := self._roster.replaced(sender, hello)) is not None:
+            outputs += self._assignments.leave(other, "left", "its connection has another session now", now)
         client, is_new = self._roster.enter(sender, hello, now)
         if is_new:
             outputs.append(Member(client.name, "joined", client.role))

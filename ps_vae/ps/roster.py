@@ -19,9 +19,15 @@ EVALUATION_SECONDS = 120.0
 # Sessions that were put out. Whoever draws a new one is another client to us in any case.
 _REMEMBERED = 1024
 
+# Connections that nobody is known by any more are thought of for a while.
+_MANY = 64
+
+# Kinds of arithmetic that are told apart: hosts have a few; whoever makes them up has any number.
+_FINGERPRINTS = 64
+
 
 class Roster:
-    """Workers and evaluators by session, whatever connection they come through.
+    """Workers and evaluators by session, whatever connection they come through; one session a connection.
 
     is_reproducible  refuse workers whose arithmetic is not that of the first
     """
@@ -31,6 +37,8 @@ class Roster:
         self._is_reproducible = is_reproducible
         self._fingerprints: list[str] = []
         self._put_out: dict[bytes, str] = {}
+        # The session that each connection said hello with last.
+        self._latest: dict[Sender, bytes] = {}
 
     @property
     def workers(self) -> list[Client]:
@@ -50,6 +58,11 @@ class Roster:
             raise PeerError("bad-role", f"this session said hello as {known.role} before, now as {hello.role}")
         return self._compare(hello)
 
+    def replaced(self, sender: Sender, hello: Hello) -> Client | None:
+        """Who said hello through this connection before, under another session: a connection has one."""
+        known = self.clients.get(self._latest.get(sender, hello.session))
+        return known if known is not None and known.session != hello.session and known.sender == sender else None
+
     def enter(self, sender: Sender, hello: Hello, now: float) -> tuple[Client, bool]:
         """The client of a hello that was checked, and whether it is new."""
         known = self.clients.get(hello.session)
@@ -57,6 +70,9 @@ class Roster:
         client.sender, client.heard = sender, now
         client.warming, client.idle, client.reported = True, False, -1
         self.clients[hello.session] = client
+        self._latest[sender] = hello.session
+        if len(self._latest) > 2 * len(self.clients) + _MANY:
+            self._latest = {one.sender: one.session for one in self.clients.values()}
         return client, known is None
 
     def find(self, session: bytes, role: str | None, now: float) -> Client:
@@ -102,6 +118,8 @@ class Roster:
         why = f"its arithmetic ({hello.fingerprint}) is not that of the first worker ({self._fingerprints[0]})"
         if self._is_reproducible:
             raise PeerError("fingerprint", f"{why}, and the run is --reproducible")
+        if len(self._fingerprints) >= _FINGERPRINTS:
+            return []
         self._fingerprints.append(hello.fingerprint)
         return [Member(hello.name, "differs", f"{why}: bits may differ")]
 

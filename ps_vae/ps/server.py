@@ -13,8 +13,10 @@ from typing import Any
 import zmq
 
 from ps_vae.errors import PeerError
+from ps_vae.ps.addresses import is_advertised
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.clients import Clients
+from ps_vae.ps.complaints import Complaints
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.endpoint import Endpoint
@@ -24,7 +26,9 @@ from ps_vae.ps.messages import (
     Applied,
     Error,
     Follow,
+    Join,
     Lead,
+    Present,
     Pull,
     Push,
     Replicated,
@@ -62,7 +66,8 @@ class Server:
     shard        that is here, if one is
     coordinator  in the first server; the others give `link`, their connection to it
     segment      the memory that the shard's published weights lie in, shared with the clients on this host
-    notify       called with every event, on the thread of `run`, after what was to be sent is sent
+    notify       called with every event, on the thread of `run`, after what was to be sent is sent; of refusals with
+                 some, and with how many more there were
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Server:
         self._notify = notify
         self._patience = patience
         self._visitors = Visitors(endpoint.keys)
+        self._complaints = Complaints()
         self._refusals = _account(shard, coordinator)
         buffers, traffic = (Buffers(0), Traffic()) if shard is None else (shard.buffers, shard.traffic)
         self._clients = Clients(endpoint.socket, segment, buffers, traffic, self._visitors)
@@ -91,7 +97,7 @@ class Server:
             # Nobody sends it more than a gradient; the endpoint was made before the slice was known.
             endpoint.intake.limit = min(endpoint.intake.limit, 2 * max(4 * buffers.size, HEADER_LIMIT))
         self._shards: dict[int, Sender] = {}
-        self._watching = Watching(endpoint.context, endpoint.shown)
+        self._watching = Watching(endpoint.address, endpoint.shown)
         self._here: tuple[Sender, ...] = (COORDINATOR,)
         if shard is not None:
             self._here = (COORDINATOR, ShardAddress(shard.number))
@@ -178,7 +184,8 @@ class Server:
     def _observe(self, event: Event) -> None:
         if isinstance(event, RunEnded):
             self.ended = event
-        self._notify(event)
+        if not isinstance(event, Refused) or self._complaints.is_told(event):
+            self._notify(event)
 
     def _take_parcels(self, ready: Collection[Any]) -> None:
         """What has come, and what it leads to: at once where weights are waited for, otherwise after all of it, so that
@@ -211,6 +218,9 @@ class Server:
                 return [Refused("a shard", message.code, message.text)]
             if self._coordinator is None:
                 raise PeerError("not-coordinator", "this server is a shard; the coordinator is the first server")
+            if isinstance(message, Join | Present) and not is_advertised(message.address):
+                # We are going to connect to it, and so are all clients.
+                raise PeerError("malformed", f"{message.KIND}: {message.address!r} is no address to connect to")
             outputs = self._coordinator.handle(sender, message, now)
             if isinstance(message, Applied):
                 self._shards[message.shard] = sender
@@ -234,7 +244,7 @@ class Server:
                 self._take_order(message)
         except PeerError as error:
             self._refusals.count(error.code)
-            self._notify(Refused("the coordinator", error.code, str(error)))
+            self._observe(Refused("the coordinator", error.code, str(error)))
 
     def _take_order(self, message: Any) -> None:
         if isinstance(message, TakeSnapshot | Lead | Who):
@@ -250,11 +260,13 @@ class Server:
         elif isinstance(message, Error) and message.code in ("wrong-run", "bad-shard"):
             self.dispatch([RunEnded(True, f"the coordinator was started again, without this shard: {message.text}")])
         elif isinstance(message, Error):
-            self._notify(Refused("this shard", message.code, message.text))
+            self._observe(Refused("this shard", message.code, message.text))
 
     def _tick(self, now: float) -> None:
         self._watch_the_door(now)
         self._watch_the_intake(now)
+        for event in self._complaints.due(now):
+            self._notify(event)
         outputs = [] if self._shard is None else self._shard.tick(now)
         if self._coordinator is not None:
             outputs = outputs + self._coordinator.tick(now)

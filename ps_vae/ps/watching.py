@@ -5,7 +5,7 @@ from typing import Any
 
 import zmq
 
-from ps_vae.ps.addresses import connectable
+from ps_vae.ps.addresses import connectable, on_host
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.security.keys import ClientKeys
 
@@ -20,11 +20,14 @@ _UNREACHED_SECONDS = 5.0
 class Watching:
     """Connections to other servers that nothing is sent on.
 
-    keys  what is shown to them
+    here  where this server listens
+    keys  what is shown to the others
     """
 
-    def __init__(self, context: zmq.Context[Any], keys: ClientKeys | None) -> None:
-        self._context, self._keys = context, keys
+    def __init__(self, here: str, keys: ClientKeys | None) -> None:
+        # Not the clients': all sockets of a context stand still while the name of a host is looked up.
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._here, self._keys = here, keys
         self._watched: dict[bytes, _Watched] = {}
 
     def gone(self, servers: Mapping[bytes, str]) -> Iterator[bytes]:
@@ -33,7 +36,8 @@ class Watching:
             self._watched.pop(session).connection.close(0.0)
         for session, address in servers.items():
             if session not in self._watched:
-                self._watched[session] = _Watched(Connection(connectable(address), self._context, keys=self._keys))
+                there = connectable(on_host(address, self._here))
+                self._watched[session] = _Watched(Connection(there, self._context, keys=self._keys))
             if self._watched[session].is_gone():
                 yield session
 
@@ -41,6 +45,7 @@ class Watching:
         for watched in self._watched.values():
             watched.connection.close(0.0)
         self._watched.clear()
+        self._context.term()
 
 
 class _Watched:

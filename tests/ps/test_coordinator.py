@@ -603,3 +603,49 @@ def test_the_state_shows_the_leases_how_long_they_last_and_who_is_silent():
     late = {one["name"]: one for one in machine.state(10.5)["workers"]}["a"]
     assert (late["step"], late["lease_seconds"], late["state"]) == (None, None, "late or starting")
     assert machine.state(10.5)["reissued_blocks"] == 1
+
+
+def test_a_connection_has_one_session_and_whoever_says_hello_by_it_again_has_left():
+    machine = started()
+    work_for(machine, "a")
+
+    outputs = machine.handle("a", hello("b"), 0.0)
+
+    assert [client.name for client in machine.clients.values()] == ["b"]
+    assert Member("a", "left", "its connection has another session now") in outputs
+    assert refused(machine, ready("a")) == "unknown-session"
+    assert [work.step for work in sent(machine.handle("a", ready("b"), 0.0), Work)] == [0]
+
+
+def test_a_session_that_has_moved_to_another_connection_stays_when_its_old_one_gets_a_new_session():
+    machine = started()
+    enter(machine, "a")
+    machine.handle("elsewhere", hello("a"), 0.0)
+
+    machine.handle("a", hello("b"), 0.0)
+
+    assert {client.name for client in machine.clients.values()} == {"a", "b"}
+
+
+def test_before_the_run_has_begun_a_connection_has_one_session_too():
+    machine = new_coordinator()
+    for name in ("a", "b", "c"):
+        machine.handle("one", hello(name), 0.0)
+
+    apply(machine, 0)
+
+    assert [client.name for client in machine.clients.values()] == ["c"]
+
+
+def test_who_says_hello_a_thousand_times_with_new_sessions_and_fingerprints_costs_no_memory():
+    machine = started()
+    told = []
+    for number in range(1000):
+        outputs = machine.handle("one", hello(f"{number}", fingerprint=f"{number}"), 0.0)
+        told += [output for output in outputs if isinstance(output, Member) and output.change == "differs"]
+    for number in range(1000):
+        machine.handle(f"{number}", hello("same one"), 0.0)
+
+    assert len(machine.clients) == 2
+    assert 0 < len(told) < 100
+    assert len(repr(plain(machine))) < 100_000
