@@ -16,7 +16,6 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.addresses import is_advertised
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.clients import Clients
-from ps_vae.ps.complaints import Complaints
 from ps_vae.ps.connection import Connection
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.endpoint import Endpoint
@@ -66,8 +65,7 @@ class Server:
     shard        that is here, if one is
     coordinator  in the first server; the others give `link`, their connection to it
     segment      the memory that the shard's published weights lie in, shared with the clients on this host
-    notify       called with every event, on the thread of `run`, after what was to be sent is sent; of refusals with
-                 some, and with how many more there were
+    notify       called with every event, on the thread of `run`, after what was to be sent is sent
     """
 
     def __init__(
@@ -88,7 +86,6 @@ class Server:
         self._notify = notify
         self._patience = patience
         self._visitors = Visitors(endpoint.keys)
-        self._complaints = Complaints()
         self._refusals = _account(shard, coordinator)
         buffers, traffic = (Buffers(0), Traffic()) if shard is None else (shard.buffers, shard.traffic)
         self._clients = Clients(endpoint.socket, segment, buffers, traffic, self._visitors)
@@ -184,8 +181,7 @@ class Server:
     def _observe(self, event: Event) -> None:
         if isinstance(event, RunEnded):
             self.ended = event
-        if not isinstance(event, Refused) or self._complaints.is_told(event):
-            self._notify(event)
+        self._notify(event)
 
     def _take_parcels(self, ready: Collection[Any]) -> None:
         """What has come, and what it leads to: at once where weights are waited for, otherwise after all of it, so that
@@ -265,8 +261,6 @@ class Server:
     def _tick(self, now: float) -> None:
         self._watch_the_door(now)
         self._watch_the_intake(now)
-        for event in self._complaints.due(now):
-            self._notify(event)
         outputs = [] if self._shard is None else self._shard.tick(now)
         if self._coordinator is not None:
             outputs = outputs + self._coordinator.tick(now)

@@ -9,10 +9,11 @@ from test_sockets import PATIENCE, FirstServer, answer, stranger, worker
 from ps_vae.ps.addresses import connectable, is_advertised, on_host, same_host
 from ps_vae.ps.client import Outcome
 from ps_vae.ps.connection import Connection
+from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.frames import encode
+from ps_vae.ps.joining import join
 from ps_vae.ps.messages import PROTOCOL, Join
 from ps_vae.ps.outbox import RunEnded
-from ps_vae.ps.server import Endpoint, join
 
 ADDRESSES = [
     "tcp://127.0.0.1:5555",

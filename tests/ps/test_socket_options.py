@@ -17,10 +17,10 @@ from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.client import Outcome
 from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
+from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.frames import encode
 from ps_vae.ps.messages import Status, Stop
 from ps_vae.ps.outbox import RunEnded
-from ps_vae.ps.server import Endpoint
 from ps_vae.ps.traffic import Traffic
 
 LISTEN = "tcp://127.0.0.1:*"
