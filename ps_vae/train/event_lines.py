@@ -8,6 +8,9 @@ __all__ = ["line_of"]
 # Of a member that is gone, or has not done what it had to do, or computes other bits than the rest.
 _BAD_NEWS = ("lost", "late", "in trouble", "differs")
 
+# Answers to those who have not heard yet that somebody was lost, or was started again; they are counted all the same.
+_ROUTINE = ("unknown-session", "not-here", "not-following")
+
 
 def line_of(event: Event) -> Line | None:
     """The line that tells of `event`; None where it is no news to people."""
@@ -21,6 +24,8 @@ def line_of(event: Event) -> Line | None:
             text = "{name} {change}: {why}" if why else "{name} {change}"
             kind = f"member-{change.replace(' ', '-')}"
             return Line(kind, text, level=level, name=name, change=change, why=why)
+        case Refused(_, code) if code in _ROUTINE:
+            return None
         case Refused(who, code, why):
             text = "refused a message of {who}: {code}: {why}"
             return Line("refused", text, level=WARNING, who=who, code=code, why=why)

@@ -15,6 +15,8 @@ from ps_vae.train.supervisor import Slot
 __all__ = ["ServerProcess", "flags", "folder_for", "supervise_server"]
 
 _POLL_SECONDS = 0.05
+# A run stands still meanwhile.
+_PAUSE_SECONDS = 0.1
 
 
 def folder_for(wishes: Wishes, options: ServerOptions) -> Path:
@@ -46,7 +48,7 @@ class ServerProcess(Slot):
 
     def __init__(self, wishes: Wishes, options: ServerOptions, *, log: Path | None = None, more: list[str]) -> None:
         self._wishes, self._options, self._log, self._more = wishes, options, log, more
-        super().__init__(self._spawn, None, "server")
+        super().__init__(self._spawn, None, "server", _PAUSE_SECONDS)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         options, wishes = self._options, self._wishes

@@ -51,17 +51,23 @@ class Slot:
     core   that it runs on and no other: the scheduler, which likes to wake a process up where its message comes from,
            would put two workers on one core and leave another idle
     what   it is, for people
+    pause  seconds before another one is started, which double with each that is killed early
     code   its exit code once it has ended for good
     """
 
     def __init__(
-        self, start: Callable[[], subprocess.Popen[bytes]], core: int | None = None, what: str = "worker"
+        self,
+        start: Callable[[], subprocess.Popen[bytes]],
+        core: int | None = None,
+        what: str = "worker",
+        pause: float | None = None,
     ) -> None:
         self.code: int | None = None
         self.has_crashed = False
         self._start_process = start
         self._core = core
         self._what = what
+        self._pause = _FIRST_PAUSE_SECONDS if pause is None else pause
         self._is_stopping = False
         self._crashes = 0
         self._resume_at: float | None = None
@@ -85,7 +91,7 @@ class Slot:
             return
         self.has_crashed = True
         self._crashes = 0 if now - self._started > _STABLE_SECONDS else self._crashes
-        pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**self._crashes)
+        pause = min(_LONGEST_PAUSE_SECONDS, self._pause * 2**self._crashes)
         self._crashes += 1
         self._resume_at = now + pause
         text = "{what} {pid} was killed by signal {signal}; another is started in {pause:g} s"

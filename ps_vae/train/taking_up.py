@@ -76,7 +76,7 @@ def take_up(
     gathering = Gathering(rules_of(config, known.run, known.first), slices)
 
     def notice(event: Event) -> None:
-        line = line_of(event) if isinstance(event, Refused) and event.code != "unknown-session" else None
+        line = line_of(event) if isinstance(event, Refused) else None
         if line is not None:
             say(line)
 

@@ -42,17 +42,18 @@ def _replay(seed: int) -> int:
 
 
 def _explore(seeds: range, followed: bool) -> int:
-    began, failed, count, moves = time.perf_counter(), [], 0, 0
+    began, failed, count, moves, found = time.perf_counter(), [], 0, 0, 0
     for seed in seeds:
         if followed and not Misfortunes(seed).is_followed:
             continue
         outcome = run_seed(seed)
-        count, moves = count + 1, moves + outcome.moves
+        count, moves, found = count + 1, moves + outcome.moves, found + outcome.found
         if outcome.error is not None:
             failed.append(seed)
             print(f"{outcome.text}\n", flush=True)
     what = f"{count} runs of the seeds from {seeds.start} on in {time.perf_counter() - began:.1f} s"
-    print(f"{what}, {moves} leaders replaced, {len(failed)} failed{f': {failed}' if failed else ''}")
+    replaced = f"{moves} leaders replaced, {found} first servers started again"
+    print(f"{what}, {replaced}, {len(failed)} failed{f': {failed}' if failed else ''}")
     return 1 if failed else 0
 
 

@@ -41,6 +41,8 @@ class Delivery:
                 case StepApplied() if source == COORDINATOR:
                     world.reported.append(output)
                 case StepApplied():
+                    if source == 0:
+                        world.applied_here.append(output)
                     world.events.append((world.servers[source].machine.number, output))
                 case SnapshotTaken():
                     self._take_snapshot(output)

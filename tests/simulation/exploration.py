@@ -14,6 +14,7 @@ class Outcome:
 
     backed_up  blocks that were given to a second worker too
     moves      of shards to another leader
+    found      times that a coordinator was started again and found its servers
     """
 
     seed: int
@@ -23,6 +24,7 @@ class Outcome:
     seconds: float
     backed_up: int
     moves: int
+    found: int
 
     @property
     def text(self) -> str:
@@ -44,4 +46,4 @@ def run_seed(seed: int, *, with_lines: bool = False) -> Outcome:
     lines = run.world.transcript.lines() if with_lines or error is not None else []
     world = run.world
     backed_up, moves = world.coordinator.backlog.backed_up, world.coordinator._fleet.moves
-    return Outcome(seed, error, lines, world.shards[0].version, world.now, backed_up, moves)
+    return Outcome(seed, error, lines, world.shards[0].version, world.now, backed_up, moves, world.first.found)

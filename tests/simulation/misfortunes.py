@@ -71,6 +71,7 @@ class Misfortunes:
         self._arrange_network()
         if self.is_followed:
             self._arrange_deaths(more)
+            self._arrange_deaths_of_the_first(random.Random(f"first servers of {seed}"))
         if self.is_told_to_stop:
             self._at(self.world.stop)
 
@@ -137,16 +138,26 @@ class Misfortunes:
         is_careful, time = draw.random() < 0.8, 0.0
         for _ in range(draw.randint(1, 6)):
             time += draw.choice([0.2, 0.6, 2.0, 6.0]) * draw.uniform(0.5, 1.5)
-            who = draw.choice(["leader", "leader", "follower", "first"])
-            number = draw.randrange(len(self.world.shards))
-            if who == "first":
-                words = (draw.choice([0.1, 1.0, 7.0]), 20 if is_careful else None)
-                self.world.at(time, lambda words=words: self._kill_first(*words))
-            elif draw.random() < 0.3:
+            who = draw.choice(["leader", "leader", "follower"])
+            shards = len(self.world.shards)
+            number = draw.randrange(1 if who == "leader" and shards > 1 else 0, shards)
+            if draw.random() < 0.3:
                 words = (number, who, draw.uniform(2, 15))
                 self.world.at(time, lambda words=words: self._hold_up_server(*words))
             else:
                 words = (number, who, draw.random() < 0.7, draw.choice([0.1, 1.0, 7.0]), 20 if is_careful else None)
+                self.world.at(time, lambda words=words: self._kill_server(*words))
+
+    def _arrange_deaths_of_the_first(self, draw):
+        """The coordinator's process is killed, with the shard that it has or whoever has that then."""
+        time = 0.0
+        for _ in range(draw.choice([0, 1, 1, 2, 3])):
+            time += draw.choice([0.6, 2.0, 6.0]) * draw.uniform(0.5, 1.5)
+            seconds, tries = draw.choice([0.1, 1.0, 7.0]), draw.choice([20, 20, 20, None])
+            if draw.random() < 0.7:
+                self.world.at(time, lambda words=(seconds, tries): self._kill_first(*words))
+            else:
+                words = (0, "leader", draw.random() < 0.7, seconds, tries)
                 self.world.at(time, lambda words=words: self._kill_server(*words))
 
     def _arrange_network(self):

@@ -15,6 +15,7 @@ from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.ending import Ending
 from ps_vae.ps.fleet import Fleet
 from ps_vae.ps.follower import Follower
+from ps_vae.ps.gathering import Found, Gathering
 from ps_vae.ps.open_steps import OpenSteps
 from ps_vae.ps.published import Published
 from ps_vae.ps.reduction import StepSum
@@ -218,6 +219,27 @@ def keep_work_that_the_leader_before_had(patch):
     patch.setattr(Backlog, "reissue_undelivered", lambda self, now: None)
 
 
+def go_on_without_looking_at_versions(patch):
+    patch.setattr(Gathering, "_fit", lambda self, members: True)
+
+
+def take_who_has_no_copy(patch):
+    member = Gathering._member
+
+    def any_of_them(self, number, piece, waited):
+        for server in self._servers.values():
+            if server.standby is not None and server.standby.following is None:
+                server.standby = dataclasses.replace(server.standby, following=bytes(16))
+        return member(self, number, piece, waited)
+
+    patch.setattr(Gathering, "_member", any_of_them)
+
+
+def forget_where_the_run_was(patch):
+    lowest = Found.lowest
+    patch.setattr(Found, "lowest", property(lambda self: lowest.fget(self) + 1))
+
+
 BROKEN = {
     count_what_was_counted_asynchronously: "which it had counted",
     count_what_was_counted_synchronously: "times|not all of step",
@@ -250,6 +272,9 @@ BROKEN_FOLLOWING = {
     lead_before_other_shards_are_there: "the run hangs",
     never_follow_anew: "no follower to rely on",
     keep_work_that_the_leader_before_had: "the run hangs",
+    go_on_without_looking_at_versions: ".",
+    take_who_has_no_copy: ".",
+    forget_where_the_run_was: ".",
 }
 
 

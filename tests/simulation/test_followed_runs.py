@@ -106,6 +106,65 @@ def test_a_follower_that_dies_unnoticed_holds_its_leader_up_for_seconds_only():
     np.testing.assert_array_equal(world.weights, sequential(STEPS, MICROBATCHES))
 
 
+def kill_first(world, comes_back=1.0):
+    world.first.kill()
+    world.at(world.now + comes_back, world.first.restart)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("delay", [0, 1])
+@pytest.mark.parametrize("time", [1.1, 1.23, 2.0, 3.17])
+def test_a_first_server_that_dies_costs_no_bit_and_three_seconds_more_than_it_is_away(time, delay, shards):
+    world = followed_world(delay=delay, shards=shards)
+    sessions = {name: client.machine._session for name, client in world.clients.items()}
+    world.at(time, lambda: kill_first(world))
+
+    assert longest_wait(world) < 4.0
+
+    assert (world.ended.reason, world.first.found) == ("done", 1)
+    np.testing.assert_array_equal(world.weights, sequential(STEPS, MICROBATCHES, delay=delay))
+    assert {name: client.machine._session for name, client in world.clients.items()} == sessions
+    assert leader_of(world, 0) != "server-0"
+
+
+def test_who_led_the_first_shard_after_that_may_die_too_and_the_first_server_again():
+    world = followed_world(steps=100)
+    world.at(1.0, lambda: kill_first(world))
+    world.at(6.0, lambda: kill_leader(world, 0))
+    world.at(7.0, lambda: kill_first(world))
+    world.at(9.5, lambda: kill_leader(world, 1))
+
+    assert world.run().reason == "done"
+
+    assert world.first.found == 2
+    np.testing.assert_array_equal(world.weights, sequential(100, MICROBATCHES))
+
+
+def test_steps_are_reported_once_by_whoever_has_the_first_shard():
+    world = followed_world()
+    world.at(1.0, lambda: kill_first(world))
+    world.run()
+
+    own = [event.version for event in world.applied_here]
+    reported = [event.version for event in world.reported]
+    assert own == list(range(1, own[-1] + 1))
+    assert reported == list(range(reported[0], STEPS + 1))
+    # What its follower had, and it had not published or not said.
+    assert reported[0] - own[-1] in (1, 2)
+
+
+def test_a_first_server_and_the_follower_of_its_shard_are_lost_together():
+    world = followed_world()
+    world.at(1.0, lambda: world.kill_server("server-2", noticed=True))
+    world.at(1.01, lambda: kill_first(world))
+
+    ended = world.run()
+
+    assert ended.failed
+    assert ended.reason == "the run cannot be taken up from its servers: nobody has shard 1 of 2"
+    assert world.unguarded == {0}
+
+
 def test_a_run_that_loses_a_leader_and_its_follower_says_so():
     world = followed_world()
     world.at(1.0, lambda: world.kill_server("server-3", noticed=True))

@@ -138,7 +138,8 @@ class World:
         self.ended = None
         self.snapshots = {}
         self.refused = []
-        self.reported = []
+        # Steps of the first shard: what the coordinator was told of, and those in its own process.
+        self.reported, self.applied_here = [], []
         self.first = FirstServer(self)
         self.invariants = Invariants(self)
         self.programs = Programs(self)

@@ -77,6 +77,30 @@ def test_a_leader_that_is_killed_costs_neither_bits_nor_a_restart(processes, in_
     assert heir.wait(PATIENCE) == 0
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_first_server_that_is_killed_takes_its_run_up_from_the_others(processes, in_peace, shards):
+    address = f"ipc://{processes.folder}/s"
+    server = processes.start(
+        *words("server", "--listen", address, *RUN, *LENGTH, "--supervise", "--shards", shards, "--replicas", 1),
+        *("--await-workers", "2", "--run-dir", "run"),
+    )
+    workers = [processes.start(*words("worker", "--server", address, "--processes", 1)) for _ in range(2)]
+    processes.said(server, "step-00000100")
+    processes.until((processes.folder / "run" / "servers.json").exists)
+    _, holder, *_ = (processes.folder / "run" / "server.lock").read_text().split()
+
+    os.kill(int(holder), signal.SIGKILL)
+
+    processes.said(server, f"found the servers of all {shards} shards")
+    assert server.wait(PATIENCE) == 0, server.log.read_text()
+    for worker in workers:
+        assert worker.wait(PATIENCE) == 0, worker.log.read_text()
+        assert worker.log.read_text().count("joined run") == 1
+    assert "continued from version" not in server.log.read_text()
+    assert last_checkpoint(processes.folder) == in_peace
+    assert not (processes.folder / "run" / "servers.json").exists()
+
+
 def test_a_follower_that_is_killed_holds_nothing_up(processes, in_peace):
     cluster = Cluster(processes)
 
