@@ -357,9 +357,12 @@ class Coordinator:
         return [Send(sender, self._fleet.join(join, now))]
 
     def _applied(self, applied: Applied, now: float) -> list[Output]:
+        if len(applied.metrics) not in (0, self.rules.metrics):
+            raise PeerError("bad-size", f"{len(applied.metrics)} metrics, this run has {self.rules.metrics}")
         before = self.shards[0].before
         outputs = self._fleet.applied(applied, now)
-        if self.shards[0].before > before and self.shards[0].session is not None:
+        is_measured = len(applied.metrics) == self.rules.metrics
+        if self.shards[0].before > before and self.shards[0].session is not None and is_measured:
             # What the first shard says in its own process.
             outputs.append(StepApplied(applied.before - 1, applied.before, 0, applied.metrics))
         if not self.is_started:

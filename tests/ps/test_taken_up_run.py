@@ -230,6 +230,15 @@ def test_each_step_is_reported_once_with_the_metrics_that_the_first_shard_says()
     assert steps == [StepApplied(5, 6, 0, (1.5,)), StepApplied(6, 7, 0, (2.5,))]
 
 
+def test_metrics_of_another_number_than_the_runs_are_refused_and_none_are_no_report():
+    run = Run()
+
+    assert run.refusal(applied("zero", 0, 6, metrics=(1.0, 2.0))) == "bad-size"
+    assert run.machine.state(BEGAN)["shards"][0]["version"] == 5
+    outputs = run.say("zero", applied("zero", 0, 6))
+    assert not any(isinstance(output, StepApplied) for output in outputs)
+
+
 def test_the_first_shard_of_a_run_that_was_never_interrupted_reports_its_steps_itself():
     initial = ShardState(0, np.zeros(32, np.float32), {})
     rules = RunRules(RUN, 2, 50, Consistency(0), 10, metrics=1)
