@@ -26,7 +26,7 @@ class RunRules:
     metrics       numbers that come with each push and are summed beside the gradient
     batches       that a microbatch of a step is worked through one after the other: more than one with local steps
     aggregation   what a step makes of its microbatches, which are pushed one by one then; None: their sum
-    secret        where there is an aggregation: 16 random bytes that servers alone know and make permits with; else empty
+    secret        what permits are made with, where there is an aggregation: 16 random bytes of the servers; else empty
     """
 
     run: bytes
