@@ -96,3 +96,28 @@ def test_without_permits_who_pushes_first_drives_the_median_away(monkeypatch):
     assert world.run().reason == "done"
 
     assert np.abs(world.weights - np.float32(1.0)).max() > 1e3
+
+
+def kill_leader(world):
+    name = world.coordinator.shards[1].address
+    world.kill_server(name, noticed=True)
+    world.at(world.now + 1.0, lambda: world.restart_server(name))
+
+
+def kill_first(world):
+    world.first.kill()
+    world.at(world.now + 1.0, world.first.restart)
+
+
+@pytest.mark.parametrize("kill", [kill_leader, kill_first])
+@pytest.mark.parametrize("seed", range(4))
+def test_permits_are_good_at_followers_that_lead_and_after_a_coordinator_was_started_again(seed, kill):
+    world = robust_world(workers=3, shards=2, replicas=1, steps=40, seconds=0.05, seed=seed)
+    world.add_worker().grabs = GRABS["with a permit of its own"]
+    world.at(world.random.uniform(2.0, 4.0), lambda: kill(world))
+
+    assert world.run().reason == "done"
+
+    assert (world.coordinator._fleet.moves > 0) or world.first.found == 1
+    np.testing.assert_array_equal(world.weights, sequential(40, 4))
+    assert "not-yours" in {error.code for error in world.refused}
