@@ -77,6 +77,18 @@ def test_who_pushes_first_what_others_were_given_leaves_the_median_untouched(gra
     assert [client.refused for client in world.workers.values()] == [None] * 5
 
 
+@pytest.mark.parametrize("seconds", [0.001, 1e-6])
+def test_who_seems_to_be_much_faster_than_others_is_outvoted_like_anybody(seconds):
+    world = robust_world(workers=4, awaited=5, shards=2, steps=60, gradient=toward_one, update=descend)
+    hostile = world.add_worker(seconds=seconds)
+    hostile.spoils = lie
+
+    assert world.run().reason == "done"
+
+    assert np.abs(world.weights - np.float32(1.0)).max() < 0.5
+    assert sum(len(block) for _, block, _ in hostile.computed) <= 60 * MICROBATCHES // 5
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_nor_over_a_lossy_network_with_backups_and_workers_killed_and_added(seed):
     world = grabbing_world(GRABS["with a permit of its own"], seed=seed, network=LOSSY, backup_workers=2, steps=30)
