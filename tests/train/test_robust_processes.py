@@ -51,8 +51,8 @@ def test_a_worker_that_pushes_first_what_others_were_given_is_refused_and_the_bi
     finally:
         cluster.close()
 
-    assert "not-yours: [" in cluster.logs(), (tmp_path / "hostile.txt").read_text()
     assert invariance.different(invariance.one_loop_in_a_fresh_process(wishes), ours) == []
+    assert "not-yours: [" in cluster.logs(), (tmp_path / "hostile.txt").read_text()
 
 
 def test_a_worker_that_sends_nan_and_says_nothing_is_put_out_and_the_bits_are_those_of_one_loop(tmp_path):
