@@ -649,3 +649,17 @@ def test_who_says_hello_a_thousand_times_with_new_sessions_and_fingerprints_cost
     assert len(machine.clients) == 2
     assert 0 < len(told) < 100
     assert len(repr(plain(machine))) < 100_000
+
+
+def test_the_place_of_a_server_that_is_gone_before_it_has_its_shard_is_anothers():
+    machine = new_coordinator(shards=2)
+    first, second = b"one".ljust(16), b"two".ljust(16)
+    machine.handle("one", Join(PROTOCOL, first, "tcp://one:1", False), 0.0)
+    assert machine.servers == {first: "tcp://one:1"}
+    with pytest.raises(PeerError, match="has its 2 shards"):
+        machine.handle("two", Join(PROTOCOL, second, "tcp://two:1", False), 1.0)
+
+    assert machine.lost_server(first, 2.0) == []
+
+    (admit,) = machine.handle("two", Join(PROTOCOL, second, "tcp://two:1", False), 3.0)
+    assert (admit.message.shard, machine.servers) == (1, {second: "tcp://two:1"})

@@ -36,8 +36,8 @@ def sent(outputs, kind):
 class Run:
     """Two shards that are up, the second one led from another process."""
 
-    def __init__(self, delay=0):
-        rules = RunRules(RUN, 2, 50, Consistency(0, delay), 50, metrics=0)
+    def __init__(self, delay=0, bound=0):
+        rules = RunRules(RUN, 2, 50, Consistency(bound, delay), 50, metrics=0)
         initial = ShardState(0, np.zeros(32, np.float32), {"m": np.zeros(32, np.float32)})
         self.machine = Coordinator(rules, partition(32, 2), "tcp://*:1", b"{}", initial)
         self.say("second", Join(PROTOCOL, SECOND, "tcp://second:1", False))
@@ -81,6 +81,13 @@ def test_a_shard_has_one_follower():
         run.say("third", Join(PROTOCOL, b"third".ljust(16), "tcp://third:1", True))
     assert refusal.value.code == "full"
     assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].shard == 1
+
+
+def test_under_ssp_and_asp_nobody_follows():
+    for bound in (3, None):
+        with pytest.raises(PeerError, match=r"under (asp|ssp:3) nobody can follow a shard") as refusal:
+            Run(bound=bound).say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True))
+        assert refusal.value.code == "bad-role"
 
 
 def test_followers_wait_until_every_shard_is_there():

@@ -186,7 +186,7 @@ class Misfortunes:
         if server is world.servers[0]:
             self._kill_first(seconds, tries)
             return
-        # A server that dies before the run has begun keeps its place: a known weakness.
+        # Here nobody comes in the place of a server that dies before the run has begun.
         if server is None or not world.coordinator.is_started:
             return
         if tries is not None and world.orphans(server):
