@@ -57,7 +57,7 @@ _LEAST_RATIO = 0.9
 _MORE_MEMORY = 0.05
 # Descriptors and the like: fewer than one worker has, and one of two workers that have come and gone.
 _OF_ONE_WORKER, _LEFT_BY_EACH = 4.0, 0.5
-_NAMES = ("memory_mb", "descriptors", "sockets", "segments", "threads")
+_NAMES = ("heap_mb", "shared_mb", "descriptors", "sockets", "segments", "threads")
 _START_SECONDS, _END_SECONDS, _LONGEST_SECONDS = 60.0, 20.0, 3600.0
 _POLL_SECONDS, _LOOK_SECONDS = 0.05, 1.0
 
@@ -145,7 +145,7 @@ def disturbed(churn: Churn) -> dict[str, Any]:
                     killed += _change(stage, churn.chance)
                 time.sleep(_POLL_SECONDS)
             stage.stop()
-            stage.until(stage.is_over, "the end of the run", _END_SECONDS)
+            stage.until_over()
         except Stuck as error:
             stuck = str(error)
         stage.published.look()
@@ -166,20 +166,20 @@ def disturbed(churn: Churn) -> dict[str, Any]:
         }
 
 
-def reference(model: Sequence[str], steps: int) -> dict[str, Any]:
-    """The same run in peace: steps_per_second of 1, 2, ... workers, and the digest of the last checkpoint."""
+def reference(model: Sequence[str], steps: int, most: int = _MOST) -> dict[str, Any]:
+    """The same run in peace: steps_per_second of 1, 2, ... `most` workers, and the digest of the last checkpoint."""
     with Cluster() as cluster:
         stage = _Stage(cluster, model, steps=steps)
         stuck, paces = "", []
         try:
-            for count in range(1, _MOST + 1):
+            for count in range(1, most + 1):
                 stage.add()
                 stage.until(lambda: all(worker.joined for worker in stage.workers), "a worker", _START_SECONDS)
                 begin = time.time()
-                stage.until_version(steps * count // _MOST)
+                stage.until_version(steps * count // most)
                 end = stage.published.seen[-1][0]
                 paces.append(sum(begin < at <= end for at, _ in stage.published.seen) / max(1e-9, end - begin))
-            stage.until(stage.is_over, "the end of the run", _END_SECONDS)
+            stage.until_over()
         except Stuck as error:
             stuck = str(error)
         return {"steps_per_second": paces, "digest": stage.digest(steps), "codes": stage.codes(), "stuck": stuck}
@@ -246,7 +246,7 @@ def faults(found: dict[str, Any]) -> list[str]:
         ratios = f"{found.get('ratio_less_starts', 0.0):.3f} ({found.get('ratio', 0.0):.3f} with the starts)"
         broken.append(f"{ratios} of the examples/s that the live workers make in peace, not {_LEAST_RATIO}")
     for name, values in held(found).items():
-        is_memory = name.endswith("memory_mb")
+        is_memory = name.endswith("_mb")
         allowed = _MORE_MEMORY * values["first"] if is_memory else _OF_ONE_WORKER + _LEFT_BY_EACH * found["killed"]
         if values["growth"] > allowed:
             broken.append(f"{name}: grew by {values['growth']:.1f}, from {values['first']:.1f} to {values['last']:.1f}")
@@ -314,21 +314,19 @@ class _Stage:
         def is_so() -> bool:
             time.sleep(_POLL_SECONDS)
             self.watch(time.time())
-            return bool(condition()) or (self.server.code is not None and not self.is_waiting_for_others())
+            return bool(condition()) or self.server.code is not None
 
         self._cluster.until(is_so, what, seconds)
         if not condition():
-            raise Stuck(f"the server has ended before {what}\n{self._cluster.last_words()}")
+            raise Stuck(f"the server has ended before {what}; give it more time\n{self._cluster.last_words()}")
+
+    def until_over(self) -> None:
+        """Until all have ended that were not killed."""
+        present = [self.server, *(worker.program for worker in self.present())]
+        self._cluster.until(lambda: all(one.code is not None for one in present), "the end of the run", _END_SECONDS)
 
     def until_version(self, version: int) -> None:
         self.until(lambda: self.published.look() >= version, f"version {version}", _LONGEST_SECONDS)
-
-    def is_over(self) -> bool:
-        """Whether all have ended that were not killed."""
-        return self.server.code is not None and not self.is_waiting_for_others()
-
-    def is_waiting_for_others(self) -> bool:
-        return any(worker.program.code is None for worker in self.present())
 
     def live(self, end: float) -> list[Span]:
         return [(one.joined, one.killed or end) for one in self.workers if one.joined is not None]
