@@ -16,7 +16,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def look(pid: int) -> Sample:
     """What a process holds. Raises OSError.
 
-    heap_mb, shared_mb  resident memory of its own, and what it shares with others (not files, such as libraries)
+    memory_mb           resident, but for files, such as libraries: heap_mb, its own, and shared_mb, shared with others
     descriptors         of them sockets, and segments (memfd)
     threads
     """
@@ -32,9 +32,11 @@ def look(pid: int) -> Sample:
         except FileNotFoundError:
             # Closed since it was listed.
             continue
+    heap, shared = (int(status[name].split()[0]) * 1024 / 1e6 for name in ("RssAnon", "RssShmem"))
     return {
-        "heap_mb": int(status["RssAnon"].split()[0]) * 1024 / 1e6,
-        "shared_mb": int(status["RssShmem"].split()[0]) * 1024 / 1e6,
+        "memory_mb": heap + shared,
+        "heap_mb": heap,
+        "shared_mb": shared,
         "descriptors": float(len(opened)),
         "sockets": float(sum(name.startswith("socket:") for name in opened)),
         "segments": float(sum(name.startswith("/memfd:") for name in opened)),

@@ -39,6 +39,7 @@ def test_a_process_is_looked_at() -> None:
             os.close(descriptor)
     assert after["descriptors"] == before["descriptors"] + 3
     assert after["segments"] == before["segments"] + 1
+    assert after["memory_mb"] == pytest.approx(after["heap_mb"] + after["shared_mb"])
     assert after["heap_mb"] > 10.0
     assert footprint.cpu_seconds(os.getpid()) > 0.0
 
@@ -69,7 +70,7 @@ def found(**more: Any) -> dict[str, Any]:
         ({"stuck": "not within 20 s"}, "not within"),
         ({"codes": [0, 1]}, "exit codes [0, 1]"),
         ({"ratio_less_starts": 0.89}, "0.890"),
-        ({"samples": [sample(float(at), memory=100.0 + 0.1 * at) for at in range(100)]}, "heap_mb: grew by 7.9"),
+        ({"samples": [sample(float(at), memory=100.0 + 0.1 * at) for at in range(100)]}, "memory_mb: grew by 7.9"),
         ({"samples": [sample(float(at), descriptors=20.0 + at // 8) for at in range(100)]}, "descriptors: grew by"),
     ],
 )
