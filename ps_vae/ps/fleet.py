@@ -25,7 +25,8 @@ __all__ = ["Fleet"]
 
 Array = npt.NDArray[np.float32]
 
-_SILENCE_SECONDS = 30.0
+# As long as a shard waits for the coordinator, unless it is told otherwise: hosts may be cut off for a while.
+_SILENCE_SECONDS = 60.0
 # Where somebody can take its place; and a follower's.
 _FOLLOWED_SILENCE_SECONDS = 5.0
 # Who says something every second, and was heard of in that time, is there.

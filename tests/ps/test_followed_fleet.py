@@ -320,7 +320,7 @@ def test_a_silent_leader_is_replaced_and_a_silent_one_without_a_follower_ends_th
     assert sent(pass_time(run, 0, 5), Lead) == []
     assert sent(pass_time(run, 5, 6), Lead)[:1] == [Lead(RUN, 1, 1, None)]
 
-    ended = [output for output in pass_time(Run(), 0, 40) if isinstance(output, RunEnded)]
+    ended = [output for output in pass_time(Run(), 0, 70) if isinstance(output, RunEnded)]
     assert [output.failed for output in ended] == [True]
 
 
