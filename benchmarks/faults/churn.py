@@ -1,9 +1,9 @@
 """Workers come and go: are the bits the same, is nothing lost of the pace, and does nothing grow?
 
-`start-server`, bsp, on one machine, and 1 to 4 times `start-worker --processes 1`. Every 5 s, as soon as there were four
-once, either one of the workers is killed, with its little parent, or another one is started, at random. The first worker
-is left alone, so that it can be seen whether a worker grows. When the time is over the server gets SIGTERM, and ends in
-a checkpoint.
+`start-server`, bsp, on one machine, and 1 to 4 times `start-worker --processes 1`. Every 5 s, as soon as there were
+four once, either one of the workers is killed, with its little parent, or another one is started, at random. The first
+worker is left alone, so that it can be seen whether a worker grows. When the time is over the server gets SIGTERM, and
+ends in a checkpoint.
 
 The same run to the same version is the reference: nobody is killed, and there are 1, 2, 3, then 4 workers, a quarter of
 the steps each. It gives the bits, and the pace of each number of workers on this machine (4 on 2 cores are not twice

@@ -45,14 +45,8 @@ def test_a_process_is_looked_at() -> None:
 
 
 def sample(at: float, *, memory: float = 100.0, descriptors: float = 20.0) -> dict[str, Any]:
-    held = {
-        "heap_mb": memory,
-        "shared_mb": 9.0,
-        "descriptors": descriptors,
-        "sockets": 4.0,
-        "segments": 4.0,
-        "threads": 5.0,
-    }
+    held = {"memory_mb": memory, "heap_mb": memory, "shared_mb": 0.0, "descriptors": descriptors}
+    held |= {"sockets": 4.0, "segments": 4.0, "threads": 5.0}
     return {"time": at, "workers": 2, "files": 1, "server": held, "worker": held}
 
 
