@@ -16,7 +16,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def look(pid: int) -> Sample:
     """What a process holds. Raises OSError.
 
-    memory_mb           resident, but for files, such as libraries: heap_mb, its own, and shared_mb, shared with others
+    heap_mb, shared_mb  resident memory of its own, and what it shares with others (not files, such as libraries)
     descriptors         of them sockets, and segments (memfd)
     threads
     """
@@ -34,7 +34,6 @@ def look(pid: int) -> Sample:
             continue
     heap, shared = (int(status[name].split()[0]) * 1024 / 1e6 for name in ("RssAnon", "RssShmem"))
     return {
-        "memory_mb": heap + shared,
         "heap_mb": heap,
         "shared_mb": shared,
         "descriptors": float(len(opened)),
