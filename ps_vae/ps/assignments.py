@@ -21,6 +21,7 @@ from ps_vae.ps.backlog import Backlog
 from ps_vae.ps.members import Client
 from ps_vae.ps.messages import Error, Ready, Trouble, Work
 from ps_vae.ps.outbox import Member, Output, Send, Sender
+from ps_vae.ps.permits import permit
 from ps_vae.ps.roster import Roster
 from ps_vae.ps.work import Lease, StepWork
 
@@ -57,7 +58,7 @@ class Assignments:
             self._backlog.delivered(worker, now)
         elif worker.lease is not None and ready.ticket < worker.ticket:
             if (found := self._backlog.lease_of(worker)) is not None:
-                return [Send(sender, _work(found[1]))]
+                return [Send(sender, self._work(found[1]))]
             self._backlog.release(worker)
         worker.idle = worker.lease is None
         self._backlog.note(worker)
@@ -146,7 +147,7 @@ class Assignments:
             if self._backlog.recall(worker):
                 outputs += self._give(worker, now)
         backed = self._backlog.back_up(self._roster.workers, now)
-        return outputs + [Send(worker.sender, _work(lease)) for worker, lease in backed]
+        return outputs + [Send(worker.sender, self._work(lease)) for worker, lease in backed]
 
     def _in_trouble(self, worker: Client, ticket: int, text: str) -> tuple[bool, str | None]:
         """Whether that is news, and why the run fails, if it does."""
@@ -173,8 +174,11 @@ class Assignments:
         if not worker.idle or not self.is_open:
             return []
         lease = self._backlog.next_work(worker, now)
-        return [] if lease is None else [Send(worker.sender, _work(lease))]
+        return [] if lease is None else [Send(worker.sender, self._work(lease))]
 
-
-def _work(lease: Lease) -> Work:
-    return Work(lease.ticket, lease.step, tuple((block.start, block.stop) for block in lease.blocks))
+    def _work(self, lease: Lease) -> Work:
+        """What a lease is to its worker; the same each time."""
+        secret, blocks = self._backlog.rules.secret, lease.blocks
+        words = lease.session, lease.ticket, lease.step
+        permits = tuple(permit(secret, *words, block) for block in blocks) if secret else ()
+        return Work(lease.ticket, lease.step, tuple((block.start, block.stop) for block in blocks), permits)

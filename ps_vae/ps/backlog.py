@@ -2,9 +2,9 @@
 
 Under bsp and ssp:N the steps lowest … lowest+N+1 may be open: the last of them is given out ahead, to be computed as
 soon as its weights are there, so that nobody waits for a message that could have come before. Under bsp each active
-worker takes one share of each step, in proportion to its speed. Under ssp and asp whoever is free takes such a share of
-the first step that has some left, and no step from a milestone on is opened before the milestone is reached: there all
-shards hold the same steps.
+worker takes one share of each step, in proportion to its speed; where a step takes a median, an equal one. Under ssp
+and asp whoever is free takes a share by its speed of the first step that has some left, and no step from a milestone on
+is opened before the milestone is reached: there all shards hold the same steps.
 """
 
 from collections.abc import Iterable, Sequence
@@ -288,6 +288,9 @@ class Backlog:
         """Of what is left of a step, where all but those who are `served`, the worker among them, take some too."""
         if len(served) == len(self.crew):
             return work.left
+        if self.rules.aggregation is not None:
+            # How fast it is a worker says itself: a liar would get most of a step, and could not be outvoted.
+            return fair_share(work.left, 1.0, len(self.crew) - len(served))
         usual = self.crew.usual_pace
         return fair_share(work.left, 1.0 / (worker.pace or usual), self.crew.speed_without(served, usual))
 

@@ -309,6 +309,7 @@ class Fleet:
             version=version,
             names=names,
             payload=payload,
+            secret=self._rules.secret,
         )
 
     def _has_heir(self, shard: ShardMember, now: float) -> bool:

@@ -19,7 +19,17 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.fields import Check, Each, Integer
 from ps_vae.ps.record import record
 
-__all__ = ["HEADER_LIMIT", "PARCEL_LIMIT", "decode", "encode", "header_field", "pack", "tensors", "unpack"]
+__all__ = [
+    "HEADER_LIMIT",
+    "PARCEL_LIMIT",
+    "decode",
+    "encode",
+    "extra_field",
+    "header_field",
+    "pack",
+    "tensors",
+    "unpack",
+]
 
 HEADER_LIMIT = 64 * 1024
 PARCEL_LIMIT = 8
@@ -40,6 +50,14 @@ def header_field(key: str, check: Check, default: Any = dataclasses.MISSING) -> 
     return dataclasses.field(default=default, metadata={"key": key, "check": check})
 
 
+def extra_field(key: str, check: Check, default: Any, *, is_shown: bool = True) -> Any:
+    """One that is left out of the header where it is `default`. Such fields come last.
+
+    is_shown  whether `repr` has it
+    """
+    return dataclasses.field(default=default, repr=is_shown, metadata={"key": key, "check": check, "is_extra": True})
+
+
 def tensors(at_most: int) -> Any:
     """The dataclass field that takes the frames after the header: a tuple of float32 vectors."""
     return dataclasses.field(default=(), metadata={"at_most": at_most})
@@ -47,9 +65,13 @@ def tensors(at_most: int) -> Any:
 
 @record
 class _Form:
-    """What a class of messages looks like on the wire; its tensors, if any, are its last field."""
+    """What a class of messages looks like on the wire; its tensors, if any, come after its fields and before `extra`.
+
+    extra  fields that are left out where they are their default
+    """
 
     fields: tuple[tuple[str, str, Check], ...]
+    extra: tuple[tuple[str, str, Check, Any], ...]
     tensors: str | None
     at_most: int
 
@@ -57,13 +79,16 @@ class _Form:
 @functools.cache
 def _form(cls: Any) -> _Form:
     fields: list[tuple[str, str, Check]] = []
+    extra: list[tuple[str, str, Check, Any]] = []
     name, at_most = None, 0
     for field in dataclasses.fields(cls):
-        if "key" in field.metadata:
+        if "is_extra" in field.metadata:
+            extra.append((field.name, field.metadata["key"], field.metadata["check"], field.default))
+        elif "key" in field.metadata:
             fields.append((field.name, field.metadata["key"], field.metadata["check"]))
         else:
             name, at_most = field.name, field.metadata["at_most"]
-    return _Form(tuple(fields), name, at_most)
+    return _Form(tuple(fields), tuple(extra), name, at_most)
 
 
 def encode(message: Any) -> list[Any]:
@@ -96,6 +121,9 @@ def pack(messages: Sequence[Any], lend: Lend | None = None) -> tuple[list[Any], 
         header: dict[str, Any] = {"t": message.KIND}
         for name, key, _ in form.fields:
             header[key] = getattr(message, name)
+        for name, key, _, default in form.extra:
+            if (value := getattr(message, name)) != default:
+                header[key] = value
         headers.append(header)
         arrays: tuple[Vector, ...] = getattr(message, form.tensors) if form.tensors is not None else ()
         place = lend(arrays[0]) if lend is not None and len(arrays) == 1 else None
@@ -136,6 +164,7 @@ def _message(
     key = ""
     try:
         values = [check(header.pop(key := wanted)) for _, wanted, check in form.fields]
+        extra = [(name, check(header.pop(key := k))) for name, k, check, _ in form.extra if k in header]
     except KeyError:
         raise PeerError("malformed", f"{kind}: the key {key!r} is missing") from None
     except ValueError as error:
@@ -148,7 +177,10 @@ def _message(
             frames = ()
     if header:
         raise PeerError("malformed", f"{kind}: {len(header)} keys that it does not have")
-    return cls(*values), frames
+    message = cls(*values)
+    for name, value in extra:
+        setattr(message, name, value)
+    return message, frames
 
 
 def _headers(frames: Sequence[Frame]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ push            none of it has been counted, or bsp          bsp: counted, in it
                 it has                                       dropped: a resent or re-issued push is a no-op
                 run, step, block, version, size, encoding    refused (PeerError): nothing changes
                 or a number in it is wrong                   and counted; whose gradient cannot be used is told on
+                without the permit that the run wants        refused, and nobody is told on: whose it is is not known
 pull, push.then a published version is wanted                answered
                 a later one                                  answered when it is published
                 only versions that are gone                  a pull is refused: `gone`; push.then is forgotten
@@ -44,6 +45,7 @@ from ps_vae.ps.messages import (
 )
 from ps_vae.ps.open_steps import OpenSteps
 from ps_vae.ps.outbox import COORDINATOR, Output, Send, Sender, StepApplied
+from ps_vae.ps.permits import is_permitted
 from ps_vae.ps.publication import Want
 from ps_vae.ps.readers import Readers
 from ps_vae.ps.record import record
@@ -212,6 +214,8 @@ class Shard:
 
     def _push(self, sender: Sender, push: Push, now: float) -> list[Output]:
         self._is_ours(push.run, push.shard)
+        if self.rules.secret:
+            self._is_permitted(push)
         block = self._open.check(push, self.version)
         outputs: list[Output] = []
         if self._slice.has(push.step) or self._holds_back(push.step):
@@ -223,6 +227,14 @@ class Shard:
         if push.then is not None:
             outputs += self._readers.answer(sender, Want(Versions(*push.then), held=push.version)) or []
         return outputs
+
+    def _is_permitted(self, push: Push) -> None:
+        """Before anything else of it is looked at, so that nobody is blamed for what another has pushed."""
+        if not is_permitted(self.rules.secret, push):
+            block, step = f"[{push.start}, {push.stop})", push.step
+            how = "no permit" if push.permit is None else "another permit"
+            text = f"{block} of step {step} was not given to this session with ticket {push.ticket}: the push has {how}"
+            raise PeerError("not-yours", text)
 
     def _holds_back(self, step: int) -> bool:
         """Whether the step is summed and applied already, and only the follower is waited for."""

@@ -130,6 +130,7 @@ class Worker:
         """
         welcome, work = self._entered(), self._working()
         then = self._consistency.usable(work.step + self._consistency.next_wanted)
+        permits = dict(zip(work.blocks, work.permits, strict=True)) if work.permits else {}
         actions: list[Action] = []
         for shard, (_, start, stop) in enumerate(welcome.shards):
             for number, result in enumerate(results):
@@ -146,6 +147,7 @@ class Worker:
                     metrics=result.metrics,
                     then=(then.low, then.high) if is_last else None,
                     payload=(result.gradient[start:stop] if parts is None else parts[number][shard],),
+                    permit=permits.get((result.block.start, result.block.stop)),
                 )
                 actions.append(Send(ShardAddress(shard), push))
             self._ask(shard, then)
@@ -218,6 +220,8 @@ class Worker:
     def _take_work(self, work: Work, now: float) -> list[Action]:
         if work.ticket <= (self._work.ticket if self._work is not None else self._ticket):
             return []
+        if work.permits and len(work.permits) != len(work.blocks):
+            raise RefusedError("malformed", f"work of {len(work.blocks)} blocks came with {len(work.permits)} permits")
         self._work, self.state, self._sent_at = work, "fetching", now
         return self._fetch()
 

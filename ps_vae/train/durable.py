@@ -18,17 +18,24 @@ __all__ = ["append_line", "is_partial", "make_folder", "remove_partial", "replac
 
 _PARTIAL = ".partial"
 _ANYBODY = 0o666  # less what the process's umask takes away
+_OWNER = 0o600
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, is_private: bool = False) -> None:
     """Let `path` hold `content`, and be on the disk.
+
+    is_private  whether its owner alone may read it
 
     Raises OSError where the disk refuses. `path` then holds what it held before; or already `content`, whole, where
     only the last flush was refused.
     """
     partial = path.with_name(path.name + _PARTIAL)
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _ANYBODY)
+        if is_private:
+            # What a writer left that was killed has the mode that it was made with.
+            partial.unlink(missing_ok=True)
+        mode = _OWNER if is_private else _ANYBODY
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
             _write_all(descriptor, content)
             os.fsync(descriptor)

@@ -4,7 +4,8 @@ run.json                     the configuration, versions of the libraries, when 
 checkpoints/step-*           see checkpoint.py
 metrics.jsonl                a line per report
 result.json                  how the run ended
-servers.json                 which run its servers have, while a first server that is started again can take it up
+servers.json                 which run its servers have, while a first server that is started again can take it up; it
+                             holds the run's secret: mode 0600
 pictures/*.png
 server.lock                  while a server has the run, see run_lock.py
 """
@@ -126,18 +127,18 @@ class RunFolder:
         return (_object(path.read_text(errors="replace")) if path.exists() else None) or {}
 
     def write_servers(self, known: dict[str, Any]) -> None:
-        """(Re)write servers.json. Raises OSError where the disk refuses."""
-        self._write("servers.json", known)
+        """(Re)write servers.json, for its owner alone. Raises OSError where the disk refuses."""
+        self._write("servers.json", known, is_private=True)
 
     def forget_servers(self) -> None:
         """Nobody can take the run up from its servers any more."""
         (self.path / "servers.json").unlink(missing_ok=True)
 
-    def _write(self, name: str, value: dict[str, Any]) -> None:
-        self._replace(name, json.dumps(value, indent=2) + "\n")
+    def _write(self, name: str, value: dict[str, Any], *, is_private: bool = False) -> None:
+        self._replace(name, json.dumps(value, indent=2) + "\n", is_private=is_private)
 
-    def _replace(self, name: str, text: str) -> None:
-        replace_file(self.path / name, text.encode())
+    def _replace(self, name: str, text: str, *, is_private: bool = False) -> None:
+        replace_file(self.path / name, text.encode(), is_private=is_private)
 
 
 def free_name(parent: Path, data: str) -> Path:

@@ -212,10 +212,10 @@ class _Run:
         self._repetitions = Repetitions()
         self._obeyed = 0
         slices = partition(layout.size, options.shards + options.remote_shards)
-        self._known = known or KnownRun(random_id(), state.version, len(slices))
+        self._known = known or KnownRun(random_id(), random_id(), state.version, len(slices))
         self._is_noted = False
         self._goes_on = found is not None
-        rules = rules_of(config, self._known.run, self._known.first)
+        rules = rules_of(config, self._known.run, self._known.first, self._known.secret)
         self._coordinator = Coordinator(
             rules,
             slices,

@@ -21,8 +21,12 @@ from ps_vae.vae.layout import ParameterLayout
 __all__ = ["rules_of", "shard_of"]
 
 
-def rules_of(config: RunConfig, run: bytes, version: int) -> RunRules:
-    """What the members of the run agree on, where its servers begin at `version`."""
+def rules_of(config: RunConfig, run: bytes, version: int, secret: bytes) -> RunRules:
+    """What the members of the run agree on, where its servers begin at `version`.
+
+    secret  of the run's servers; left out of the rules where there is no aggregation, and so nothing to use it for
+    """
+    aggregation = aggregation_for(config.aggregate)
     return RunRules(
         run=run,
         microbatches=config.microbatches,
@@ -31,7 +35,8 @@ def rules_of(config: RunConfig, run: bytes, version: int) -> RunRules:
         milestone=config.milestone,
         metrics=len(METRICS),
         batches=config.batches_a_step,
-        aggregation=aggregation_for(config.aggregate),
+        aggregation=aggregation,
+        secret=b"" if aggregation is None else secret,
     )
 
 

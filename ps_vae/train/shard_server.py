@@ -166,7 +166,12 @@ class _Member:
 
     def _shard(self, admit: Admit, state: ShardState) -> Shard:
         config = RunConfig.unpack(admit.config)
-        rules = rules_of(config, admit.run, admit.first)
+        try:
+            rules = rules_of(config, admit.run, admit.first, admit.secret)
+        except ValueError as error:
+            raise PeerError(
+                "malformed", f"the coordinator admits this server to a run that cannot be: {error}"
+            ) from None
         piece = Slice(admit.start, admit.stop)
         transport, identity = self._place.transport, self._identity
         shard, self._segment = shard_of(config, rules, admit.shard, piece, state, transport, identity)

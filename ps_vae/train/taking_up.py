@@ -1,11 +1,12 @@
 """A first server that was started again takes its run up from the other servers, where these have all of it.
 
-What names the run is in its folder, in servers.json, from when the first shard has a follower until the run ends.
+What names the run is in its folder, in servers.json, from when the first shard has a follower until the run ends. Its
+secret is there too, so the file is for its owner alone.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.endpoint import Endpoint
@@ -30,12 +31,14 @@ class KnownRun:
     """What a coordinator cannot ask others for.
 
     run     its name
+    secret  of its servers
     first   the version that its servers began at
     shards  how many it has
     starts  how often its coordinator was started
     """
 
     run: bytes
+    secret: bytes = field(repr=False)
     first: int
     shards: int
     starts: int = 1
@@ -47,19 +50,20 @@ class KnownRun:
 
     def write(self, folder: RunFolder) -> None:
         """Into the folder. Raises OSError where the disk refuses."""
-        folder.write_servers({**asdict(self), "run": self.run.hex()})
+        folder.write_servers({**asdict(self), "run": self.run.hex(), "secret": self.secret.hex()})
 
 
 def known_run(folder: RunFolder, shards: int) -> KnownRun | None:
     """The run whose servers may be there still, as of its next start; None where none is."""
     plain = folder.servers()
     try:
-        known = KnownRun(bytes.fromhex(plain["run"]), int(plain["first"]), int(plain["shards"]), int(plain["starts"]))
+        run, secret = bytes.fromhex(plain["run"]), bytes.fromhex(plain["secret"])
+        known = KnownRun(run, secret, int(plain["first"]), int(plain["shards"]), int(plain["starts"]))
     except (KeyError, TypeError, ValueError):
         return None
-    if len(known.run) != 16 or known.shards != shards:
+    if (len(run), len(secret)) != (16, 16) or known.shards != shards:
         return None
-    return KnownRun(known.run, known.first, known.shards, known.starts + 1)
+    return replace(known, starts=known.starts + 1)
 
 
 def take_up(
@@ -73,7 +77,7 @@ def take_up(
 ) -> Found | None:
     """The servers of the run, where they have all of it; they get another few seconds to be there."""
     say(Line("taking-up", "looking for the other servers of run {run}", run=known.run.hex()))
-    gathering = Gathering(rules_of(config, known.run, known.first), slices)
+    gathering = Gathering(rules_of(config, known.run, known.first, known.secret), slices)
 
     def notice(event: Event) -> None:
         line = line_of(event) if isinstance(event, Refused) else None

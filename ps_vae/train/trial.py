@@ -147,7 +147,7 @@ class _Trial:
         self._times: list[float] = []
         state = fresh_state(config, weights)
         # It never ends by itself: nobody is to be told that the run is over.
-        rules = dataclasses.replace(rules_of(config, random_id(), 0), steps=_NEVER, milestone=_NEVER)
+        rules = dataclasses.replace(rules_of(config, random_id(), 0, random_id()), steps=_NEVER, milestone=_NEVER)
         whole = Slice(0, weights.size)
         own = ShardState(0, weights, {name: array.copy() for name, array in state.optimizer.items()})
         self._shard, segment = shard_of(config, rules, 0, whole, own, transport)

@@ -17,6 +17,7 @@ from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.ps.messages import Push
+from ps_vae.ps.permits import permit
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
@@ -145,11 +146,15 @@ def test_the_first_push_of_a_microbatch_counts_and_arrays_come_back():
 
 
 def test_a_shard_that_aggregates_takes_no_sums():
-    rules = RunRules(b"r" * 16, 4, 9, parse_consistency("bsp"), 9, metrics=1, aggregation=aggregation_for("median"))
+    median, secret = aggregation_for("median"), b"k" * 16
+    rules = RunRules(b"r" * 16, 4, 9, parse_consistency("bsp"), 9, metrics=1, aggregation=median, secret=secret)
     machine = Shard(0, rules, ShardState(0, np.zeros(4, np.float32), {}), lambda *_: None, Buffers(4))
 
+    shown = permit(secret, b"s" * 16, 1, 0, Block(0, 2))
+    push = Push(b"r" * 16, 0, b"s" * 16, 1, 0, 0, 2, 0, (1.0,), None, (np.ones(4, np.float32),), shown)
+
     with pytest.raises(PeerError) as refusal:
-        machine.handle("w", Push(b"r" * 16, 0, b"s" * 16, 1, 0, 0, 2, 0, (1.0,), None, (np.ones(4, np.float32),)), 0.0)
+        machine.handle("w", push, 0.0)
 
     assert refusal.value.code == "bad-block"
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ps_vae.ps.aggregation.table import aggregation_for
 from ps_vae.ps.backlog import LEASE_SECONDS, Backlog
 from ps_vae.ps.blocks import is_block
 from ps_vae.ps.consistency import parse_consistency
@@ -52,6 +53,28 @@ def test_shares_are_in_proportion_to_speed():
     workers = [client("fast", 0.1), client("slow", 0.3)]
 
     assert [size(give(log, worker, workers, 0.0)) for worker in workers] == [6, 2]
+
+
+@pytest.mark.parametrize("count", [3, 5, 16, 17])
+def test_where_a_step_takes_a_median_shares_are_equal_whatever_workers_say_of_their_speed(count):
+    rules = RunRules(
+        b"r" * 16,
+        count,
+        9,
+        parse_consistency("bsp"),
+        9,
+        metrics=2,
+        aggregation=aggregation_for("median"),
+        secret=b"k" * 16,
+    )
+    log, workers = Backlog(rules, 0), [client("liar", pace=1e-9), client("slow", pace=5.0), client("new")]
+    for worker in workers:
+        log.note(worker)
+
+    sizes = [log.next_work(worker, 0.0).microbatches for worker in workers]
+
+    assert sum(sizes) == count
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_worker_of_unknown_speed_gets_the_usual_share():

@@ -3,12 +3,16 @@
 import ast
 import dataclasses
 import re
+import struct
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
+from blake2b import blake2b
 
 import ps_vae.ps
+from ps_vae.errors import PeerError
 from ps_vae.ps.frames import decode, encode
 from ps_vae.ps.messages import (
     TO_CLIENT,
@@ -234,16 +238,52 @@ GOLDEN = [
 ]
 
 
+SECRET = bytes(range(32, 48))
+PERMITS = bytes.fromhex("eec8a572e75807cfbdae413df04390ac"), bytes.fromhex("9312c80f70f65ee7d8ab4fabcddeb78e")
+
+# With what is left out where a run has no permits.
+GOLDEN_PERMITTED = [
+    (
+        Work(4, 7, ((2, 3), (3, 4)), PERMITS),
+        [
+            "85a174a4776f726ba16b04a16e07a16292920203920304a2706d92c410eec8a572e75807cfbdae413df04390acc4109312c80f70f65ee7d8ab4fabcddeb78e"
+        ],
+    ),
+    (
+        Push(RUN, 1, SESSION, 4, 7, 2, 3, 7, (-1.5, 0.25), (8, 8), (VECTOR,), PERMITS[0]),
+        [
+            "8ca174a470757368a372756ec410000102030405060708090a0b0c0d0e0fa16901a173c410101112131415161718191a1b1c1d1e1fa16b04a16e07a16102a17a03a17607a16d92cbbff8000000000000cb3fd0000000000000a177920808a2706dc410eec8a572e75807cfbdae413df04390ac",
+            "0000803f000020c0",
+        ],
+    ),
+    (
+        Admit(RUN, b"{}", 1, 16, 48, 4, 100, 0, 0, 10, 5, "", 2, 7, ("m",), (VECTOR, OTHER), SECRET),
+        [
+            "de0011a174a561646d6974a372756ec410000102030405060708090a0b0c0d0e0fa163c4027b7da16901a16110a17a30a16d04a16e64a16200a16400a26d730aa16605a16ca0a2696302a17607a16f91a16da27363c410202122232425262728292a2b2c2d2e2f",
+            "0000803f000020c0",
+            "0000003f00004040",
+        ],
+    ),
+]
+ALL_GOLDEN = [*GOLDEN, *GOLDEN_PERMITTED]
+
+
+def test_the_golden_permits_are_what_the_specification_says():
+    words = struct.pack("<16sQQII", SESSION, 4, 7, 2, 3), struct.pack("<16sQQII", SESSION, 4, 7, 3, 4)
+
+    assert tuple(blake2b(of_one, SECRET, 16) for of_one in words) == PERMITS
+
+
 def test_every_message_has_a_golden_vector():
     assert {type(message) for message, _ in GOLDEN} == set(KINDS.values())
 
 
-@pytest.mark.parametrize(("message", "frames"), GOLDEN, ids=lambda value: getattr(value, "KIND", ""))
+@pytest.mark.parametrize(("message", "frames"), ALL_GOLDEN, ids=lambda value: getattr(value, "KIND", ""))
 def test_a_message_is_exactly_these_bytes(message, frames):
     assert [bytes(frame).hex() for frame in encode(message)] == frames
 
 
-@pytest.mark.parametrize(("message", "frames"), GOLDEN, ids=lambda value: getattr(value, "KIND", ""))
+@pytest.mark.parametrize(("message", "frames"), ALL_GOLDEN, ids=lambda value: getattr(value, "KIND", ""))
 def test_these_bytes_are_exactly_that_message(message, frames):
     decoded = decode([bytes.fromhex(frame) for frame in frames], KINDS)
 
@@ -257,10 +297,26 @@ def test_these_bytes_are_exactly_that_message(message, frames):
 
 
 @pytest.mark.parametrize("kind", ["hello", "work", "push", "weights"])
-def test_the_specification_shows_the_golden_vector(kind):
-    (frames,) = [frames for message, frames in GOLDEN if kind == message.KIND]
+def test_the_specification_shows_the_golden_vectors(kind):
+    for frames in [frames for message, frames in ALL_GOLDEN if kind == message.KIND]:
+        assert f"    {' | '.join(frames)}\n" in PROTOCOL
 
-    assert f"    {' | '.join(frames)}\n" in PROTOCOL
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_specification_says_which_keys_are_left_out(kind):
+    expected = [field.metadata["key"] for field in dataclasses.fields(KINDS[kind]) if "is_extra" in field.metadata]
+
+    assert re.findall(r"^\| `(\w+)` \|.*; left out where", section(f"### `{kind}`"), re.MULTILINE) == expected
+
+
+@pytest.mark.parametrize(("message", "frames"), GOLDEN_PERMITTED, ids=lambda value: getattr(value, "KIND", ""))
+def test_a_key_that_may_be_left_out_is_checked_where_it_is_there(message, frames):
+    header = msgpack.unpackb(bytes.fromhex(frames[0]))
+    (key,) = [field.metadata["key"] for field in dataclasses.fields(message) if "is_extra" in field.metadata]
+    for wrong in (None, 1, b"", b"x" * 15, b"x" * 17, [b"x" * 17], [None], "x" * 16):
+        changed = [msgpack.packb(header | {key: wrong}), *map(bytes.fromhex, frames[1:])]
+        with pytest.raises(PeerError, match=f"'{key}' is not"):
+            decode(changed, KINDS)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -8,6 +8,7 @@ import pytest
 
 from ps_vae.errors import PeerError
 from ps_vae.ps.aggregation.table import aggregation_for
+from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import Matrix
 from ps_vae.ps.codecs.pull import pull_codec_for
@@ -30,12 +31,13 @@ from ps_vae.ps.messages import (
     Who,
 )
 from ps_vae.ps.outbox import COORDINATOR, Send, ShardAddress, StepApplied
+from ps_vae.ps.permits import permit
 from ps_vae.ps.publication import Want
 from ps_vae.ps.rules import RunRules
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.state import ShardState
 
-RUN, SESSION, SIZE = b"r" * 16, b"s" * 16, 64
+RUN, SESSION, SECRET, SIZE = b"r" * 16, b"s" * 16, b"k" * 16, 64
 LEADER = ServerIdentity(b"leader".ljust(16), "tcp://leader:1")
 MICROBATCHES = 3
 
@@ -53,7 +55,10 @@ def straight_on(before, weights, updates, out):
 
 def shard_from(state, *, delay=0, pull="none", aggregate="mean"):
     aggregation = aggregation_for(aggregate)
-    rules = RunRules(RUN, MICROBATCHES, 100, Consistency(0, delay), 10, metrics=1, aggregation=aggregation)
+    secret = b"" if aggregation is None else SECRET
+    rules = RunRules(
+        RUN, MICROBATCHES, 100, Consistency(0, delay), 10, metrics=1, aggregation=aggregation, secret=secret
+    )
     make = pull_codec_for(pull)
     codec = None if make is None else make(SIZE, (Matrix(0, 8, 8),), 5)
     return Shard(2, rules, state, momentum, Buffers(SIZE), look_ahead=straight_on, pull=codec, identity=LEADER)
@@ -77,7 +82,8 @@ def gradient(step, index):
 
 def push(step, start, stop, *, delay=0):
     total = functools.reduce(np.add, [gradient(step, index) for index in range(start, stop)])
-    return Push(RUN, 2, SESSION, 1, step, start, stop, max(0, step - delay), (1.0,), None, (total,))
+    shown = permit(SECRET, SESSION, 1, step, Block(start, stop))
+    return Push(RUN, 2, SESSION, 1, step, start, stop, max(0, step - delay), (1.0,), None, (total,), shown)
 
 
 def do_step(machine, step, now=0.0, **options):

@@ -7,8 +7,9 @@ import numpy as np
 from ps_vae.errors import PeerError, RefusedError
 from ps_vae.ps.follower import Follower
 from ps_vae.ps.frames import decode, encode
-from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Applied, Error, Pull, Push, Weights
+from ps_vae.ps.messages import TO_CLIENT, TO_SERVER, Applied, Error, Pull, Push, Weights, Work
 from ps_vae.ps.outbox import COORDINATOR, RunEnded, Send, ShardAddress, SnapshotTaken, StepApplied
+from ps_vae.ps.shard import Shard
 
 from .ledger import ViolationError
 
@@ -27,6 +28,8 @@ class Delivery:
         self.touched = set()
         # As what the coordinator knows who spoke last as the leader of each shard.
         self._leaders = {}
+        # Of each `work` in a run with permits: session, ticket, step and block.
+        self._given = set()
         # In which life of the coordinator a snapshot was taken.
         self._taken = {}
 
@@ -82,10 +85,20 @@ class Delivery:
         server = world.servers[place]
         is_follower = isinstance(server.machine, Follower)
         try:
-            self.deliver(world.server_programs.take(server, sender, message), place)
+            outputs = world.server_programs.take(server, sender, message)
+            if isinstance(message, Push) and isinstance(server.machine, Shard):
+                self._check_was_given(server.machine, message)
+            self.deliver(outputs, place)
         except PeerError as error:
             # A follower says nothing of what it cannot use.
             self._refuse(place, COORDINATOR if is_follower else sender, error)
+
+    def _check_was_given(self, shard, push):
+        """Where microbatches are kept apart, a push that is not refused is of what its session was given."""
+        name = (push.session, push.ticket, push.step, (push.start, push.stop))
+        if self._world.rules.secret and name not in self._given:
+            text = f"[{push.start}, {push.stop}) of step {push.step} from {push.session}, which was not given it"
+            raise ViolationError(f"shard {shard.number} took {text}")
 
     def forget_leaders(self):
         """The coordinator's process is another one."""
@@ -103,6 +116,8 @@ class Delivery:
         try:
             world.programs.perform(client, client.machine.handle(peer, message, world.clock(client)))
         except RefusedError as error:
+            if client.grabs is not None and error.code == "not-yours":
+                return
             if client.spoils is None:
                 raise
             world.note(name, f"gives up: {error}")
@@ -133,6 +148,9 @@ class Delivery:
         elif to != world.clients[name].sender(origin):
             world.transcript.sent(world.now, origin, name, message, "a connection that is gone")
         else:
+            if isinstance(message, Work) and message.permits:
+                session = world.clients[name].machine._session
+                self._given |= {(session, message.ticket, message.step, block) for block in message.blocks}
             has_none = source == COORDINATOR or world.servers[source].machine is None
             link = None if has_none else world.servers[source].machine.number
             arrive = partial(self._arrive_at_client, name, link, world.clients[name].life, origin)

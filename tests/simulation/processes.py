@@ -19,6 +19,7 @@ from ps_vae.ps.encoder import Encoder
 from ps_vae.ps.evaluator import Evaluator
 from ps_vae.ps.follower import Follower
 from ps_vae.ps.identity import ServerIdentity
+from ps_vae.ps.messages import Push
 from ps_vae.ps.replica import ReplicaReader
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.worker import Worker
@@ -101,6 +102,8 @@ class ClientProcess(Process):
     """A worker or an evaluator: its machine, and what its program holds.
 
     spoils       what a faulty or hostile worker makes of the gradient of a step's microbatch, None where it is honest
+    grabs        what a hostile worker makes of a push, in its own name, of a microbatch that others were given; it
+                 pushes all of these, before they do, and does not mind to be refused
     is_mute      it never says that it is in trouble
     refused      why it gave up
     connections  to an address: how often it was made anew; a server knows the client by what comes through it
@@ -113,6 +116,7 @@ class ClientProcess(Process):
     reader: ReplicaReader | None = None
     encoder: Encoder | None = None
     spoils: Callable[[np.ndarray, int, int], np.ndarray] | None = None
+    grabs: Callable[[Push], Push] | None = None
     is_mute: bool = False
     refused: RefusedError | None = None
     stopped: Stopped | None = None

@@ -2,7 +2,8 @@
 
 from ps_vae.ps.actions import Compute, Joined, Measure, Result, ShardsMoved, Spent, Stopped, Store, StoreWords
 from ps_vae.ps.blocks import Block, root
-from ps_vae.ps.outbox import Send
+from ps_vae.ps.messages import Push
+from ps_vae.ps.outbox import Send, ShardAddress
 from ps_vae.ps.publication import Want
 from ps_vae.ps.reduction import add_metrics
 from ps_vae.ps.worker import Worker
@@ -57,6 +58,8 @@ class Programs:
                 client.encoder.parts(client.encoder.encode(work.step, result), len(result.block)) for result in results
             ]
         client.computed += [(work.step, block, versions) for block in work.blocks]
+        if client.grabs is not None:
+            self._grab(client, results)
         size = sum(len(block) for block in work.blocks)
         seconds = client.seconds * size * world.random.uniform(0.9, 1.1)
         spent = Spent(round(seconds * 1e9))
@@ -65,6 +68,29 @@ class Programs:
             world.now + seconds,
             lambda: client.machine.computed(results, spent, world.clock(client), parts),
         )
+
+    def _grab(self, client, results):
+        """At once, what it would make of the microbatches that it was not given, with a permit that it has."""
+        machine, gradient = client.machine, results[0].gradient
+        work, welcome = machine._work, machine._welcome
+        for shard, (_, start, stop) in enumerate(welcome.shards):
+            for index in range(welcome.microbatches):
+                if (index, index + 1) not in work.blocks:
+                    push = Push(
+                        run=welcome.run,
+                        shard=shard,
+                        session=machine._session,
+                        ticket=work.ticket,
+                        step=work.step,
+                        start=index,
+                        stop=index + 1,
+                        version=machine._held[shard],
+                        metrics=results[0].metrics,
+                        then=None,
+                        payload=(gradient[start:stop],),
+                        permit=work.permits[0],
+                    )
+                    self.perform(client, [Send(ShardAddress(shard), client.grabs(push))])
 
     def _measure(self, client, measure):
         world = self._world

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from ps_vae.ps import assignments, permits
 from ps_vae.ps.arrivals import Arrivals
 from ps_vae.ps.assignments import Assignments
 from ps_vae.ps.backlog import Backlog
@@ -23,6 +24,8 @@ from ps_vae.ps.replication import Replication
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.work import StepWork
 from simulation.exploration import run_seed
+from simulation.hostility import GRABS, grabbing_world
+from simulation.ledger import ViolationError
 from simulation.misfortunes import Misfortunes
 
 # More than each of them takes.
@@ -240,6 +243,24 @@ def forget_where_the_run_was(patch):
     patch.setattr(Found, "lowest", property(lambda self: lowest.fget(self) + 1))
 
 
+def take_any_permit_for_one(patch):
+    patch.setattr("ps_vae.ps.shard.is_permitted", lambda secret, push: push.permit is not None)
+
+
+def make_permits_for_any_block(patch):
+    make = permits.permit
+
+    def forgetful(secret, session, ticket, step, block):
+        return make(secret, session, ticket, step, Block(0, 1))
+
+    patch.setattr(permits, "permit", forgetful)
+    patch.setattr(assignments, "permit", forgetful)
+
+
+def never_look_at_permits(patch):
+    patch.setattr(Shard, "_is_permitted", lambda self, push: None)
+
+
 BROKEN = {
     count_what_was_counted_asynchronously: "which it had counted",
     count_what_was_counted_synchronously: "times|not all of step",
@@ -278,6 +299,14 @@ BROKEN_FOLLOWING = {
 }
 
 
+# In runs with an aggregation, and with a worker that pushes what others were given.
+BROKEN_PERMITS = {
+    never_look_at_permits: GRABS["with none"],
+    take_any_permit_for_one: GRABS["with one that is made up"],
+    make_permits_for_any_block: GRABS["with a permit of its own"],
+}
+
+
 def followed_seeds():
     return (seed for seed in range(SEEDS_FOLLOWED) if Misfortunes(seed).is_followed)
 
@@ -294,3 +323,11 @@ def test_a_broken_machine_is_found(broken, monkeypatch):
 
     assert re.search({**BROKEN, **BROKEN_FOLLOWING}[broken], str(found.error)), found.text
     assert f"python -m tests.simulation --seed {found.seed}" in found.text
+
+
+@pytest.mark.parametrize("broken", BROKEN_PERMITS, ids=lambda broken: broken.__name__)
+def test_a_machine_that_is_careless_with_permits_is_found(broken, monkeypatch):
+    broken(monkeypatch)
+
+    with pytest.raises(ViolationError, match="which was not given it"):
+        grabbing_world(BROKEN_PERMITS[broken]).run()

@@ -1,16 +1,12 @@
 """Runs whose steps take a median or trimmed mean: the same bits however they are divided; liars are outvoted."""
 
-import functools
-
 import numpy as np
 import pytest
 
-from simulation.gradients import chaotic_gradient, small_step
+from ps_vae.ps.shard import Shard
+from simulation.gradients import chaotic_gradient
+from simulation.hostility import GRABS, MICROBATCHES, SIZE, descend, grabbing_world, lie, robust_world, toward_one
 from simulation.network import LOSSY
-from simulation.world import World
-
-MICROBATCHES = 10
-SIZE = 96
 
 
 def sequential(steps, cut):
@@ -22,11 +18,6 @@ def sequential(steps, cut):
         total = np.add.accumulate(kept, axis=0)[-1] * (MICROBATCHES / len(kept))
         weights = weights - np.float32(0.1) * total.astype(np.float32)
     return weights
-
-
-def robust_world(aggregate="median", **options):
-    options = {"gradient": chaotic_gradient, "update": small_step, **options}
-    return World(size=SIZE, microbatches=MICROBATCHES, aggregate=aggregate, checked=True, **options)
 
 
 @pytest.mark.parametrize(("aggregate", "cut"), [("median", 4), ("trimmed:0.2", 2)])
@@ -62,20 +53,6 @@ def test_with_a_codec_that_rounds_each_microbatch_the_division_among_workers_doe
     np.testing.assert_array_equal(worlds[0].weights, worlds[1].weights)
 
 
-def toward_one(weights, step, index):
-    """Of a bowl around 1, with a little noise."""
-    noise = np.random.default_rng([step, index]).standard_normal(weights.size).astype(np.float32)
-    return weights - np.float32(1.0) + np.float32(0.1) * noise
-
-
-def descend(weights, parts, state, moment, out):
-    np.subtract(weights, np.float32(0.3 / MICROBATCHES) * functools.reduce(np.add, parts), out=out)
-
-
-def lie(gradient, step, index):
-    return np.full_like(gradient, -1e6)
-
-
 @pytest.mark.parametrize(("aggregate", "converges"), [("mean", False), ("median", True), ("trimmed:0.4", True)])
 def test_a_hostile_minority_drives_the_mean_away_and_not_the_median(aggregate, converges):
     world = robust_world(aggregate, workers=4, shards=2, steps=60, gradient=toward_one, update=descend, awaited=5)
@@ -85,3 +62,74 @@ def test_a_hostile_minority_drives_the_mean_away_and_not_the_median(aggregate, c
 
     distance = np.abs(world.weights - np.float32(1.0)).max()
     assert (distance < 0.5) if converges else (distance > 1e3), distance
+
+
+@pytest.mark.parametrize("grabs", GRABS.values(), ids=GRABS)
+def test_who_pushes_first_what_others_were_given_leaves_the_median_untouched(grabs):
+    world, meek = grabbing_world(grabs), grabbing_world(None)
+
+    assert world.run().reason == "done"
+    assert meek.run().reason == "done"
+
+    np.testing.assert_array_equal(world.weights, meek.weights)
+    assert np.abs(world.weights - np.float32(1.0)).max() < 0.5
+    assert {error.code for error in world.refused} == {"not-yours"}
+    assert [client.refused for client in world.workers.values()] == [None] * 5
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1e-6])
+def test_who_seems_to_be_much_faster_than_others_is_outvoted_like_anybody(seconds):
+    world = robust_world(workers=4, awaited=5, shards=2, steps=60, gradient=toward_one, update=descend)
+    hostile = world.add_worker(seconds=seconds)
+    hostile.spoils = lie
+
+    assert world.run().reason == "done"
+
+    assert np.abs(world.weights - np.float32(1.0)).max() < 0.5
+    assert sum(len(block) for _, block, _ in hostile.computed) <= 60 * MICROBATCHES // 5
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nor_over_a_lossy_network_with_backups_and_workers_killed_and_added(seed):
+    world = grabbing_world(GRABS["with a permit of its own"], seed=seed, network=LOSSY, backup_workers=2, steps=30)
+    world.at(world.random.uniform(0, 2), lambda: world.kill("worker-0", noticed=seed % 2 == 0))
+    world.at(world.random.uniform(0, 4), world.add_worker)
+
+    assert world.run().reason == "done"
+
+    assert "not-yours" in {error.code for error in world.refused}
+
+
+def test_without_permits_who_pushes_first_drives_the_median_away(monkeypatch):
+    monkeypatch.setattr(Shard, "_is_permitted", lambda self, push: None)
+    world = grabbing_world(GRABS["with none"])
+    monkeypatch.setattr(world.delivery, "_check_was_given", lambda shard, push: None)
+
+    assert world.run().reason == "done"
+
+    assert np.abs(world.weights - np.float32(1.0)).max() > 1e3
+
+
+def kill_leader(world):
+    name = world.coordinator.shards[1].address
+    world.kill_server(name, noticed=True)
+    world.at(world.now + 1.0, lambda: world.restart_server(name))
+
+
+def kill_first(world):
+    world.first.kill()
+    world.at(world.now + 1.0, world.first.restart)
+
+
+@pytest.mark.parametrize("kill", [kill_leader, kill_first])
+@pytest.mark.parametrize("seed", range(4))
+def test_permits_are_good_at_followers_that_lead_and_after_a_coordinator_was_started_again(seed, kill):
+    world = robust_world(workers=3, shards=2, replicas=1, steps=40, seconds=0.05, seed=seed)
+    world.add_worker().grabs = GRABS["with a permit of its own"]
+    world.at(world.random.uniform(2.0, 4.0), lambda: kill(world))
+
+    assert world.run().reason == "done"
+
+    assert (world.coordinator._fleet.moves > 0) or world.first.found == 1
+    np.testing.assert_array_equal(world.weights, sequential(40, 4))
+    assert "not-yours" in {error.code for error in world.refused}

@@ -95,8 +95,16 @@ class World:
         self.gradient = gradient
         rule = dataclasses.replace(parse_consistency(consistency), delay=delay, first=version)
         aggregation = aggregation_for(aggregate)
+        secret = b"" if aggregation is None else b"secret-of-a-test"
         self.rules = RunRules(
-            b"run-of-the-tests", microbatches, steps, rule, milestone, metrics=2, aggregation=aggregation
+            b"run-of-the-tests",
+            microbatches,
+            steps,
+            rule,
+            milestone,
+            metrics=2,
+            aggregation=aggregation,
+            secret=secret,
         )
         self.seconds = seconds
         self.size = size

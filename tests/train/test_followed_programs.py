@@ -1,5 +1,7 @@
 """A leader's process is killed while the run goes on: its follower leads, and the bits are those of a run in peace."""
 
+import functools
+import json
 import os
 import signal
 import subprocess
@@ -20,12 +22,22 @@ def processes(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory):
+def peace(tmp_path_factory):
     """The last checkpoint of the same run, by one worker and one server that nothing happens to."""
-    folder = tmp_path_factory.mktemp("peace")
-    command = words("train", *RUN, *LENGTH, "--workers", 1, "--run-dir", "run", "--no-pictures")
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=PATIENCE)
-    return last_checkpoint(folder)
+
+    @functools.cache
+    def checkpoint(aggregate):
+        folder = tmp_path_factory.mktemp("peace")
+        command = words("train", *RUN, *LENGTH, "--aggregate", aggregate, "--workers", 1, "--run-dir", "run")
+        subprocess.run([*command, "--no-pictures"], cwd=folder, check=True, capture_output=True, timeout=PATIENCE)
+        return last_checkpoint(folder)
+
+    return checkpoint
+
+
+@pytest.fixture
+def in_peace(peace):
+    return peace("mean")
 
 
 def last_checkpoint(folder):
@@ -81,16 +93,17 @@ def test_a_leader_that_is_killed_costs_neither_bits_nor_a_restart(processes, in_
     assert heir.wait(PATIENCE) == 0
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-def test_a_first_server_that_is_killed_takes_its_run_up_from_the_others(processes, in_peace, shards):
+@pytest.mark.parametrize(("shards", "aggregate"), [(1, "mean"), (2, "median")])
+def test_a_first_server_that_is_killed_takes_its_run_up_from_the_others(processes, peace, shards, aggregate):
     address = f"ipc://{processes.folder}/s"
     server = processes.start(
         *words("server", "--listen", address, *RUN, *LENGTH, "--supervise", "--shards", shards, "--replicas", 1),
-        *("--await-workers", "2", "--run-dir", "run"),
+        *("--await-workers", "2", "--run-dir", "run", "--aggregate", aggregate),
     )
     workers = [processes.start(*words("worker", "--server", address, "--processes", 1)) for _ in range(2)]
     processes.said(server, "step-00000100")
     processes.until((processes.folder / "run" / "servers.json").exists)
+    secret = json.loads((processes.folder / "run" / "servers.json").read_text())["secret"]
     _, holder, *_ = (processes.folder / "run" / "server.lock").read_text().split()
 
     os.kill(int(holder), signal.SIGKILL)
@@ -101,7 +114,8 @@ def test_a_first_server_that_is_killed_takes_its_run_up_from_the_others(processe
         assert worker.wait(PATIENCE) == 0, worker.log.read_text()
         assert worker.log.read_text().count("joined run") == 1
     assert "continued from version" not in server.log.read_text()
-    assert last_checkpoint(processes.folder) == in_peace
+    assert not any(secret in process.log.read_text() for process in processes.started)
+    assert last_checkpoint(processes.folder) == peace(aggregate)
     assert not (processes.folder / "run" / "servers.json").exists()
 
 

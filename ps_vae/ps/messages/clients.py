@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from ps_vae.ps.fields import Boolean, Each, ListOf, Nullable, Number, Span, Text
-from ps_vae.ps.frames import header_field, tensors
-from ps_vae.ps.messages.values import CONFIG, COUNT, ID, METRICS, MICROBATCH, SMALL, Range, Tensors
+from ps_vae.ps.frames import extra_field, header_field, tensors
+from ps_vae.ps.messages.values import CONFIG, COUNT, ID, METRICS, MICROBATCH, PERMIT, SMALL, Range, Tensors
 from ps_vae.ps.record import record
 
 __all__ = [
@@ -98,12 +98,15 @@ class Work:
     """Coordinator -> worker: compute these blocks of this step.
 
     Tickets grow; one that is not newer is a repetition.
+
+    permits  of each block, in order, where the run has them
     """
 
     KIND: ClassVar[str] = "work"
     ticket: int = header_field("k", COUNT)
     step: int = header_field("n", COUNT)
     blocks: tuple[tuple[int, int], ...] = header_field("b", ListOf(Each((MICROBATCH, MICROBATCH))))
+    permits: tuple[bytes, ...] = extra_field("pm", ListOf(PERMIT), ())
 
 
 @record
@@ -113,6 +116,7 @@ class Push:
     ticket   of the piece of work that it belongs to
     version  the version of the weights it was computed on
     then     [low, high] of the versions to answer with (high nil: any newer), or nil for no answer
+    permit   of the block, from the `work`, where the run has permits; else None
     """
 
     KIND: ClassVar[str] = "push"
@@ -127,6 +131,7 @@ class Push:
     metrics: tuple[float, ...] = header_field("m", METRICS)
     then: Range | None = header_field("w", Nullable(Span()))
     payload: Tensors = tensors(1)
+    permit: bytes | None = extra_field("pm", PERMIT, None)
 
 
 @record

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from ps_vae.ps.fields import Boolean, Each, ListOf, Nullable, Text
-from ps_vae.ps.frames import header_field, tensors
+from ps_vae.ps.frames import extra_field, header_field, tensors
 from ps_vae.ps.messages.values import CODE, CONFIG, COUNT, ID, METRICS, MICROBATCH, NAMES, SMALL, Tensors
 from ps_vae.ps.record import record
 
@@ -32,6 +32,7 @@ class Admit:
     leader   where the leader is that it is to follow; empty: where the coordinator is
     incarnation  of the shard that its leader is
     tensors  of one that leads: the slice at `version`, then each array of `names`, the optimizer's state
+    secret   what permits are made with, where the run has them; else empty
     """
 
     KIND: ClassVar[str] = "admit"
@@ -51,6 +52,7 @@ class Admit:
     version: int = header_field("v", COUNT)
     names: tuple[str, ...] = header_field("o", NAMES)
     payload: Tensors = tensors(17)
+    secret: bytes = extra_field("sc", ID, b"", is_shown=False)
 
 
 @record

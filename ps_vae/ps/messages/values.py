@@ -5,12 +5,12 @@ import numpy.typing as npt
 
 from ps_vae.ps.fields import Binary, Integer, ListOf, Number, Text
 
-__all__ = ["CODE", "CONFIG", "COUNT", "ID", "METRICS", "MICROBATCH", "NAMES", "SMALL", "Range", "Tensors"]
+__all__ = ["CODE", "CONFIG", "COUNT", "ID", "METRICS", "MICROBATCH", "NAMES", "PERMIT", "SMALL", "Range", "Tensors"]
 
 Tensors = tuple[npt.NDArray[np.float32], ...]
 Range = tuple[int, int | None]
 
-ID = Binary(16, 16)
+ID = PERMIT = Binary(16, 16)
 COUNT = Integer()
 SMALL = Integer(16)
 MICROBATCH = Integer(20)

@@ -5,6 +5,7 @@ join, applied, snapshot, standby,  the servers' key
 follow, replicated
 hello                              any allowed key; the session is that key's from then on
 ready, trouble, report, bye        the key that opened the session
+push with a permit                 the same, where this server has heard its hello
 everything else                    any allowed key
 
 A server without keys takes everything from everybody.
@@ -22,6 +23,7 @@ from ps_vae.ps.messages import (
     Hello,
     Join,
     Present,
+    Push,
     Ready,
     Replicated,
     Report,
@@ -85,6 +87,8 @@ class Visitors:
                 raise PeerError("wrong-key", "this session was opened with another key")
             if owner is not None or isinstance(message, Hello):
                 _remember(self._sessions, message.session, public)
+        elif isinstance(message, Push) and message.permit is not None and self._is_others(message.session, public):
+            raise PeerError("wrong-key", "this session was opened with another key")
 
     def revoked(self) -> list[Sender]:
         """Those whose keys are not allowed any more, once."""
@@ -96,6 +100,9 @@ class Visitors:
         for sender in senders:
             del self._senders[sender]
         return senders
+
+    def _is_others(self, session: bytes, public: str | None) -> bool:
+        return self._sessions.get(session, public) != public
 
 
 def _remember(known: OrderedDict[K, V], name: K, value: V) -> None:

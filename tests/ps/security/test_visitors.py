@@ -14,6 +14,7 @@ from ps_vae.ps.messages import (
     Join,
     Present,
     Pull,
+    Push,
     Ready,
     Replicated,
     Report,
@@ -127,6 +128,17 @@ def test_a_message_without_a_key_is_its_sender_s_who_had_one(guests):
 def test_a_sender_that_nobody_knows_is_refused_without_a_key(guests):
     with pytest.raises(PeerError):
         guests.came("c", None)
+
+
+def test_a_push_with_a_permit_is_the_session_s_key_s_where_that_is_known(guests):
+    session = OF_A_SESSION[0].session
+    pushed = Push(bytes(16), 0, session, 1, 0, 0, 1, 0, (), None, (), bytes(16))
+    guests.check("b", pushed)
+    guests.check("a", HELLO)
+
+    assert refused(guests, "b", pushed) == "wrong-key"
+    guests.check("a", pushed)
+    guests.check("b", dataclasses.replace(pushed, permit=None))
 
 
 def test_without_keys_everybody_says_everything():
