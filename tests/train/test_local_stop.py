@@ -9,7 +9,7 @@ import pytest
 
 from ps_vae.train.local import LocalCluster
 from ps_vae.train.plan import Wishes
-from ps_vae.train.server import ServerOptions
+from ps_vae.train.server_options import ServerOptions
 
 
 def test_members_of_a_stopped_run_are_stopped_and_not_waited_for(
