@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import report
-from faults import fuzz, kills, partition, strangers
+from faults import churn, fuzz, kills, partition, stops, strangers
 
 __all__ = ["EXPERIMENTS", "Experiment", "columns", "main"]
 
@@ -38,6 +38,8 @@ class Experiment(Protocol):
 
 EXPERIMENTS: dict[str, Experiment] = {
     "kills": kills,
+    "churn": churn,
+    "stops": stops,
     "partition": partition,
     "fuzz": fuzz,
     "strangers": strangers,

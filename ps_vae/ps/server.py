@@ -78,6 +78,7 @@ class Endpoint:
         self.keys = keys
         sockets.configure_router(self.socket, frame_limit + (OVERHEAD if keys is not None else 0))
         self.door = Door(self.context, self.socket, keys) if keys is not None else None
+        self._file: tuple[int, int] | None = None
         try:
             self.socket.bind(listen)
         except zmq.ZMQError as error:
@@ -85,6 +86,7 @@ class Endpoint:
             why = "the port is in use" if error.errno == errno.EADDRINUSE else str(error)
             raise Unreachable(f"cannot listen on {listen}: {why}; give another address to --listen") from None
         self.address = plain(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        self._file = sockets.socket_file(self.address)
         if keys is not None:
             try:
                 rehearse(connectable(self.address), keys.own)
@@ -102,6 +104,8 @@ class Endpoint:
         if self.door is not None:
             self.door.close()
         self.context.term()
+        if self._file is not None:
+            sockets.remove_socket_file(self.address, self._file)
 
 
 def join(

@@ -1,6 +1,8 @@
 """What every socket of the protocol has in common: options, sending without blocking, receiving with limits."""
 
+import contextlib
 import ctypes
+import os
 import socket as unix
 from typing import Any
 
@@ -19,7 +21,9 @@ __all__ = [
     "receive",
     "receive_from",
     "receive_from_known",
+    "remove_socket_file",
     "send",
+    "socket_file",
 ]
 
 # No message has more frames than a snapshot after a routing id: id, header, weights, 16 arrays of an optimizer.
@@ -133,6 +137,24 @@ def is_served(address: str) -> bool:
         return False
     with unix.socket(unix.AF_UNIX, unix.SOCK_STREAM) as probe:
         return probe.connect_ex(address[6:]) == 0
+
+
+def socket_file(address: str) -> tuple[int, int] | None:
+    """Device and inode of the file that a socket bound at an ipc address has; None where it has none."""
+    try:
+        about = os.stat(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
+    except OSError:
+        # One with an abstract name.
+        about = None
+    return None if about is None else (about.st_dev, about.st_ino)
+
+
+def remove_socket_file(address: str, file: tuple[int, int]) -> None:
+    """Remove what ZeroMQ leaves behind where a socket was bound, unless another socket is bound there meanwhile."""
+    if socket_file(address) == file:
+        # A folder that others clean up, or that is not ours any more, is no reason to fail at the end.
+        with contextlib.suppress(OSError):
+            os.unlink(address.removeprefix("ipc://"))
 
 
 def close(socket: zmq.Socket[bytes], *, linger_seconds: float) -> None:

@@ -27,7 +27,7 @@ from ps_vae.train.server_process import ServerProcess, folder_for
 __all__ = ["LocalCluster"]
 
 _ASK_SECONDS = 0.5
-# For all members together: of a run that was stopped early some never met the server.
+# For all members together.
 _LAST_SECONDS = 3.0
 _LOG_LINES = 5
 
@@ -83,7 +83,8 @@ class LocalCluster:
     def __exit__(self, *error: object) -> None:
         if self._observer is not None:
             self._observer.close()
-        if error[0] is None and self.is_done:
+        # Members of a run that was stopped may still be starting, and would wait for the server: they are told as well.
+        if error[0] is None and self.is_done and not self._stops:
             self._wait_for_members()
         stop_all(self._processes)
         if "listening on" in self._log("server").read_text(errors="replace"):

@@ -469,6 +469,24 @@ NO_ADDRESS = [
 ]
 
 
+def test_a_server_that_ends_leaves_no_socket_file(tmp_path):
+    endpoint = Endpoint(f"ipc://{tmp_path}/s", 1 << 20)
+    assert (tmp_path / "s").is_socket()
+    endpoint.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_ends_leaves_the_socket_file_of_the_one_that_is_there_now(tmp_path):
+    first = Endpoint(f"ipc://{tmp_path}/s", 1 << 20)
+    # Somebody has cleaned up: nobody is found to listen, so a second server may.
+    (tmp_path / "s").unlink()
+    second = Endpoint(f"ipc://{tmp_path}/s", 1 << 20)
+    first.close()
+    assert (tmp_path / "s").is_socket()
+    second.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("address", NO_ADDRESS)
 def test_words_that_are_no_address_are_the_users_mistake(address):
     with pytest.raises(UsageError, match=r"is not an address|is longer than the 107 characters"):
