@@ -5,22 +5,22 @@ from typing import Any
 import pytest
 from faults import strangers
 from faults.crowd import come
-from ps.test_locked_doors import LISTEN, Keys
 from ps.test_sockets import FirstServer, worker
 
 from ps_vae.ps.client import Outcome
 from ps_vae.ps.outbox import RunEnded
-from ps_vae.ps.security.keys import ClientKeys
+from ps_vae.ps.security.door import new_pair
+from ps_vae.ps.security.keys import ClientKeys, ServerKeys
 
 
 def test_of_strangers_none_is_answered_of_those_who_are_allowed_all_are_and_a_worker_goes_on() -> None:
-    keys = Keys()
-    revoked = keys.another()
-    with FirstServer(LISTEN, keys=keys.server, steps=1_000_000) as server:
-        one = worker(server.address, keys=keys.client)
-        allowed = come(server.address, "given key", 5, 1.0, 0.0, revoked)
-        del keys.allowed[revoked.own.public]
-        given = ClientKeys(revoked.own, keys.own.public)
+    own, good, bad = new_pair(), new_pair(), new_pair()
+    allowed_in = {good.public: "good", bad.public: "bad"}
+    with FirstServer("tcp://127.0.0.1:*", keys=ServerKeys(own, allowed_in.get), steps=1_000_000) as server:
+        one = worker(server.address, keys=ClientKeys(good, own.public))
+        given = ClientKeys(bad, own.public)
+        allowed = come(server.address, "given key", 5, 1.0, 0.0, given)
+        del allowed_in[bad.public]
         came = {kind: come(server.address, kind, 30, 0.5, 0.0, given) for kind in strangers.KINDS}
         assert server.ended_when_told() == RunEnded(False, "stopped")
         assert one.outcome() == Outcome(False, "stopped")
