@@ -25,20 +25,42 @@ def test_a_run_by_two_workers_and_three_shards_is_bit_for_bit_that_of_one_loop_w
     assert invariance.different(invariance.one_loop_in_a_fresh_process(wishes), ours) == []
 
 
+def start_program(cluster, name, log):
+    """A worker program of the tests; returns when it has joined."""
+    with log.open("wb") as file:
+        program = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name(name)), cluster.address],
+            stdout=file,
+            stderr=file,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    cluster.children.append(program)
+    cluster.wait(lambda: "joined run" in log.read_text() or program.poll() is not None)
+    return program
+
+
+def test_a_worker_that_pushes_first_what_others_were_given_is_refused_and_the_bits_are_those_of_one_loop(tmp_path):
+    wishes = dataclasses.replace(WISHES, aggregate="median")
+    cluster = invariance.Cluster(tmp_path, wishes, "ipc")
+    try:
+        server = cluster.serve(2, "--await-workers", "3")
+        hostile = start_program(cluster, "grabbing_worker.py", tmp_path / "hostile.txt")
+        honest = [cluster.work() for _ in range(2)]
+        cluster.finish(server, hostile, *honest)
+        ours = cluster.outcome()
+    finally:
+        cluster.close()
+
+    assert "not-yours: [" in cluster.logs(), (tmp_path / "hostile.txt").read_text()
+    assert invariance.different(invariance.one_loop_in_a_fresh_process(wishes), ours) == []
+
+
 def test_a_worker_that_sends_nan_and_says_nothing_is_put_out_and_the_bits_are_those_of_one_loop(tmp_path):
     cluster = invariance.Cluster(tmp_path, WISHES, "ipc")
     log = tmp_path / "faulty.txt"
     try:
         server = cluster.serve(2, "--await-workers", "3")
-        with log.open("wb") as file:
-            faulty = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("faulty_worker.py")), cluster.address],
-                stdout=file,
-                stderr=file,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-        cluster.children.append(faulty)
-        cluster.wait(lambda: "joined run" in log.read_text() or faulty.poll() is not None)
+        faulty = start_program(cluster, "faulty_worker.py", log)
         honest = [cluster.work() for _ in range(2)]
         code = faulty.wait(60)
         cluster.finish(server, *honest)
