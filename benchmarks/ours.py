@@ -28,7 +28,7 @@ from ps_vae.train.local import LocalCluster
 from ps_vae.train.plan import plan
 from ps_vae.train.processes import prepare_environment
 from ps_vae.train.run_folder import RunFolder
-from ps_vae.train.server import ServerOptions
+from ps_vae.train.server_options import ServerOptions
 from ps_vae.train.update import fresh_state, update_rule
 from ps_vae.vae.initial import initial_weights
 

@@ -14,11 +14,16 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def look(pid: int) -> Sample:
-    """memory_mb (resident), descriptors, sockets, segments (memfd) and threads of a process. Raises OSError."""
+    """What a process holds. Raises OSError.
+
+    heap_mb, shared_mb  resident memory of its own, and what it shares with others (not files, such as libraries)
+    descriptors         of them sockets, and segments (memfd)
+    threads
+    """
     status = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.count(":")
     )
-    if "VmRSS" not in status:
+    if "RssAnon" not in status:
         raise ProcessLookupError(f"process {pid} has ended")
     opened = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
@@ -27,8 +32,10 @@ def look(pid: int) -> Sample:
         except FileNotFoundError:
             # Closed since it was listed.
             continue
+    heap, shared = (int(status[name].split()[0]) * 1024 / 1e6 for name in ("RssAnon", "RssShmem"))
     return {
-        "memory_mb": int(status["VmRSS"].split()[0]) * 1024 / 1e6,
+        "heap_mb": heap,
+        "shared_mb": shared,
         "descriptors": float(len(opened)),
         "sockets": float(sum(name.startswith("socket:") for name in opened)),
         "segments": float(sum(name.startswith("/memfd:") for name in opened)),

@@ -25,6 +25,7 @@ from programs import environment
 
 from faults.beside import BATCH, MODEL, Good, cores_beside, in_peace
 from faults.cluster import Cluster, Stuck
+from faults.valid import KINDS
 
 __all__ = ["HELP", "add_options", "faults", "rows", "run"]
 
@@ -109,7 +110,7 @@ def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
         if not stretches:
             continue
         answers = _sum(stretches, "answers")
-        errors = {code: count for code, count in answers.items() if "-" in code or code in ("malformed", "protocol")}
+        errors = {code: count for code, count in answers.items() if code not in KINDS}
         drift = max(_drifts(found))
         table.append(
             {

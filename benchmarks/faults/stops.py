@@ -28,7 +28,20 @@ from typing import Any
 
 from faults.cluster import Cluster, Program, Stuck
 
-__all__ = ["HELP", "SETUPS", "Setup", "Stop", "add_options", "draw", "faults", "one_stop", "rows", "run"]
+__all__ = [
+    "HELP",
+    "SETUPS",
+    "SHARED_MEMORY",
+    "Setup",
+    "Stop",
+    "add_options",
+    "draw",
+    "faults",
+    "left_in",
+    "one_stop",
+    "rows",
+    "run",
+]
 
 HELP = "SIGTERM and SIGINT to servers and workers: in time, with exit code 0, and nothing left"
 
@@ -38,7 +51,7 @@ _PATIENCE_SECONDS = 60.0
 _LONGEST_SECONDS = 30.0
 _LONGEST_START_SECONDS = 3.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")
 
 FIRST_FIRST, LAST_FIRST, ALL, STARTING = "first first", "last first", "all", "while starting"
 MODEL = ["--data", "mnist-5k", "--batch-size", "256", "--microbatch", "32"]
@@ -121,7 +134,7 @@ def one_stop(stop: Stop, model: Sequence[str] = MODEL) -> dict[str, Any]:
     stuck    what did not happen, if so
     """
     setup = SETUPS[stop.setup]
-    before = set(_SHARED_MEMORY.iterdir())
+    before = set(SHARED_MEMORY.iterdir())
     with Cluster() as cluster:
         stuck, seconds = "", 0.0
         try:
@@ -132,17 +145,24 @@ def one_stop(stop: Stop, model: Sequence[str] = MODEL) -> dict[str, Any]:
             stuck = str(error)
         codes = [program.code for program in cluster.programs]
         allowed = {0, -stop.signal, 128 + stop.signal} if stop.order == STARTING else {0}
-        left = [" ".join(words) for words in cluster.alive().values()]
-        left += [str(path.relative_to(cluster.folder)) for path in cluster.temporary.rglob("*")]
-        left += _stays(set(_SHARED_MEMORY.iterdir()) - before)
-        left += [str(path) for path in cluster.folder.rglob("*.partial")]
-        left += [str(path) for path in cluster.folder.rglob("server.lock")]
+        left = left_in(cluster, before)
         wrong = [code for code in codes if code not in allowed]
         return {
             **{"setup": stop.setup, "order": stop.order, "signal": stop.signal.name, "after": stop.after},
             **{"seconds": seconds, "codes": codes, "wrong_codes": wrong, "left": left, "stuck": stuck},
             "said": cluster.last_words() if stuck or wrong or left or seconds > _ALLOWED_SECONDS else "",
         }
+
+
+def left_in(cluster: Cluster, before: set[Path]) -> list[str]:
+    """Processes and files that are still there; `before`: what was in SHARED_MEMORY when it began."""
+    return [
+        *(" ".join(words) for words in cluster.alive().values()),
+        *(str(path.relative_to(cluster.folder)) for path in cluster.temporary.rglob("*")),
+        *(str(path.relative_to(cluster.folder)) for path in cluster.folder.rglob("*.partial")),
+        *(str(path.relative_to(cluster.folder)) for path in cluster.folder.rglob("server.lock")),
+        *_stays(set(SHARED_MEMORY.iterdir()) - before),
+    ]
 
 
 def rows(found: dict[str, Any]) -> list[dict[str, Any]]:

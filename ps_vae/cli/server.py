@@ -166,7 +166,8 @@ def server(
     if follower:
         raise UsageError("--follower goes with --join: it follows a shard of the run there")
     from ps_vae.train.continuation import begun_or_resumed, ended_before, run_dir_of
-    from ps_vae.train.server import ServerOptions, serve
+    from ps_vae.train.server import serve
+    from ps_vae.train.server_options import ServerOptions
 
     options = ServerOptions(
         listen or _LISTEN,

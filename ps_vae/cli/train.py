@@ -90,7 +90,7 @@ def train(
     """
     from ps_vae.train.local import LocalCluster
     from ps_vae.train.processes import StopSignal
-    from ps_vae.train.server import ServerOptions
+    from ps_vae.train.server_options import ServerOptions
 
     options = ServerOptions(
         listen=listen or "",

@@ -25,7 +25,8 @@ __all__ = ["Fleet"]
 
 Array = npt.NDArray[np.float32]
 
-_SILENCE_SECONDS = 30.0
+# As long as a shard waits for the coordinator, unless it is told otherwise: hosts may be cut off for a while.
+_SILENCE_SECONDS = 60.0
 # Where somebody can take its place; and a follower's.
 _FOLLOWED_SILENCE_SECONDS = 5.0
 # Who says something every second, and was heard of in that time, is there.
@@ -238,7 +239,10 @@ class Fleet:
         for shard in self.shards:
             if shard.follower is not None and shard.follower.session == session:
                 return self._lost_follower(shard)
-            if shard.session == session and self._has_heir(shard, now):
+            if shard.session == session and not shard.is_up:
+                # It has never said that it has the shard: another one may have it.
+                shard.session, shard.address = None, ""
+            elif shard.session == session and self._has_heir(shard, now):
                 return self._promote(shard, now)
         return []
 
@@ -261,8 +265,8 @@ class Fleet:
 
     @property
     def servers(self) -> dict[bytes, str]:
-        """The address of each server in another process that is up, by its session."""
-        leaders = {shard.session: shard.address for shard in self.shards if shard.session is not None and shard.is_up}
+        """The address of each server in another process, by its session."""
+        leaders = {shard.session: shard.address for shard in self.shards if shard.session is not None}
         followers = [shard.follower for shard in self.shards if shard.follower is not None]
         return {**leaders, **{follower.session: follower.address for follower in followers}}
 
@@ -274,6 +278,8 @@ class Fleet:
     def _admit_follower(self, join: Join, now: float) -> Admit:
         if not self.is_complete:
             raise PeerError("starting", f"the run waits for shard {', '.join(self.missing)}; followers come after that")
+        if not self._rules.consistency.is_synchronous:
+            raise PeerError("bad-role", f"under {self._rules.consistency} nobody can follow a shard, under bsp only")
         known = [shard for shard in self.shards if shard.follower is not None]
         ours = [shard for shard in known if shard.follower is not None and shard.follower.session == join.session]
         ours = ours or [shard for shard in self.shards if shard.follower is None]

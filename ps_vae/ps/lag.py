@@ -9,6 +9,8 @@ __all__ = ["Lag"]
 _NEWEST = 0.02
 _TOLERANCE = 1.0
 _SURPRISE = 2.0
+# Senders that are remembered, those that were sent weights last: one that is gone need not be heard of again.
+_MOST = 1 << 14
 
 
 class Lag:
@@ -23,7 +25,10 @@ class Lag:
 
     def weights_sent(self, sender: Sender, updates: int) -> None:
         """The sender gets weights that hold so many updates."""
+        self._sent_at.pop(sender, None)
         self._sent_at[sender] = updates
+        if len(self._sent_at) > _MOST:
+            del self._sent_at[next(iter(self._sent_at))]
 
     def trust_in_push(self, sender: Sender, updates: int) -> float:
         """1, or less for a gradient that far more updates have overtaken than usual."""

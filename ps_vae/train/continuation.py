@@ -7,7 +7,7 @@ from typing import Any
 from ps_vae.errors import UsageError
 from ps_vae.train.plan import Wishes
 from ps_vae.train.run_folder import RunFolder
-from ps_vae.train.server import ServerOptions
+from ps_vae.train.server_options import ServerOptions
 
 __all__ = ["begun_or_resumed", "ended_before", "run_dir_of"]
 

@@ -21,7 +21,7 @@ from ps_vae.train.key_folder import KeyFolder, check_open
 from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import spawn, stop_all
 from ps_vae.train.run_folder import RunFolder
-from ps_vae.train.server import ServerOptions
+from ps_vae.train.server_options import ServerOptions
 from ps_vae.train.server_process import ServerProcess, folder_for
 
 __all__ = ["LocalCluster"]

@@ -29,6 +29,7 @@ class Reports:
         self._steps = 0
         self._sums = [0.0, 0.0]
         self._staleness = 0
+        self._validated = -1
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
         self._line_at = time.monotonic()
@@ -52,7 +53,10 @@ class Reports:
             self._write(event.version, now)
 
     def told(self, event: Told) -> None:
-        """An evaluator's figures."""
+        """An evaluator's figures; whoever tells them again tells nothing new."""
+        if event.version <= self._validated:
+            return
+        self._validated = event.version
         self.validation = {**dict(event.values), "version": event.version}
         self._append({**dict(event.values), "kind": "validation", "version": event.version})
 
@@ -68,6 +72,8 @@ class Reports:
         for line in lines:
             if line["kind"] == "unfinished" and line["version"] == version:
                 self._steps, self._sums, self._staleness = line["steps"], list(line["sums"]), line["staleness"]
+            if line["kind"] == "validation":
+                self._validated = max(self._validated, line["version"])
         self._folder.rewrite_metrics([line for line in lines if line["kind"] != "unfinished"])
 
     def speed(self) -> tuple[float, int, float]:

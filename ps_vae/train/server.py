@@ -1,89 +1,32 @@
 """The first server's program: it owns the run, its folder and its end."""
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ps_vae.errors import UsageError
 from ps_vae.jit import announce_compilation, start_numba
-from ps_vae.lines import WARNING, Line
-from ps_vae.ps.addresses import SAME_HOST, connectable, same_host
-from ps_vae.ps.consistency import parse_consistency
-from ps_vae.ps.coordinator import Coordinator
+from ps_vae.lines import Line
 from ps_vae.ps.endpoint import Endpoint
-from ps_vae.ps.gathering import Found
-from ps_vae.ps.outbox import Event, Member, RunEnded, SnapshotTaken, StepApplied, Told
-from ps_vae.ps.partition import Slice, partition
-from ps_vae.ps.server import Server
-from ps_vae.ps.state import ShardState
+from ps_vae.ps.partition import partition
 from ps_vae.ps.transport import check_transport
-from ps_vae.train.checkpoint_writer import CheckpointWriter
-from ps_vae.train.config import RunConfig
-from ps_vae.train.counts import Counts
-from ps_vae.train.event_lines import line_of
+from ps_vae.train.first_server import FirstServer, invitation
 from ps_vae.train.key_folder import KeyFolder, check_open, say_who_is_let_in
 from ps_vae.train.metrics_server import MetricsServer
-from ps_vae.train.own_servers import OwnServers
 from ps_vae.train.plan import Wishes
-from ps_vae.train.processes import StopSignal, allow_many_files, random_id
-from ps_vae.train.repetitions import Repetitions
-from ps_vae.train.reports import Reports
-from ps_vae.train.run_folder import RunFolder
+from ps_vae.train.processes import StopSignal, allow_many_files
 from ps_vae.train.run_lock import hold
-from ps_vae.train.shard import rules_of, shard_of
+from ps_vae.train.server_options import ServerOptions
 from ps_vae.train.start import settle, starting_point
-from ps_vae.train.taking_up import KnownRun, known_run, take_up
+from ps_vae.train.taking_up import known_run, take_up
 from ps_vae.train.trial import check_communication, with_communication
 from ps_vae.train.update import fresh_state
-from ps_vae.train.warm_up import warm_up_shard
 from ps_vae.vae.layout import ParameterLayout
 
-__all__ = ["ServerOptions", "serve"]
+__all__ = ["serve"]
 
 Say = Callable[[str], None]
-
-_SAY_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """Where and how the server runs; nothing in here changes what is computed.
-
-    shards         processes started here, this one included
-    remote_shards  further ones that are waited for (`start-server --join`)
-    keep           checkpoints that stay on the disk
-    transport      how tensors travel between processes of this host: one of ps_vae.ps.transport.TRANSPORTS
-    await_workers  that have to be ready before the first step begins
-    communication  manual: as the run's options say; auto: as a trial finds best
-    log_format     of the shards' processes that are started here
-    metrics        PORT or HOST:PORT where Prometheus finds what is measured; None: nowhere
-    replicas       followers of each shard, started here: 0 or 1
-    keys           the folder of keys; None: everybody is let in, and nothing is encrypted
-    insecure       that may be so at an address for other hosts, too
-    backup_workers whose work is given to others too while they are slow, in bsp
-    """
-
-    listen: str = "tcp://127.0.0.1:5555"
-    shards: int = 1
-    remote_shards: int = 0
-    run_dir: Path | None = None
-    resume: bool = False
-    reproducible: bool = False
-    keep: int = 3
-    transport: str = "auto"
-    await_workers: int = 1
-    communication: str = "manual"
-    log_format: str = "text"
-    metrics: str | None = None
-    replicas: int = 0
-    keys: Path | None = None
-    insecure: bool = False
-    backup_workers: int = 0
 
 
 def serve(wishes: Wishes, options: ServerOptions, *, say: Say, should_stop: StopSignal) -> dict[str, Any]:
@@ -104,25 +47,13 @@ def _serve(
     check_open(options.listen, options.keys, is_insecure=options.insecure)
     keys = None if options.keys is None else KeyFolder(options.keys).server_keys(say)
     check_communication(options.communication, wishes, resumes=options.resume)
-    if options.replicas not in (0, 1):
-        raise UsageError(f"--replicas {options.replicas}: a shard has no follower or one")
-    if min(options.shards, options.keep, options.await_workers) < 1:
-        raise UsageError("--shards, --keep and --await-workers are at least 1")
-    if min(options.remote_shards, options.backup_workers) < 0:
-        raise UsageError("--remote-shards and --backup-workers are at least 0")
+    options.check()
     metrics = None if options.metrics is None else held.enter_context(closing(MetricsServer(options.metrics)))
     announce_compilation(say)
     start_numba()
     allow_many_files()
     folder, config, data = settle(wishes, options.run_dir, resumes=options.resume)
-    is_synchronous = parse_consistency(config.consistency).is_synchronous
-    if options.replicas and not is_synchronous:
-        raise UsageError(f"--replicas {options.replicas} needs --consistency bsp; this run is {config.consistency}")
-    if options.backup_workers and not is_synchronous:
-        raise UsageError(
-            f"--backup-workers {options.backup_workers} is for --consistency bsp; in {config.consistency} nobody waits "
-            "for a slow worker"
-        )
+    options.check_for(config.consistency)
     if options.resume:
         # Before anything in it is read: another server may be writing.
         held.enter_context(hold(folder.path, say=say))
@@ -146,7 +77,7 @@ def _serve(
             origin = f"taken up from its servers at version {found.lowest:,}"
         if chooses:
             text = "reached at {address}; {invitation}"
-            say(Line("reached", text, address=endpoint.address, invitation=_invitation(endpoint)))
+            say(Line("reached", text, address=endpoint.address, invitation=invitation(endpoint)))
             config = with_communication(
                 config,
                 wishes,
@@ -171,238 +102,8 @@ def _serve(
         say(Line("run", text, parameters=layout.size, steps=config.steps, **about))
         if metrics is not None:
             say(Line("metrics", "metrics at {url}", url=metrics.url))
-        run = _Run(config, layout, folder, options, endpoint, state, metrics, say, should_stop, known, found)
+        run = FirstServer(config, layout, folder, options, endpoint, state, metrics, say, should_stop, known, found)
     except BaseException:
         endpoint.close()
         raise
     return run.run()
-
-
-class _Run:
-    """A server that serves: the state machines, the folder, the signals."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        layout: ParameterLayout,
-        folder: RunFolder,
-        options: ServerOptions,
-        endpoint: Endpoint,
-        state: ShardState,
-        metrics: MetricsServer | None,
-        say: Say,
-        should_stop: StopSignal,
-        known: KnownRun | None,
-        found: Found | None,
-    ) -> None:
-        self._metrics = metrics
-        self._config, self._layout, self._folder = config, layout, folder
-        self._say, self._should_stop = say, should_stop
-        self._reports = Reports(config, folder)
-        if options.resume:
-            self._reports.resume(state.version if found is None else found.members[0].before)
-        self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep)
-        self._said_at = time.monotonic()
-        self._failure = ""
-        # Of the newest checkpoint that this server wrote; None while there is none.
-        self._checkpoint: int | None = None
-        self._failures = 0
-        self._unwritten = ""
-        self._changes = Counts()
-        self._repetitions = Repetitions()
-        self._obeyed = 0
-        slices = partition(layout.size, options.shards + options.remote_shards)
-        self._known = known or KnownRun(random_id(), random_id(), state.version, len(slices))
-        self._is_noted = False
-        self._goes_on = found is not None
-        rules = rules_of(config, self._known.run, self._known.first, self._known.secret)
-        self._coordinator = Coordinator(
-            rules,
-            slices,
-            same_host(endpoint.address),
-            config.pack(),
-            state,
-            self._figures,
-            options.reproducible,
-            options.await_workers,
-            backup_workers=options.backup_workers,
-            found=found,
-            tickets=self._known.tickets,
-        )
-        self._shard, segment = None, None
-        if not self._goes_on:
-            self._shard, segment = shard_of(config, rules, 0, slices[0], _part(state, slices[0]), options.transport)
-        self._server = Server(
-            endpoint, self._shard, coordinator=self._coordinator, segment=segment, notify=self._notice
-        )
-        here = connectable(endpoint.address)
-        join = ["server", "--join", here, "--advertise", SAME_HOST, "--transport", options.transport]
-        join += ["--log-format", options.log_format]
-        join += ["--insecure"] if options.keys is None else ["--keys", str(options.keys)]
-        self._others = OwnServers(join, endpoint.address, replicas=options.replicas, say=say)
-        if self._goes_on:
-            self._others.go_on()
-        else:
-            self._others.start(options.shards - 1, options.replicas * len(slices))
-        text = "listening on {address}; {invitation}"
-        say(Line("listening", text, address=endpoint.address, invitation=_invitation(endpoint)))
-        if options.await_workers > 1:
-            text = "the first step begins when {workers} workers are ready"
-            say(Line("awaiting-workers", text, workers=options.await_workers))
-        if options.remote_shards and not self._goes_on:
-            text = "waiting for {shards} more shards; start them with: start-server --join ADDRESS"
-            say(Line("awaiting-shards", text, shards=options.remote_shards))
-
-    def run(self) -> dict[str, Any]:
-        try:
-            if self._goes_on:
-                self._note()
-                self._server.dispatch(self._coordinator.begin(time.monotonic()))
-            else:
-                warm_up_shard(self._config)
-            ended = self._server.run(self._tick)
-            self._folder.forget_servers()
-        finally:
-            self._say_all(self._repetitions.rest(time.monotonic()))
-            self._server.close()
-            self._writer.close()
-            self._others.stop()
-        self._reports.flush()
-        result = self._result(ended)
-        try:
-            self._folder.write_result(result)
-        except OSError as error:
-            text = "WARNING: {path} could not be written: {why}"
-            path = f"{self._folder.path}/result.json"
-            self._say(Line("result-not-written", text, level=WARNING, path=path, why=error.strerror))
-        return result
-
-    def _tick(self) -> None:
-        self._say_all(self._repetitions.due(time.monotonic()))
-        if self._metrics is not None and self._metrics.is_due:
-            self._metrics.show(self._coordinator.state(time.monotonic()))
-        if self._reports.unwritten != self._unwritten:
-            self._unwritten = self._reports.unwritten
-            why = self._unwritten or "metrics.jsonl is written again"
-            event = "metrics-not-written" if self._unwritten else "metrics-written-again"
-            self._say(Line(event, "WARNING: {why}; training goes on", level=WARNING, why=why))
-        for written in self._writer.finished():
-            self._failure = written.failure
-            self._failures += bool(written.failure)
-            self._checkpoint = self._checkpoint if written.failure else written.version
-            self._say(written.line)
-            self._server.dispatch(self._coordinator.finished_writing(written.version, time.monotonic()))
-        if self._should_stop.count > self._obeyed:
-            self._obeyed = self._should_stop.count
-            self._obey()
-        if self._server.ended is None:
-            if (reason := self._others.ended()) is not None:
-                self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
-            self._others.fill_up(lacks_follower=self._coordinator.lacks_follower)
-        if not self._is_noted and self._coordinator.can_be_taken_up:
-            self._note()
-
-    def _note(self) -> None:
-        """Who is started here again will know which run its servers have."""
-        self._is_noted = True
-        try:
-            self._known.write(self._folder)
-        except OSError as error:
-            text = "WARNING: {path} could not be written: {why}; a first server that is lost costs up to a checkpoint"
-            path = f"{self._folder.path}/servers.json"
-            self._say(Line("servers-not-written", text, level=WARNING, path=path, why=error.strerror))
-
-    def _obey(self) -> None:
-        now = time.monotonic()
-        if self._obeyed == 1:
-            text = "stopping: finishing the open steps, then a checkpoint (once more: stop at once)"
-            self._say(Line("stopping", text))
-            self._server.dispatch(self._coordinator.stop(now))
-        elif self._server.ended is None:
-            self._server.dispatch(self._coordinator.end(True, "stopped at once, without a last checkpoint", now))
-
-    def _notice(self, event: Event) -> None:
-        match event:
-            case StepApplied():
-                self._reports.step(event)
-                self._say_progress()
-            case SnapshotTaken():
-                self._writer.submit(event)
-            case Told():
-                self._reports.told(event)
-            case Member():
-                self._changes.add(event.change)
-        if (line := line_of(event)) is not None:
-            self._say_all(self._repetitions.heard(line, time.monotonic()))
-
-    def _say_all(self, lines: list[Line]) -> None:
-        for line in lines:
-            self._say(line)
-
-    def _say_progress(self) -> None:
-        now = time.monotonic()
-        if now - self._said_at < _SAY_SECONDS or not self._reports.latest:
-            return
-        self._said_at = now
-        latest = self._reports.latest
-        pace = self._reports.speed()[2]
-        text = "step {version:,} of {steps:,}: ELBO {elbo:.3f}, {examples_per_second:,.0f} examples/s"
-        about = {"version": latest["version"], "elbo": latest["elbo"], "steps": self._config.steps}
-        self._say(Line("progress", text, examples_per_second=pace, **about))
-
-    def _figures(self) -> dict[str, Any]:
-        """What the run adds to the coordinator's state."""
-        seconds, _, pace = self._reports.speed()
-        latest = self._reports.latest
-        return {
-            "bytes_dense": self._dense_bytes(),
-            **{name: latest.get(name) for name in ("elbo", "reconstruction", "kl")},
-            "validation": self._reports.validation,
-            "examples_per_second": round(pace, 1),
-            "seconds": round(seconds, 3),
-            "batch_size": self._config.batch_size,
-            "changes": self._changes.by_kind(),
-            "checkpoint": self._checkpoint,
-            "checkpoint_failures": self._failures,
-            "run_dir": str(self._folder.path),
-        }
-
-    def _dense_bytes(self) -> int:
-        """Of tensors, if every batch ended in an exchange of them as they are."""
-        return self._config.batches_a_step * sum(shard.dense for shard in self._coordinator.shards)
-
-    def _result(self, ended: RunEnded) -> dict[str, Any]:
-        seconds, examples, pace = self._reports.speed()
-        state = self._coordinator.state(time.monotonic())
-        failed, reason = ended.failed, ended.reason
-        if self._failure and not failed:
-            failed, reason = True, self._failure
-        return {
-            "run_dir": str(self._folder.path),
-            "steps": self._config.steps,
-            "version": state["version"],
-            "examples": examples,
-            "seconds": round(seconds, 3),
-            "examples_per_second": round(pace, 1),
-            "bytes_pushed": state["bytes_pushed"],
-            "bytes_pulled": state["bytes_pulled"],
-            "bytes_shared": state["bytes_shared"],
-            "bytes_dense": state["bytes_dense"],
-            "time": state["time"],
-            "elbo": self._reports.latest.get("elbo"),
-            "validation": self._reports.validation,
-            "failed": failed,
-            "reason": reason,
-        }
-
-
-def _part(state: ShardState, piece: Slice) -> ShardState:
-    """What a shard begins with: copies, where it is written to."""
-    own = slice(piece.start, piece.stop)
-    optimizer = {name: array[own].copy() for name, array in state.optimizer.items()}
-    return ShardState(state.version, state.weights[own], optimizer)
-
-
-def _invitation(endpoint: Endpoint) -> str:
-    here = endpoint.address.replace("0.0.0.0", "THIS-HOST").replace("[::]", "THIS-HOST")
-    return f"start workers with: start-worker --server {here}"

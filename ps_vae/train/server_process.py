@@ -9,7 +9,7 @@ from pathlib import Path
 from ps_vae.train.plan import DEFAULTS, Wishes
 from ps_vae.train.processes import StopSignal, spawn, stop_all
 from ps_vae.train.run_folder import free_name
-from ps_vae.train.server import ServerOptions
+from ps_vae.train.server_options import ServerOptions
 from ps_vae.train.supervisor import Slot
 
 __all__ = ["ServerProcess", "flags", "folder_for", "supervise_server"]

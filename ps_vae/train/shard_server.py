@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ps_vae.errors import PeerError, Unreachable
+from ps_vae.errors import PeerError, RefusedError, Unreachable
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.addresses import SAME_HOST, is_local, reachable_from, same_host, sibling
@@ -65,7 +65,7 @@ class Place:
 def serve_shard(place: Place, *, say: Callable[[str], None], should_stop: StopSignal) -> tuple[bool, str]:
     """Join the run and serve a shard of it; returns whether the run failed, and its last word.
 
-    A leader whose place another has taken comes back as a follower.
+    A leader whose place another has taken comes back as a follower; so does one that comes when every shard is taken.
 
     Raises Unreachable, RefusedError or PeerError where there is no run that wants it.
     """
@@ -82,6 +82,12 @@ def serve_shard(place: Place, *, say: Callable[[str], None], should_stop: StopSi
         member = _Member(place, endpoint, say, should_stop)
         try:
             ended = member.follow() if follows else member.lead()
+        except RefusedError as error:
+            if error.code != "full" or follows:
+                raise
+            text = "{why}; joining again, as a follower"
+            say(Line("no-shard-left", text, level=WARNING, why=str(error)))
+            ended = None
         except BaseException as error:
             if isinstance(error, Unreachable) and should_stop():
                 return False, str(error)

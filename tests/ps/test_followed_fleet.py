@@ -36,8 +36,8 @@ def sent(outputs, kind):
 class Run:
     """Two shards that are up, the second one led from another process."""
 
-    def __init__(self, delay=0):
-        rules = RunRules(RUN, 2, 50, Consistency(0, delay), 50, metrics=0)
+    def __init__(self, delay=0, bound=0):
+        rules = RunRules(RUN, 2, 50, Consistency(bound, delay), 50, metrics=0)
         initial = ShardState(0, np.zeros(32, np.float32), {"m": np.zeros(32, np.float32)})
         self.machine = Coordinator(rules, partition(32, 2), "tcp://*:1", b"{}", initial)
         self.say("second", Join(PROTOCOL, SECOND, "tcp://second:1", False))
@@ -81,6 +81,13 @@ def test_a_shard_has_one_follower():
         run.say("third", Join(PROTOCOL, b"third".ljust(16), "tcp://third:1", True))
     assert refusal.value.code == "full"
     assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].shard == 1
+
+
+def test_under_ssp_and_asp_nobody_follows():
+    for bound in (3, None):
+        with pytest.raises(PeerError, match=r"under (asp|ssp:3) nobody can follow a shard") as refusal:
+            Run(bound=bound).say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True))
+        assert refusal.value.code == "bad-role"
 
 
 def test_followers_wait_until_every_shard_is_there():
@@ -313,7 +320,7 @@ def test_a_silent_leader_is_replaced_and_a_silent_one_without_a_follower_ends_th
     assert sent(pass_time(run, 0, 5), Lead) == []
     assert sent(pass_time(run, 5, 6), Lead)[:1] == [Lead(RUN, 1, 1, None)]
 
-    ended = [output for output in pass_time(Run(), 0, 40) if isinstance(output, RunEnded)]
+    ended = [output for output in pass_time(Run(), 0, 70) if isinstance(output, RunEnded)]
     assert [output.failed for output in ended] == [True]
 
 

@@ -41,3 +41,15 @@ def test_a_sender_that_was_forgotten_or_never_served_has_no_lag():
     lag.weights_sent("a", 0)
     lag.forget("a")
     assert lag.trust_in_push("a", 50) == lag.trust_in_push("b", 50) == 1.0
+
+
+def test_of_any_number_of_readers_who_never_push_the_latest_are_remembered():
+    lag = Lag()
+    lag.weights_sent("honest", 0)
+    for number in range(100_000):
+        lag.weights_sent(number, 0)
+        if number % 1000 == 0:
+            lag.weights_sent("honest", number)
+
+    assert lag.trust_in_push("honest", 100_000) < lag.trust_in_push("nobody", 100_000) == 1.0
+    assert len(lag._sent_at) < 20_000

@@ -279,7 +279,7 @@ BROKEN = {
     take_gradients_of_any_age: "a bound of",
     go_on_where_one_shard_is: "before some shard",
     take_the_parts_of_a_snapshot_from_different_versions: "a snapshot of version",
-    take_a_standstill_for_silence: "is silent for 30 s",
+    take_a_standstill_for_silence: "is silent for 60 s",
 }
 
 

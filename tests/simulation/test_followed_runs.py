@@ -173,5 +173,5 @@ def test_a_run_that_loses_a_leader_and_its_follower_says_so():
     ended = world.run()
 
     assert ended.failed
-    assert ended.reason == "shard 2 of 2 at server-1 is silent for 30 s; resume from the newest checkpoint"
+    assert ended.reason == "shard 2 of 2 at server-1 is silent for 60 s; resume from the newest checkpoint"
     assert world.unguarded == {1}

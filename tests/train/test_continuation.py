@@ -17,7 +17,7 @@ from ps_vae.train.continuation import begun_or_resumed, ended_before, run_dir_of
 from ps_vae.train.plan import Wishes
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.run_lock import LOCK
-from ps_vae.train.server import ServerOptions
+from ps_vae.train.server_options import ServerOptions
 
 RUN = ["--data", "digits", "--hidden", "8", "--latent", "2", "--batch-size", "64", "--microbatch", "16"]
 STEPS = 600

@@ -85,6 +85,10 @@ def test_a_leader_that_is_killed_costs_neither_bits_nor_a_restart(processes, in_
     os.kill(cluster.shard.pid, signal.SIGKILL)
 
     processes.said(heir, "leading shard 2 from version")
+    # As whoever looks after it starts it again.
+    again = processes.start(*words("server", "--join", cluster.address))
+    processes.said(again, "joining again, as a follower")
+    processes.said(again, "as follower of shard 2")
     cluster.check(in_peace)
     assert heir.wait(PATIENCE) == 0
 

@@ -118,6 +118,18 @@ def test_an_evaluators_figures_are_a_line_and_the_newest_of_them_is_shown(tmp_pa
     assert reports.validation == {"version": 4, "elbo": -40.0, "kl": 1.0}
 
 
+def test_figures_that_are_told_again_are_no_second_line(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    Reports(small_config(), folder).told(Told(2, (("elbo", -50.0),)))
+    resumed = Reports(small_config(), folder)
+    resumed.resume(4)
+
+    for version in (2, 4, 4):
+        resumed.told(Told(version, (("elbo", -40.0),)))
+
+    assert [line["version"] for line in folder.metrics()] == [2, 4]
+
+
 def test_speed_is_counted_from_the_first_step_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(

@@ -13,7 +13,7 @@ from running import PATIENCE, Processes, words
 from ps_vae.train import server_process, supervisor
 from ps_vae.train.plan import Wishes
 from ps_vae.train.processes import StopSignal, stop_all
-from ps_vae.train.server import ServerOptions
+from ps_vae.train.server_options import ServerOptions
 from ps_vae.train.server_process import ServerProcess, supervise_server
 
 CRASH, WAIT = "import os; os.kill(os.getpid(), 9)", "import signal; signal.pause()"
