@@ -39,8 +39,8 @@ WAYS = ("insecure", "keys", "followed")
 
 _NEVER = str(10**9)
 _QUIET_SECONDS, _START_SECONDS, _BACK_SECONDS, _END_SECONDS = 10.0, 90.0, 60.0, 60.0
-# Who is cut off is missed when heartbeats are: every 2 s, and after 15 s at last.
-_NOTICED_SECONDS = 17.0
+# Who is cut off is missed when heartbeats are: every 2 s, and after 6 s at last.
+_NOTICED_SECONDS = 8.0
 _SLACK_SECONDS = 3.0
 _IMPATIENT_SECONDS = 5.0
 # Of the pace with two workers, that one of them alone has to have at least.

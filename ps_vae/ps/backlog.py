@@ -22,6 +22,8 @@ __all__ = ["LEASE_SECONDS", "Backlog"]
 # local steps it gets a second more for each.
 LEASE_SECONDS = 1.0
 _FIRST_LEASE_SECONDS = 10.0
+# How slow a worker is it says itself.
+_LONGEST_LEASE_SECONDS = 3600.0
 # How many times longer than expected a worker may take.
 _PATIENCE = 8.0
 # Where pushes are slow rather than lost, computing them again makes it worse: the wait doubles, up to so many times.
@@ -321,8 +323,9 @@ class Backlog:
     ) -> Lease:
         self._tickets += 1
         size = sum(len(block) for block in blocks)
-        first = _FIRST_LEASE_SECONDS + size * (self.rules.batches - 1)
-        seconds = first if worker.pace is None else max(LEASE_SECONDS, _PATIENCE * worker.pace * size)
+        seconds = _FIRST_LEASE_SECONDS + size * (self.rules.batches - 1)
+        if worker.pace is not None:
+            seconds = min(max(LEASE_SECONDS, _PATIENCE * worker.pace * size), _LONGEST_LEASE_SECONDS)
         lease = Lease(self._tickets, worker.session, work.step, blocks, seconds, backs=backs)
         if self._is_computable(work.step):
             lease.deadline, lease.began = now + seconds, now

@@ -107,6 +107,14 @@ def test_a_step_is_handed_out_ahead_but_no_further():
     assert steps == [(0, False), (1, True), None]
 
 
+def test_however_slow_a_worker_says_it_is_its_lease_ends_within_an_hour():
+    log, worker = backlog(), client("slow", pace=2.0**63)
+
+    lease = give(log, worker, [worker], now=5.0)
+
+    assert (lease.seconds, lease.deadline) == (3600.0, 3605.0)
+
+
 def test_a_lease_given_ahead_begins_when_its_weights_are_there():
     log = backlog()
     workers = [client("only", 0.1)]
