@@ -164,7 +164,10 @@ def _message(
     key = ""
     try:
         values = [check(header.pop(key := wanted)) for _, wanted, check in form.fields]
-        extra = [(name, check(header.pop(key := k))) for name, k, check, _ in form.extra if k in header]
+        extra: list[tuple[str, Any]] = []
+        for name, wanted, check, _ in form.extra:
+            if wanted in header:
+                extra.append((name, check(header.pop(key := wanted))))
     except KeyError:
         raise PeerError("malformed", f"{kind}: the key {key!r} is missing") from None
     except ValueError as error:
