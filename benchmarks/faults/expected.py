@@ -19,6 +19,7 @@ import numpy as np
 from faults.valid import Known
 from ps_vae.errors import PeerError
 from ps_vae.ps.frames import unpack
+from ps_vae.ps.identity import FIRST
 from ps_vae.ps.members import ROLES
 from ps_vae.ps.messages import (
     PROTOCOL,
@@ -29,6 +30,7 @@ from ps_vae.ps.messages import (
     Follow,
     Hello,
     Join,
+    Present,
     Pull,
     Push,
     Ready,
@@ -46,7 +48,7 @@ from ps_vae.ps.record import record
 __all__ = ["Judgement", "judge"]
 
 _OF_A_SESSION = (Ready, Trouble, Report, Bye)
-_OF_A_RUN = (Push, Pull, Follow, Applied, Snapshot, Standby)
+_OF_A_RUN = (Push, Pull, Follow, Applied, Present, Snapshot, Standby)
 _FOR_ANY_SERVER = (Push, Pull, Follow, Replicated, Share, Error)
 _FOR_CLIENTS = (TakeSnapshot, Stop)
 
@@ -86,6 +88,8 @@ def judge(frames: Sequence[bytes], known: Known, opened: Collection[bytes], *, i
 def _refusal(message: Any, known: Known, opened: Collection[bytes]) -> str | None:
     if isinstance(message, Push | Pull | Follow) and message.run != known.run:
         return "wrong-run"
+    if isinstance(message, Push | Pull | Follow) and message.shard != known.shard:
+        return "not-here"
     if known.shard:
         return None if isinstance(message, _FOR_ANY_SERVER) else "not-coordinator"
     if isinstance(message, _FOR_CLIENTS):
@@ -111,10 +115,11 @@ def _is_a_lie(message: Any, known: Known, opened: Collection[bytes]) -> bool:
     match message:
         case Ready():
             return message.session in opened
-        case Push() if message.run == known.run:
+        case Push() if message.run == known.run and message.shard == known.shard:
             return message.step >= known.version and _is_a_gradient(message, known)
         case Applied() if message.run == known.run:
-            return bool(message.before <= known.steps)
+            # Others' sessions nobody is told.
+            return message.session == FIRST.session and bool(message.before <= known.steps)
         case Snapshot() if message.run == known.run:
             return {array.size for array in message.payload} == {known.size}
         case Replicated():

@@ -95,13 +95,15 @@ class Gathering:
 
     rules   of the run that is to go on
     slices  of its shards
+    least   the version that can be had without them: who is behind it is of no use
     """
 
-    def __init__(self, rules: RunRules, slices: list[Slice]) -> None:
+    def __init__(self, rules: RunRules, slices: list[Slice], least: int = 0) -> None:
         self.found: Found | None = None
         self.refusals = Refusals()
         self._rules = rules
         self._slices = slices
+        self._least = least
         self._servers: dict[bytes, _Server] = {}
         self._early: dict[bytes, tuple[Sender, Hello]] = {}
         self._is_alone = True
@@ -193,7 +195,9 @@ class Gathering:
         """A shard with its leader, if that is there, and the best follower; None where nobody can lead it yet."""
         servers = [server for server in self._servers.values() if server.present.shard == number]
         leads = [(server.applied.incarnation, server.applied.before, server) for server in servers if server.applied]
+        leads = [lead for lead in leads if lead[1] >= self._least]
         holds = [(server.standby.version, server) for server in servers if server.standby and server.standby.following]
+        holds = [held for held in holds if held[0] >= self._least]
         follower = max(holds, key=lambda held: held[0])[1] if holds else None
         if leads:
             return _led(number, piece, max(leads, key=lambda lead: lead[:2])[2], follower)
@@ -216,7 +220,8 @@ class Gathering:
         if self._is_alone:
             return "none of the other servers is there"
         if missing:
-            return f"nobody has shard {', '.join(missing)} of {len(members)}"
+            behind = f" at version {self._least} or later" if self._least else ""
+            return f"nobody has shard {', '.join(missing)} of {len(members)}{behind}"
         versions = [member.before for member in members if member is not None]
         return f"the shards are at versions {versions}, too far apart to go on together"
 

@@ -29,7 +29,7 @@ from ps_vae.train.durable import make_folder, replace_file
 from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.layout import ParameterLayout
 
-__all__ = ["Checkpoint", "Damaged", "list_checkpoints", "newest", "prune", "read", "write"]
+__all__ = ["Checkpoint", "Damaged", "list_checkpoints", "newest", "newest_version", "prune", "read", "write"]
 
 _ABOUT = "ps_vae"
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
@@ -94,6 +94,11 @@ def prune(folder: Path, version: int, *, keep: int) -> None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoint files of a folder, newest first."""
     return [path for _, path in _versions(folder)]
+
+
+def newest_version(folder: Path) -> int:
+    """By the files' names; 0 where there is none."""
+    return max((version for version, _ in _versions(folder)), default=0)
 
 
 def newest(folder: Path, layout: ParameterLayout, damaged: list[Damaged]) -> Checkpoint | None:

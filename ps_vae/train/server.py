@@ -11,6 +11,7 @@ from ps_vae.lines import Line
 from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.partition import partition
 from ps_vae.ps.transport import check_transport
+from ps_vae.train.checkpoint import newest_version
 from ps_vae.train.first_server import FirstServer, invitation
 from ps_vae.train.key_folder import KeyFolder, check_open, say_who_is_let_in
 from ps_vae.train.metrics_server import MetricsServer
@@ -67,7 +68,8 @@ def _serve(
     try:
         say_who_is_let_in(endpoint.address, options.keys, say)
         if known is not None:
-            found = take_up(known, config, slices, endpoint, say=say, should_stop=should_stop)
+            least = newest_version(folder.checkpoints)
+            found = take_up(known, config, slices, endpoint, least=least, say=say, should_stop=should_stop)
         if found is None:
             known = None
             state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)

@@ -72,12 +72,16 @@ def take_up(
     slices: list[Slice],
     endpoint: Endpoint,
     *,
+    least: int,
     say: Callable[[str], None],
     should_stop: StopSignal,
 ) -> Found | None:
-    """The servers of the run, where they have all of it; they get another few seconds to be there."""
+    """The servers of the run, where they have all of it; they get another few seconds to be there.
+
+    least  the version of the newest checkpoint: nobody goes back behind it
+    """
     say(Line("taking-up", "looking for the other servers of run {run}", run=known.run.hex()))
-    gathering = Gathering(rules_of(config, known.run, known.first, known.secret), slices)
+    gathering = Gathering(rules_of(config, known.run, known.first, known.secret), slices, least)
 
     def notice(event: Event) -> None:
         line = line_of(event) if isinstance(event, Refused) else None

@@ -18,7 +18,7 @@ from ps.test_sockets import VALUE, FirstServer, worker
 
 from ps_vae.ps.client import Outcome
 from ps_vae.ps.frames import decode, encode
-from ps_vae.ps.messages import Applied, Hello, Push, Ready
+from ps_vae.ps.messages import PROTOCOL, Applied, Hello, Push, Ready
 from ps_vae.ps.outbox import RunEnded
 
 KNOWN = Known(b"r" * 16, b"s" * 16, b"f" * 16, 0, 160, 4, 1000, 10)
@@ -62,9 +62,8 @@ def test_a_map_may_have_a_key_twice() -> None:
 def pushed(**changes: Any) -> Push:
     words: dict[str, Any] = {"step": 10, "version": 10, "payload": (np.ones(160, np.float32),)}
     words |= changes
-    return Push(
-        words.get("run", KNOWN.run), KNOWN.session, 1, words["step"], 0, 4, words["version"], (), None, words["payload"]
-    )
+    run, shard, session = words.get("run", KNOWN.run), words.get("shard", 0), KNOWN.session
+    return Push(run, shard, session, 1, words["step"], 0, 4, words["version"], (), None, words["payload"])
 
 
 @pytest.mark.parametrize(
@@ -72,14 +71,16 @@ def pushed(**changes: Any) -> Push:
     [
         (pushed(), "push"),
         (pushed(step=9), None),
+        (pushed(shard=1), None),
         (pushed(run=b"x" * 16), None),
         (pushed(payload=(np.full(160, np.nan, np.float32),)), None),
         (pushed(payload=(np.ones(159, np.float32),)), None),
         (Ready(KNOWN.session, 0, 0, 0, 0, 0), "ready"),
         (Ready(b"y" * 16, 0, 0, 0, 0, 0), None),
         (Applied(KNOWN.run, 0, 5, (), 0, 0, 0, 0, 0, None, None), "applied"),
+        (Applied(KNOWN.run, 0, 5, (), 0, 0, 0, 0, 0, None, None, session=KNOWN.session), None),
         (Applied(b"x" * 16, 0, 5, (), 0, 0, 0, 0, 0, None, None), None),
-        (Hello(4, KNOWN.session, "worker", "w", "f"), None),
+        (Hello(PROTOCOL, KNOWN.session, "worker", "w", "f"), None),
     ],
     ids=repr,
 )
@@ -89,7 +90,7 @@ def test_only_lies_are_withheld(message: Any, withheld: str | None) -> None:
 
 
 def test_who_has_not_come_in_does_not_say_hello() -> None:
-    hello = encode(Hello(4, KNOWN.session, "worker", "w", "f"))
+    hello = encode(Hello(PROTOCOL, KNOWN.session, "worker", "w", "f"))
     assert judge(hello, KNOWN, (), is_member=False).withheld == "hello"
 
 

@@ -315,7 +315,7 @@ def test_servers_that_were_found_have_as_long_as_ever_to_be_heard_of():
     for tenth in range(1, 620):
         ended += [(tenth / 10, o) for o in run.machine.tick(BEGAN + tenth / 10) if isinstance(o, RunEnded)]
 
-    assert [(when, end.failed) for when, end in ended] == [(30.1, True)]
+    assert [(when, end.failed) for when, end in ended] == [(60.1, True)]
 
 
 def test_a_new_server_finds_no_free_shard_but_may_follow():

@@ -92,6 +92,7 @@ class FirstServer:
         world = self._world
         world.note(COORDINATOR, f"has found its servers at versions {[member.before for member in found.members]}")
         self.gathering, self.found = None, self.found + 1
+        world.invariants.taken_up(found)
         tickets = (self.times - 1) * _TICKETS
         world.coordinator = Coordinator(
             world.rules,

@@ -40,6 +40,14 @@ class Invariants:
         if len(self._world.servers) > len(self._world.shards):
             self._check_heirs()
 
+    def taken_up(self, found) -> None:
+        """A coordinator that was started again goes on. Where a shard's follower was given up before its leader died,
+        the run goes back to what that follower has."""
+        for member in found.members:
+            if not member.is_up and member.number in self._world.unguarded:
+                self.highest[member.number] = min(self.highest[member.number], member.before)
+                self._lowest = min(self._lowest, found.lowest)
+
     def check_shard(self, shard: Shard) -> None:
         """Its version never goes back; what is published holds still, and is what any machine of the shard had."""
         version, published = self._seen.get(shard, (shard.version, {}))
