@@ -84,9 +84,9 @@ def follower(name, shard, leader="", **words):
 class Search:
     """A machine that looks for the servers of a run of so many shards, and how often it was called."""
 
-    def __init__(self, shards, consistency=None):
+    def __init__(self, shards, consistency=None, least=0):
         rules = RunRules(RUN, 2, 100, consistency or Consistency(0), 50, metrics=1)
-        self.machine = Gathering(rules, partition(16 * shards, shards))
+        self.machine = Gathering(rules, partition(16 * shards, shards), least)
         self.ticks = 0
 
     def say(self, server, version=0, **words):
@@ -425,3 +425,22 @@ def test_the_run_is_found_once():
     assert search.until(20.0) == []
     assert search.machine.found is found
     assert found.lowest == 5
+
+
+def test_who_is_behind_what_can_be_had_without_it_is_of_no_use():
+    search = Search(1, least=50)
+    search.know(follower("old", 0), 49)
+    assert search.until(1.0) == []
+
+    search.know(follower("new", 0), 50)
+
+    assert search.goes_on().members[0].follower.session == identity("new")
+
+
+def test_where_all_are_behind_that_the_search_is_over_in_time():
+    search = Search(1, least=50)
+    search.know(Server("old", 0), 49)
+
+    ended = [output for _, output in search.until(15.2)]
+
+    assert ended[0] == RunEnded(True, "nobody has shard 1 of 1 at version 50 or later")
