@@ -206,11 +206,16 @@ class Gathering:
             return _orphaned(number, piece, follower)
         return None
 
+    @property
+    def _apart(self) -> int:
+        """How many versions the shards of a synchronous run may be apart."""
+        return 1 + self._rules.consistency.delay
+
     def _fit(self, members: list[ShardMember]) -> bool:
         """Whether the shards can go on together: each has every version that the steps of the lowest are done on."""
         lowest = min(member.before for member in members)
         consistency = self._rules.consistency
-        if max(member.before for member in members) - lowest > 1 + consistency.delay:
+        if max(member.before for member in members) - lowest > self._apart:
             return False
         heirs = [member.follower for member in members if not member.is_up]
         return all(heir is not None and heir.since <= consistency.usable(lowest).low for heir in heirs)
@@ -223,6 +228,8 @@ class Gathering:
             behind = f" at version {self._least} or later" if self._least else ""
             return f"nobody has shard {', '.join(missing)} of {len(members)}{behind}"
         versions = [member.before for member in members if member is not None]
+        if max(versions) - min(versions) <= self._apart:
+            return f"a follower that has to lead has no version as old as the run at version {min(versions)} needs"
         return f"the shards are at versions {versions}, too far apart to go on together"
 
 

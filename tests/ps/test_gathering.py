@@ -259,6 +259,16 @@ def test_where_the_shards_stay_too_far_apart_the_search_ends_and_says_so():
     ((_, ended),) = search.until(15.1)
 
     assert ended == RunEnded(True, "the shards are at versions [10, 12], too far apart to go on together")
+
+
+def test_why_a_young_copy_cannot_lead_is_said():
+    search = Search(1)
+    search.know(follower("heir", 0), 9, since=10)
+
+    ended = [output for _, output in search.until(15.2)]
+
+    why = "a follower that has to lead has no version as old as the run at version 9 needs"
+    assert ended[0] == RunEnded(True, why)
     assert search.machine.found is None
 
 

@@ -290,7 +290,7 @@ BROKEN_FOLLOWING = {
     rely_on_who_was_given_up: "is relied on for|is to lead",
     take_what_an_earlier_following_has: "no follower to rely on",
     apply_a_step_twice: "which it had counted|not all of step",
-    lead_before_other_shards_are_there: "the run hangs",
+    lead_before_other_shards_are_there: "the run hangs|cannot be taken up",
     never_follow_anew: "no follower to rely on",
     keep_work_that_the_leader_before_had: "the run hangs",
     go_on_without_looking_at_versions: ".",
