@@ -65,12 +65,14 @@ class Setup:
 
     programs  words of `ps-vae`, in the order in which they are started; {address} is where the server is
     ready     what one of them has said when it may be stopped; empty: a step has been published
+    times     how often: of several processes each
     orders    in which they are
     """
 
     programs: tuple[str, ...]
     ready: str
     orders: tuple[str, ...]
+    times: int = 1
 
 
 _SERVER = "server --listen {address}"
@@ -87,7 +89,7 @@ SETUPS = {
     "server without workers": Setup((_SERVER,), _WAITS_FOR_WORKERS, _ALONE),
     "followed servers without workers": Setup((f"{_SERVER} --shards 2 --replicas 1",), "follower of shard 2", _ALONE),
     "server without its second shard": Setup(
-        (f"{_SERVER} --remote-shards 1", _WORKERS), "the run waits for shard 2", (FIRST_FIRST, LAST_FIRST, ALL)
+        (f"{_SERVER} --remote-shards 1", _WORKERS), "the run waits for shard 2", (FIRST_FIRST, LAST_FIRST, ALL), 2
     ),
     "workers without a server": Setup((_WORKERS,), _WAITS_FOR_SERVER, _ALONE),
     "workers as one without a server": Setup((f"{_WORKERS} --as-one",), _WAITS_FOR_SERVER, _ALONE),
@@ -215,10 +217,14 @@ def _start(cluster: Cluster, setup: Setup, model: Sequence[str], stop: Stop) -> 
     else:
         published = cluster.folder / "run" / "metrics.jsonl"
         if setup.ready:
-            cluster.until(lambda: any(setup.ready in one.text for one in programs), setup.ready, _PATIENCE_SECONDS)
+            cluster.until(lambda: _is_ready(setup, programs), setup.ready, _PATIENCE_SECONDS)
         else:
             cluster.until(published.exists, "the first step", _PATIENCE_SECONDS)
     return programs
+
+
+def _is_ready(setup: Setup, programs: Sequence[Program]) -> bool:
+    return any(one.text.count(setup.ready) >= setup.times for one in programs)
 
 
 def _groups(order: str, programs: Sequence[Program]) -> list[list[Program]]:

@@ -100,7 +100,7 @@ class FirstServer:
         self._others = OwnServers(join, endpoint.address, replicas=options.replicas, say=say)
         if self._goes_on:
             self._others.go_on()
-        else:
+        elif not should_stop():
             self._others.start(options.shards - 1, options.replicas * len(slices))
         text = "listening on {address}; {invitation}"
         say(Line("listening", text, address=endpoint.address, invitation=invitation(endpoint)))

@@ -87,7 +87,7 @@ class LocalCluster:
         if error[0] is None and self.is_done and not self._stops:
             self._wait_for_members()
         stop_all(self._processes)
-        if "listening on" in self._log("server").read_text(errors="replace"):
+        if self._has_begun:
             self._keep_logs()
         shutil.rmtree(self._private, ignore_errors=True)
 
@@ -116,6 +116,10 @@ class LocalCluster:
         self._stops += 1
         if self._server is not None:
             self._server.stop()
+        if not self._has_begun:
+            # What they would only begin with takes the processors from who is to end.
+            for child in self._children.values():
+                child.terminate()
         if self._stops > 2:
             stop_all(self._processes, grace=0.0)
 
@@ -126,6 +130,11 @@ class LocalCluster:
         if result is None:
             raise PsVaeError(f"the server ended without a result; {self._last_words('server')}")
         return result
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether the server is there for workers."""
+        return "listening on" in self._log("server").read_text(errors="replace")
 
     @property
     def _processes(self) -> list[subprocess.Popen[bytes]]:
@@ -144,7 +153,7 @@ class LocalCluster:
         if code:
             raise PsVaeError(self._last_words("server"))
         workers = self._children["workers"].poll()
-        if workers and code is None:
+        if workers and code is None and not self._stops:
             raise PsVaeError(f"the workers ended: {self._last_words('workers')}")
 
     def _tell_of(self, beginning: str) -> None:
