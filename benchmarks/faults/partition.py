@@ -171,8 +171,9 @@ class _Run:
         return self._workers[-1]
 
     def _follows_again(self) -> bool:
-        text = self._servers[1].text
-        return "as follower of shard 2" in text.rpartition("another server leads shard")[2]
+        # Another follower may have been started in the meantime; then it waits until it is needed.
+        text = self._servers[1].text.rpartition("another server leads shard")[2]
+        return "as follower of shard 2" in text or "not needed yet" in text
 
     def _until(self, condition: Callable[[], Any], what: str, seconds: float) -> None:
         self._cluster.until(lambda: condition() or self._has_broken(), what, seconds)

@@ -18,7 +18,8 @@ trouble    worker     -           its work goes to another; where that can do no
                                   better the run ends
 report     evaluator  -           figures; `milestone` again where it missed it     `stop`
 bye        client     -           its work goes to another at once                  it is gone
-join       server     `admit`     `admit` again for a member, else `full`; none is   `stop`
+join       server     `admit`     `admit`, also again; `full` where nobody is        `stop`
+                                  needed, and a follower may ask again; none is
                                   taken (`starting`) while links are measured
 applied    shard      it is up    steps are finished, the next may be handed out;   nothing
                                   work that was refused goes to another; who fails
@@ -74,6 +75,8 @@ __all__ = ["Coordinator"]
 
 # `tick` is called far more often, unless the process does not run.
 _STANDSTILL_SECONDS = 1.0
+# Servers that are told of the end though they have nothing to do; more of them find out.
+_SPARES = 64
 
 
 class Coordinator:
@@ -125,6 +128,8 @@ class Coordinator:
         self._takes_shards = takes_shards
         self._speed = standing.Speed()
         self._early: dict[bytes, tuple[Sender, Hello]] = {} if found is None else found.early
+        # Servers that would follow, if somebody had to be followed.
+        self._spares: dict[bytes, Sender] = {}
         self._looked_at: float | None = None
 
     @property
@@ -204,6 +209,7 @@ class Coordinator:
     def forget(self, sender: Sender, now: float) -> list[Output]:
         """The connection that `sender` names is gone."""
         self._early = {session: early for session, early in self._early.items() if early[0] != sender}
+        self._spares = {session: spare for session, spare in self._spares.items() if spare != sender}
         for client in list(self.clients.values()):
             if client.sender == sender:
                 return self._assignments.leave(client, "lost", "its connection is closed", now)
@@ -250,7 +256,7 @@ class Coordinator:
         self._assignments.is_open = False
         everybody = [client.sender for client in self.clients.values()]
         everybody += [sender for sender, _ in self._early.values()]
-        everybody += self._fleet.followers
+        everybody += [*self._fleet.followers, *self._spares.values()]
         return [*(Send(to, self._stop()) for to in everybody + self._fleet.others), self.ended]
 
     def finished_writing(self, version: int, now: float) -> list[Output]:
@@ -354,7 +360,14 @@ class Coordinator:
             return [Send(sender, self._stop())]
         if not self._takes_shards:
             return [Send(sender, Error("starting", "the run has not begun yet; it takes shards then"))]
-        return [Send(sender, self._fleet.join(join, now))]
+        admit = self._fleet.join(join, now)
+        if admit is not None:
+            self._spares.pop(join.session, None)
+            return [Send(sender, admit)]
+        if len(self._spares) < _SPARES or join.session in self._spares:
+            self._spares[join.session] = sender
+        text = f"each of the run's {len(self.shards)} shards has its follower; ask again, one may be lost"
+        return [Send(sender, Error("full", text))]
 
     def _applied(self, applied: Applied, now: float) -> list[Output]:
         if len(applied.metrics) not in (0, self.rules.metrics):

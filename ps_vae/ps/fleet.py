@@ -127,8 +127,11 @@ class Fleet:
             raise PeerError("bad-shard", f"this server does not follow shard {shard.number} (any more); join again")
         return []
 
-    def join(self, join: Join, now: float) -> Admit:
-        """Admit the server to the shard that it has, or else to the first that nobody has, or that nobody follows."""
+    def join(self, join: Join, now: float) -> Admit | None:
+        """Admit the server to the shard that it has, or else to the first that nobody has, or that nobody follows.
+
+        None: each shard has its follower; this one may be needed later.
+        """
         if join.follows:
             return self._admit_follower(join, now)
         free = [shard for shard in self.shards[1:] if shard.session in (None, join.session)]
@@ -275,7 +278,7 @@ class Fleet:
         """Where the shards are."""
         return Moved(self.moves, tuple(shard.told for shard in self.shards))
 
-    def _admit_follower(self, join: Join, now: float) -> Admit:
+    def _admit_follower(self, join: Join, now: float) -> Admit | None:
         if not self.is_complete:
             raise PeerError("starting", f"the run waits for shard {', '.join(self.missing)}; followers come after that")
         if not self._rules.consistency.is_synchronous:
@@ -284,7 +287,7 @@ class Fleet:
         ours = [shard for shard in known if shard.follower is not None and shard.follower.session == join.session]
         ours = ours or [shard for shard in self.shards if shard.follower is None]
         if not ours:
-            raise PeerError("full", f"each of the run's {len(self.shards)} shards has its follower")
+            return None
         shard = ours[0]
         shard.follower = FollowerMember(join.session, join.address, now)
         return self._admit(shard, shard.told, shard.before, (), ())

@@ -112,13 +112,19 @@ class _Member:
 
     def lead(self) -> RunEnded | None:
         """Hold a shard that nobody has."""
-        link, admit = self._join(follows=False)
+        joined = self._join(follows=False)
+        if isinstance(joined, RunEnded):
+            return joined
+        link, admit = joined
         self._say(_joined(admit, "as shard {shard}"))
         return self._serve(self._shard(admit, _admitted(admit)), link)
 
     def follow(self) -> RunEnded | None:
         """Follow a shard's leader, and lead when that is gone."""
-        link, admit = self._join(follows=True)
+        joined = self._join(follows=True)
+        if isinstance(joined, RunEnded):
+            return joined
+        link, admit = joined
         self._say(_joined(admit, "as follower of shard {shard}"))
         size = admit.stop - admit.start
         warm_up_shard(RunConfig.unpack(admit.config))
@@ -150,13 +156,23 @@ class _Member:
             self._say(Line("let-go", "not needed as this follower any more; joining again"))
         return found
 
-    def _join(self, *, follows: bool) -> tuple[Connection, Admit]:
+    def _join(self, *, follows: bool) -> tuple[Connection, Admit] | RunEnded:
         place, endpoint, address = self._place, self._endpoint, self._identity.address
         text = "listening on {listen}; joining {coordinator} as {address}"
         self._say(Line("listening", text, listen=endpoint.address, coordinator=place.coordinator, address=address))
         ask = Join(PROTOCOL, self._identity.session, address, follows)
-        timeout, keys = place.connect_timeout, endpoint.shown
-        return join(place.coordinator, ask, timeout=timeout, should_stop=self._should_stop, keys=keys)
+        link, answer = join(
+            place.coordinator,
+            ask,
+            timeout=place.connect_timeout,
+            should_stop=self._should_stop,
+            keys=endpoint.shown,
+            tell=lambda why: self._say(Line("spare", "not needed yet: {why}", why=why)),
+        )
+        if isinstance(answer, RunEnded):
+            link.close(0.0)
+            return answer
+        return link, answer
 
     def _address(self) -> str:
         """What others are told."""

@@ -9,7 +9,7 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.consistency import Consistency
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.identity import FIRST
-from ps_vae.ps.messages import PROTOCOL, Admit, Applied, Hello, Join, Lead, Moved, Ready, Standby, Stop, Work
+from ps_vae.ps.messages import PROTOCOL, Admit, Applied, Error, Hello, Join, Lead, Moved, Ready, Standby, Stop, Work
 from ps_vae.ps.outbox import Member, RunEnded, Send, ShardAddress
 from ps_vae.ps.partition import partition
 from ps_vae.ps.rules import RunRules
@@ -77,10 +77,25 @@ def test_a_shard_has_one_follower():
     run = Run()
     run.follow()
 
-    with pytest.raises(PeerError, match="each of the run's 2 shards has its follower") as refusal:
-        run.say("third", Join(PROTOCOL, b"third".ljust(16), "tcp://third:1", True))
-    assert refusal.value.code == "full"
+    (error,) = sent(run.say("third", Join(PROTOCOL, b"third".ljust(16), "tcp://third:1", True)), Error)
+    assert (error.code, error.text[:43]) == ("full", "each of the run's 2 shards has its follower")
     assert sent(run.say("heir", Join(PROTOCOL, HEIR, "tcp://heir:1", True)), Admit)[0].shard == 1
+
+
+def test_a_server_that_nobody_needs_yet_follows_when_one_is_lost_or_hears_of_the_end():
+    run, ask = Run(), Join(PROTOCOL, b"third".ljust(16), "tcp://third:1", True)
+    run.follow()
+    run.say("third", ask)
+    assert "third" in [output.to for output in run.machine.end(False, "done", 1.0) if isinstance(output, Send)]
+
+    run = Run()
+    run.follow()
+    run.say("third", ask)
+    run.machine.lost_server(HEIR, 1.0)
+    assert sent(run.say("third", ask), Admit)[0].shard == 1
+    ended = run.machine.end(False, "done", 1.0)
+    # It is told as a follower is, by what it says; not as one that waits.
+    assert "third" not in [output.to for output in ended if isinstance(output, Send)]
 
 
 def test_under_ssp_and_asp_nobody_follows():

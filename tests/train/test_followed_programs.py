@@ -121,11 +121,15 @@ def test_a_first_server_that_is_killed_takes_its_run_up_from_the_others(processe
 
 def test_a_follower_that_is_killed_holds_nothing_up(processes, in_peace):
     cluster = Cluster(processes)
+    spare = processes.start(*words("server", "--join", cluster.address, "--follower"))
+    processes.said(spare, "not needed yet: each of the run's 2 shards has its follower")
 
     for follower in cluster.followers:
         os.kill(follower.pid, signal.SIGKILL)
 
+    processes.said(spare, "as follower of shard")
     cluster.check(in_peace)
+    assert spare.wait(PATIENCE) == 0
     assert "follower of shard 2 of 2 lost" in cluster.server.log.read_text()
 
 
