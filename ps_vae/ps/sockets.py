@@ -31,11 +31,15 @@ __all__ = [
 
 # No message has more frames than a snapshot after a routing id: id, header, weights, 16 arrays of an optimizer.
 MAX_FRAMES = 19
-# Of one peer of a server: messages that wait to be read, and those that wait to be sent.
-_WAITING = 64
+# Of one peer of a server: messages that wait to be sent; and those that wait to be read, more than a client says in a
+# minute to a server that is busy. Where there are as many, and the peer hangs up, the next word that ZeroMQ itself has
+# to say to it aborts the process (zeromq/libzmq#4364).
+_TO_BE_SENT = 64
+_TO_BE_READ = 256
 _HEARTBEAT_MILLISECONDS = 2_000
 _DEAD_MILLISECONDS = 6_000
 _HANDSHAKE_MILLISECONDS = 5_000
+_KEEPALIVE_SECONDS = 5
 # The kernel tries for minutes, less and less often; where a host is back it is to be found at once.
 _CONNECT_MILLISECONDS = 3_000
 
@@ -54,25 +58,41 @@ class Origin:
 
 
 def configure(socket: zmq.Socket[bytes], frame_limit: int) -> None:
-    """Bounded frames, no lingering, dead peers noticed. frame_limit: bytes of the largest tensor that may come."""
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.MAXMSGSIZE, max(frame_limit, HEADER_LIMIT))
+    """A client's: bounded frames, no lingering, dead peers noticed, on both sides: it is the client that sends
+    heartbeats, and they say for how long the server may be without. frame_limit: bytes of the largest tensor that may
+    come.
+    """
+    _bound(socket, frame_limit)
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MILLISECONDS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _DEAD_MILLISECONDS)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MILLISECONDS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, _DEAD_MILLISECONDS)
     socket.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_MILLISECONDS)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     # Not longer: who starts a server is waited for by all who started before it.
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 250)
-    socket.setsockopt(zmq.IPV6, 1)
 
 
 def configure_router(socket: zmq.Socket[bytes], frame_limit: int) -> None:
-    """The same for a server's socket, which has bounded queues, too, and says where a peer is not there."""
-    configure(socket, frame_limit)
+    """A server's: bounded frames and queues, no lingering; it says where a peer is not there.
+
+    Heartbeats of its own would abort it while it closes (zeromq/libzmq#4364).
+    """
+    _bound(socket, frame_limit)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.setsockopt(zmq.SNDHWM, _WAITING)
-    socket.setsockopt(zmq.RCVHWM, _WAITING)
+    socket.setsockopt(zmq.SNDHWM, _TO_BE_SENT)
+    socket.setsockopt(zmq.RCVHWM, _TO_BE_READ)
+    # Of peers that promise no heartbeats: where their hosts are gone the kernel finds out.
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_SECONDS)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_SECONDS)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+
+
+def _bound(socket: zmq.Socket[bytes], frame_limit: int) -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, max(frame_limit, HEADER_LIMIT))
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MILLISECONDS)
+    socket.setsockopt(zmq.IPV6, 1)
 
 
 def receive(socket: zmq.Socket[bytes]) -> list[Any]:

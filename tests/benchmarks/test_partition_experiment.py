@@ -26,7 +26,7 @@ def cut_off(who: str, **changes: Any) -> dict[str, Any]:
     usual: dict[str, Any] = {"who": who, "before": 50.0, "while_cut": 30.0, "after": 49.0, "goes_on": 2.0}
     usual |= {"said_so": True, "gave_up": None, "code": None, "connect_timeout": None}
     if who == "coordinator":
-        usual |= {"while_cut": 0.0, "gave_up": 21.0, "code": 1, "connect_timeout": 5.0}
+        usual |= {"while_cut": 0.0, "gave_up": 14.0, "code": 1, "connect_timeout": 5.0}
     return usual | changes
 
 
@@ -42,7 +42,7 @@ def found(*cuts: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (cut_off("worker", while_cut=10.0), "10.0 steps/s meanwhile"),
         (cut_off("worker", said_so=False), "did not say so"),
         (cut_off("coordinator", goes_on=12.0), "12.0 s without a step"),
-        (cut_off("coordinator", gave_up=26.0), "gave up after 26.0 s, 25 are allowed"),
+        (cut_off("coordinator", gave_up=17.0), "gave up after 17.0 s, 16 are allowed"),
         (cut_off("coordinator", gave_up=None), "gave up after None s"),
         (cut_off("coordinator", code=0), "exit code is 0"),
     ],
@@ -66,4 +66,4 @@ def test_what_a_run_with_cuts_owes_is_said(changes: dict[str, Any], words: str) 
 def test_the_table_has_shares_of_the_pace_before() -> None:
     worker, coordinator = partition.rows(found(cut_off("worker"), cut_off("coordinator")))
     assert (worker["while cut"], worker["after"], worker["gave up s"]) == (0.6, 0.98, None)
-    assert (coordinator["while cut"], coordinator["gave up s"], coordinator["same bits"]) == (0.0, 21.0, "yes")
+    assert (coordinator["while cut"], coordinator["gave up s"], coordinator["same bits"]) == (0.0, 14.0, "yes")

@@ -2,6 +2,9 @@
 
 import contextlib
 import socket
+import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +34,11 @@ READY = b"\x05READY" + PROPERTY
 READY = b"\x04" + bytes([len(READY)]) + READY
 
 
+def ping(seconds: float) -> bytes:
+    """A heartbeat, and for how long its sender may be silent."""
+    return b"\x04\x07\x04PING" + round(10 * seconds).to_bytes(2, "big")
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heartbeats in milliseconds where they take seconds."""
@@ -51,16 +59,81 @@ def read_to_the_end(stream: socket.socket) -> bytes:
     return got
 
 
-def test_a_peer_that_has_come_in_and_answers_no_heartbeat_is_disconnected(hasty: None) -> None:
+def test_a_peer_that_sends_no_more_of_the_heartbeats_that_it_has_promised_is_disconnected() -> None:
     endpoint = Endpoint(LISTEN, 1 << 16)
     try:
         with stream_to(endpoint.address) as stream:
             stream.sendall(GREETING + READY)
+            got = b""
+            while b"\x05READY" not in got:
+                got += stream.recv(1 << 10)
+            stream.sendall(ping(0.3))
             got = read_to_the_end(stream)
     finally:
         endpoint.close()
-    assert b"\x05READY" in got
-    assert b"\x04PING" in got
+    assert b"\x04PONG" in got
+
+
+def test_clients_promise_heartbeats_and_are_answered(hasty: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+        connection = Connection(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        try:
+            stream, _ = listener.accept()
+            with stream:
+                stream.settimeout(PATIENCE)
+                stream.sendall(GREETING + READY.replace(PROPERTY, PROPERTY.replace(b"DEALER", b"ROUTER")))
+                got = b""
+                while ping(0.3) not in got:
+                    got += stream.recv(1 << 10)
+        finally:
+            connection.close(0.0)
+
+
+# It binds a server's socket, and reads nothing until it is told to.
+STANDS_STILL = """
+import sys, zmq
+from ps_vae.ps import sockets
+sockets._HEARTBEAT_MILLISECONDS, sockets._DEAD_MILLISECONDS = 50, 300
+router = zmq.Context().socket(zmq.ROUTER)
+sockets.configure_router(router, 1 << 16)
+print(router.bind_to_random_port("tcp://127.0.0.1"), flush=True)
+sys.stdin.readline()
+count = 0
+while router.poll(1000):
+    router.recv_multipart()
+    count += 1
+print(count, flush=True)
+"""
+
+
+def test_a_server_that_stood_still_outlives_a_peer_that_said_much_and_hung_up() -> None:
+    messages, beats = 200, 20
+    with subprocess.Popen(
+        [sys.executable, "-c", STANDS_STILL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            with stream_to(f"tcp://127.0.0.1:{server.stdout.readline().strip()}") as stream:
+                stream.sendall(GREETING)
+                stream.recv(1 << 10)
+                stream.sendall(READY)
+                for _ in range(beats):
+                    # What an honest client says to a server that does not answer, and its heartbeats.
+                    stream.sendall((b"\0\1x" * (messages // beats)) + ping(60.0))
+                # The last heartbeat is answered when all before it has been taken.
+                got = b""
+                while got.count(b"\x04PONG") < beats:
+                    got += stream.recv(1 << 10)
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Long enough for heartbeats of its own, if it had any.
+            with pytest.raises(subprocess.TimeoutExpired):
+                server.wait(0.5)
+            said, _ = server.communicate("\n", PATIENCE)
+        finally:
+            server.kill()
+    assert (server.returncode, said) == (0, f"{messages}\n")
 
 
 def test_a_client_notices_a_server_that_answers_no_heartbeat(hasty: None) -> None:
