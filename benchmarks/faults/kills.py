@@ -132,10 +132,15 @@ class _Run:
         self._workers: list[Program] = []
 
     def start(self) -> None:
-        """Until the first step has been published."""
+        """Until the first step has been published; whoever is to follow does so before."""
         job = self._job
         plan = ["--steps", str(job.steps), "--checkpoint-every", str(job.every), "--report-every", "1", *job.model]
         self._serve(*plan)
+        if job.replicas:
+            with observing(self._address) as ask:
+                self._until(
+                    self._now_and_then(lambda: self._is_whole(ask())), "a follower of each shard", _START_SECONDS
+                )
         self._work()
         self._until(lambda: self._published.look() > 0, "the first step", _START_SECONDS)
 
