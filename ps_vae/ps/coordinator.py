@@ -75,8 +75,8 @@ __all__ = ["Coordinator"]
 
 # `tick` is called far more often, unless the process does not run.
 _STANDSTILL_SECONDS = 1.0
-# Servers that are told of the end though they have nothing to do; more of them find out.
-_SPARES = 64
+# Servers that are told of the end though they have nothing to do yet; more of them find out.
+_NEWCOMERS = 64
 
 
 class Coordinator:
@@ -128,8 +128,8 @@ class Coordinator:
         self._takes_shards = takes_shards
         self._speed = standing.Speed()
         self._early: dict[bytes, tuple[Sender, Hello]] = {} if found is None else found.early
-        # Servers that would follow, if somebody had to be followed.
-        self._spares: dict[bytes, Sender] = {}
+        # Servers that have asked to join and have not said since that they have a shard, or follow.
+        self._newcomers: dict[bytes, Sender] = {}
         self._looked_at: float | None = None
 
     @property
@@ -180,8 +180,12 @@ class Coordinator:
                 return [Send(sender, State(standing.as_json(self.state(now))))]
             case Join():
                 return self._join(sender, message, now)
+            case Standby() if self.ended is not None:
+                return [Send(sender, self._stop())]
             case Standby():
-                return self._fleet.standby(sender, message, now) if self.ended is None else [Send(sender, self._stop())]
+                outputs = self._fleet.standby(sender, message, now)
+                self._newcomers.pop(message.session, None)
+                return outputs
             case Present():
                 return self._fleet.present(sender, message, now)
             case Trouble():
@@ -209,7 +213,7 @@ class Coordinator:
     def forget(self, sender: Sender, now: float) -> list[Output]:
         """The connection that `sender` names is gone."""
         self._early = {session: early for session, early in self._early.items() if early[0] != sender}
-        self._spares = {session: spare for session, spare in self._spares.items() if spare != sender}
+        self._newcomers = {session: server for session, server in self._newcomers.items() if server != sender}
         for client in list(self.clients.values()):
             if client.sender == sender:
                 return self._assignments.leave(client, "lost", "its connection is closed", now)
@@ -256,7 +260,7 @@ class Coordinator:
         self._assignments.is_open = False
         everybody = [client.sender for client in self.clients.values()]
         everybody += [sender for sender, _ in self._early.values()]
-        everybody += [*self._fleet.followers, *self._spares.values()]
+        everybody += [*self._fleet.followers, *self._newcomers.values()]
         return [*(Send(to, self._stop()) for to in everybody + self._fleet.others), self.ended]
 
     def finished_writing(self, version: int, now: float) -> list[Output]:
@@ -361,11 +365,10 @@ class Coordinator:
         if not self._takes_shards:
             return [Send(sender, Error("starting", "the run has not begun yet; it takes shards then"))]
         admit = self._fleet.join(join, now)
+        if len(self._newcomers) < _NEWCOMERS or join.session in self._newcomers:
+            self._newcomers[join.session] = sender
         if admit is not None:
-            self._spares.pop(join.session, None)
             return [Send(sender, admit)]
-        if len(self._spares) < _SPARES or join.session in self._spares:
-            self._spares[join.session] = sender
         text = f"each of the run's {len(self.shards)} shards has its follower; ask again, one may be lost"
         return [Send(sender, Error("full", text))]
 
@@ -374,6 +377,7 @@ class Coordinator:
             raise PeerError("bad-size", f"{len(applied.metrics)} metrics, this run has {self.rules.metrics}")
         before = self.shards[0].before
         outputs = self._fleet.applied(applied, now)
+        self._newcomers.pop(applied.session, None)
         is_measured = len(applied.metrics) == self.rules.metrics
         if self.shards[0].before > before and self.shards[0].session is not None and is_measured:
             # What the first shard says in its own process.

@@ -36,6 +36,8 @@ __all__ = ["Place", "serve_shard"]
 
 # Of a shard's slice: the largest model this project is meant for, cut in one.
 _FRAME_LIMIT = 1 << 33
+# Without a first server, after which one that was told to stop does not wait for it.
+_ALONE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ class _Member:
             patience=self._place.connect_timeout,
         )
         try:
-            ended = server.run(lambda: self._obey(server))
+            ended = server.run(lambda: self._obey(server, link))
         finally:
             self._say_all(self._repetitions.rest(time.monotonic()))
             server.close()
@@ -212,7 +214,7 @@ class _Member:
         self._say(Line("deposed", "{why}; joining again, as a follower", level=WARNING, why=ended.reason))
         return None
 
-    def _obey(self, server: Server) -> None:
+    def _obey(self, server: Server, link: Connection) -> None:
         self._say_all(self._repetitions.due(time.monotonic()))
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count
@@ -221,6 +223,8 @@ class _Member:
                 self._say(Line("not-stopping", text))
             else:
                 server.dispatch([_GIVEN_UP])
+        elif self._obeyed and link.seconds_down > _ALONE_SECONDS:
+            server.dispatch([_LEFT_ALONE])
 
     def _notice(self, event: Event) -> None:
         line = line_of(event) if isinstance(event, Refused) else None
@@ -232,6 +236,7 @@ class _Member:
             self._say(line)
 
 
+_LEFT_ALONE = RunEnded(True, "stopped: the first server is gone, and this one was told to end with it")
 _GIVEN_UP = RunEnded(True, "stopped at once: its part of the weights is gone with it, unless it is followed")
 
 

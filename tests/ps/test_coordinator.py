@@ -663,3 +663,12 @@ def test_the_place_of_a_server_that_is_gone_before_it_has_its_shard_is_anothers(
 
     (admit,) = machine.handle("two", Join(PROTOCOL, second, "tcp://two:1", False), 3.0)
     assert (admit.message.shard, machine.servers) == (1, {second: "tcp://two:1"})
+
+
+def test_a_server_that_has_been_admitted_and_does_not_say_so_yet_is_told_of_the_end():
+    machine = new_coordinator(shards=2)
+    machine.handle("one", Join(PROTOCOL, b"one".ljust(16), "tcp://one:1", False), 0.0)
+
+    ended = machine.end(False, "stopped", 1.0)
+
+    assert Send("one", Stop(False, "stopped")) in ended
