@@ -113,6 +113,12 @@ class Ending:
 
     def _fetch_last(self, now: float) -> list[Output | RunEnded]:
         """Shards send it by themselves where it is a milestone; a part that does not come is asked for again."""
+        highest = max(shard.before for shard in self._fleet.shards)
+        if highest > self._backlog.limit:
+            # A coordinator that was started again does not know of a step that one shard has: the others need it too.
+            self._backlog.limit = self._goal = highest
+            self._reached_at = None
+            return []
         if self._reached_at is None:
             self._reached_at = self._asked_at = now
         if self.taken >= self._backlog.limit or now - self._asked_at < LEASE_SECONDS:
