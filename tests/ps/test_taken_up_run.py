@@ -343,3 +343,15 @@ def test_the_move_is_told_with_the_name_of_the_server_that_is_gone():
 
     assert (event.name, event.change) == ("shard 1 of 2", "moved")
     assert event.why == "the server at tcp://first:1 is gone; its follower at tcp://heir:1 leads"
+
+
+def test_a_run_that_is_stopped_before_anything_is_handed_out_finishes_the_step_that_one_shard_has():
+    run = Run((5, 5))
+    run.machine.stop(BEGAN)
+    # It had summed step 5 and was waiting for its follower when the coordinator was lost.
+    run.say("one", applied("one", 1, 6))
+    run.machine.tick(BEGAN + 0.1)
+
+    (work,) = run.work()
+
+    assert (work.step, run.machine.backlog.limit) == (5, 6)
