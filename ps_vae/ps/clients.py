@@ -55,7 +55,7 @@ class Clients:
         self._traffic = traffic
         self._meeting = Meeting(segment, HEADER_LIMIT + 1) if segment is not None else None
         self._sharings: dict[Sender, Sharing] = {}
-        self._heard: list[tuple[Sender, bytes]] = []
+        self._heard: list[tuple[Sender, Sharing, bytes]] = []
         self._unread: dict[Sender, list[zmq.MessageTracker]] = {}
         self._spoken: set[int] = set()
 
@@ -67,9 +67,9 @@ class Clients:
 
     def received(self, ready: Collection[Any]) -> Iterator[tuple[Sender, list[Any] | PeerError]]:
         """Who has sent what, messages or what is wrong with them; `ready` being what a poller found."""
-        for sender, frame in self._heard:
-            yield sender, self._unpacked(sender, None, [frame])
-        self._heard.clear()
+        heard, self._heard = self._heard, []
+        for sender, sharing, frame in heard:
+            yield sender, self._unpacked(sender, None, [frame], sharing)
         if self._router not in ready:
             return
         for _ in range(_BURST):
@@ -78,7 +78,8 @@ class Clients:
             except zmq.Again:
                 return
             self._spoken.add(origin.descriptor)
-            yield origin.sender, self._unpacked(origin.sender, origin.public, frames)
+            known = self._sharings.get(origin.sender)
+            yield origin.sender, self._unpacked(origin.sender, origin.public, frames, known)
 
     def spoken(self) -> set[int]:
         """Descriptors of the connections that messages have come over since this was asked last."""
@@ -95,7 +96,7 @@ class Clients:
                 self.forget(sender)
                 gone.append(sender)
             elif frame:
-                self._heard.append((sender, frame))
+                self._heard.append((sender, sharing, frame))
             else:
                 # It may have another name from before its connection broke.
                 names = self._meeting.senders()
@@ -116,11 +117,15 @@ class Clients:
         return all(self._send(sender, parcel) for parcel in parcels(messages))
 
     def forget(self, sender: Sender) -> None:
-        """The sender is gone, or its name is: a process that is still there hears of it, and asks anew."""
+        """The sender is gone, or its name is: a process that is still there hears of it, and asks anew.
+
+        What it has said before counts: a gradient of which one shard has its part, and another has not, leaves them
+        apart where nobody is there to compute it again.
+        """
         self._sharings.pop(sender, None)
         self._unread.pop(sender, None)
         if self._meeting is not None:
-            self._meeting.dismiss(sender)
+            self._heard += [(sender, *said) for said in self._meeting.dismiss(sender)]
         self._weights.let_go()
 
     def close(self) -> None:
@@ -133,8 +138,8 @@ class Clients:
         tracker = None
         try:
             if sharing is not None and len(frames) == 1:
-                if not sharing.send(frames[0], lent):
-                    return False
+                # Where nobody is there any more `watch` says so, after what they have said.
+                sharing.send(frames[0], lent)
             elif len(frames) > 1 and self._is_slow(sender):
                 return True
             else:
@@ -172,8 +177,9 @@ class Clients:
         self._unread[sender] = unread
         return len(unread) >= _MOST_UNREAD
 
-    def _unpacked(self, sender: Sender, public: str | None, frames: list[Any]) -> list[Any] | PeerError:
-        sharing = self._sharings.get(sender)
+    def _unpacked(
+        self, sender: Sender, public: str | None, frames: list[Any], sharing: Sharing | None
+    ) -> list[Any] | PeerError:
         try:
             self._visitors.came(sender, public)
             messages = unpack(frames, TO_SERVER, sharing.borrow if sharing is not None else None)

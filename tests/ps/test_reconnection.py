@@ -14,7 +14,7 @@ from ps_vae.ps import sockets
 from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.clients import Clients
 from ps_vae.ps.connection import Connection
-from ps_vae.ps.messages import Bye, Share, Weights
+from ps_vae.ps.messages import Bye, Share, Stop, Weights
 from ps_vae.ps.sharing.segment import Segment, is_possible
 from ps_vae.ps.traffic import Traffic
 
@@ -87,11 +87,16 @@ class Pair:
     def close(self):
         self._stop.set()
         self._server.join()
-        self.client.close(0.0)
+        if self.client is not None:
+            self.client_leaves()
         self.clients.close()
         self._router.close(0)
         self.wire.close()
         self._context.term()
+
+    def client_leaves(self):
+        self.client.close(0.0)
+        self.client = None
 
     def until(self, condition):
         """What the client gets until the condition holds."""
@@ -102,6 +107,12 @@ class Pair:
             got += self.client.messages()
             time.sleep(0.001)
         return got
+
+    def wait_for(self, condition):
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "it does not happen"
+            time.sleep(0.001)
 
     def said(self, text):
         """By what name the server knows who says so."""
@@ -185,3 +196,21 @@ def test_breaks_leave_no_descriptors_behind(pair):
         counts.append(len(os.listdir("/proc/self/fd")))
 
     assert counts[-1] == counts[0]
+
+
+@pytest.mark.parametrize("is_forgotten", [True, False])
+def test_what_a_client_said_last_is_heard_though_the_server_could_not_answer_it_any_more(pair, is_forgotten):
+    pair.client.share(None)
+    pair.until(lambda got: pair.client.shares)
+    name = pair.said("before")
+    last = [Bye(text.ljust(16)) for text in (b"one", b"two")]
+
+    with pair.lock:
+        pair.clients.send(name, [Stop(False, "")])
+        for message in last:
+            pair.client.send([message])
+        pair.client_leaves()
+        if not pair.clients.send(name, [Stop(False, "")]) or is_forgotten:
+            pair.clients.forget(name)
+
+    pair.wait_for(lambda: [known for _, known in pair.heard][-2:] == last)

@@ -217,6 +217,20 @@ def test_a_message_that_was_not_sent_lends_nothing():
     assert client.receive(2000) == bytes(1000)
 
 
+@pytest.mark.parametrize("writes", [True, False])
+def test_last_words_are_heard_of_a_process_that_has_not_read_everything(writes):
+    server, client = pair()
+    client.send(b"one")
+    client.send(b"two")
+    # Whoever ends with something unread resets the stream.
+    server.send(b"unread")
+    del client
+    if writes:
+        assert not server.send(b"more")
+
+    assert [server.receive(64) for _ in range(3)] == [b"one", b"two", b""]
+
+
 def test_what_a_process_held_that_has_ended_is_back():
     mine = Segment.create(SLOTS, SIZE)
     server, client = pair(mine=mine)
@@ -265,7 +279,7 @@ class Host:
         self.gone = []
         self.heard = []
         self._stop = threading.Event()
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._thread = threading.Thread(target=self._attend, daemon=True)
 
     def __enter__(self):
@@ -278,16 +292,16 @@ class Host:
         self.meeting.close()
 
     def invite(self, sender):
-        with self._lock:
+        with self.lock:
             return self.meeting.invite(sender)
 
     def dismiss(self, sender):
-        with self._lock:
+        with self.lock:
             self.meeting.dismiss(sender)
 
     def _attend(self):
         while not self._stop.is_set():
-            with self._lock:
+            with self.lock:
                 for sender, sharing, frame in self.meeting.attend():
                     if frame is None:
                         del self.sharings[sender]
@@ -406,6 +420,23 @@ def test_a_server_that_is_there_and_does_not_answer_is_not_another_host(monkeypa
         door.listen()
         with pytest.raises(TimeoutError):
             come(Invitation(name, bytes(16)), b"c" * 16, None)
+
+
+def test_what_was_said_before_a_dismissal_is_handed_over(host):
+    gradients = Segment.create(2, 40)
+    gradients.array(1)[:] = 3
+    client = come(host.invite("w"), b"c" * 16, gradients)
+    host.wait(lambda: "w" in host.sharings)
+    with host.lock:
+        client.send(b"one")
+        client.send(b"two")
+        lent = client.lend(gradients.array(1))
+
+        left = host.meeting.dismiss("w")
+
+    assert [frame for _, frame in left] == [b"one", b"two"]
+    np.testing.assert_array_equal(left[0][0].borrow(lent), np.full(40, 3))
+    assert host.meeting.dismiss("w") == []
 
 
 def test_who_is_dismissed_hears_of_it_and_reads_what_was_lent_to_it_to_the_end(host):

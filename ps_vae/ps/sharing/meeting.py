@@ -18,7 +18,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from ps_vae.errors import PeerError
@@ -37,6 +37,8 @@ _PATIENCE_SECONDS = 5.0
 _ANSWER_SECONDS = 2.0
 _MOST = 256
 """Sharings of one server, and clients that wait for one."""
+# More messages than fit into a stream.
+_MOST_LEFT = 1_024
 
 
 @record
@@ -114,12 +116,18 @@ class Meeting:
         """Those whose sharings last."""
         return {guest.sender for guest in self._guests.values()}
 
-    def dismiss(self, sender: Hashable) -> None:
-        """Nobody is reached at the other end of `sender` any more: end its sharing, so that its process notices."""
+    def dismiss(self, sender: Hashable) -> list[tuple[Sharing, bytes]]:
+        """Nobody is reached at the other end of `sender` any more: end its sharing, so that its process notices.
+
+        Returns what it had said and was not taken yet.
+        """
+        left: list[tuple[Sharing, bytes]] = []
         for descriptor, guest in list(self._guests.items()):
             if guest.sender == sender:
                 self._forget(descriptor)
                 guest.sharing.end()
+                left += [(guest.sharing, frame) for frame in self._rest(guest.sharing)]
+        return left
 
     def close(self) -> None:
         """End every sharing: those who go on at this address with another server will ask it for one."""
@@ -186,6 +194,13 @@ class Meeting:
             return Sharing(self._numbers, 0, stream, self._segment, theirs, Ledger(page))
         finally:
             os.close(page)
+
+    def _rest(self, sharing: Sharing) -> Iterator[bytes]:
+        for _ in range(_MOST_LEFT):
+            frame = sharing.receive(self._limit)
+            if not frame:
+                return
+            yield frame
 
     def _forget(self, descriptor: int) -> None:
         """The stream stays open for as long as an array of it is in use."""

@@ -112,13 +112,20 @@ class Sharing:
     def receive(self, limit: int) -> bytes | None:
         """The next message, cut off after `limit` bytes; None where there is none, empty where it is over."""
         try:
-            frame = self._stream.recv(limit)
+            frame = self._take(limit)
         except BlockingIOError:
             return None
         except OSError:
             frame = b""
         self._is_over = not frame
         return frame
+
+    def _take(self, limit: int) -> bytes:
+        try:
+            return self._stream.recv(limit)
+        except ConnectionResetError:
+            # It ended with something of ours unread. That is told once, before what it had said itself.
+            return self._stream.recv(limit)
 
     def end(self) -> None:
         """Nothing more is said or lent, and the other side is told; what it has borrowed it may use to the end."""
