@@ -128,6 +128,9 @@ class _Work:
 
     def take_messages(self) -> None:
         messages = self._links.messages()
+        if not messages:
+            # So also where shared memory has just ended, which must not last for as long as an array is not used again.
+            self._travelling.let_go()
         if not messages and self._session.state == "idle":
             self._keep_a_copy()
         for shard, message in messages:

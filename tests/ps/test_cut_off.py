@@ -12,7 +12,10 @@ from test_sockets import PATIENCE, VALUE, FirstServer, Program, worker
 from ps_vae.errors import Unreachable
 from ps_vae.ps import sockets
 from ps_vae.ps.client import Outcome
+from ps_vae.ps.connection import Connection
 from ps_vae.ps.outbox import RunEnded
+from ps_vae.ps.security.door import new_pair
+from ps_vae.ps.security.keys import ClientKeys
 
 
 class Wire:
@@ -141,3 +144,21 @@ def test_the_others_do_the_work_of_one_that_is_cut_off(short_heartbeats):
         assert server.ended_when_told() == RunEnded(False, "stopped")
         assert stays.outcome() == Outcome(False, "stopped")
     np.testing.assert_array_equal(server.result, server.shard.version * 4 * VALUE)
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_a_server_that_stands_still_is_not_said_to_refuse_us(has_keys, monkeypatch):
+    monkeypatch.setattr(sockets, "_HANDSHAKE_MILLISECONDS", 100)
+    keys = ClientKeys(new_pair(), new_pair().public) if has_keys else None
+    with contextlib.ExitStack() as stack:
+        # The kernel takes connections, and nobody is there who would say anything.
+        door = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        door.settimeout(PATIENCE)
+        client = Connection(f"tcp://127.0.0.1:{door.getsockname()[1]}", keys=keys)
+        stack.callback(client.close, 0.0)
+        for _ in range(4):
+            stack.enter_context(door.accept()[0])
+            client.watch()
+
+        assert client.refusal == ""
+        assert isinstance(client.absence(1.0), Unreachable)

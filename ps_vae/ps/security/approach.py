@@ -5,21 +5,23 @@ refused                      -                                         the key i
 full                         -                                         there is no room for another connection
 of another mechanism         the server wants a key                    the server has none
 broken off                   the second time: it may want a key        not the server whose key we have, or none
+not answered in time         nothing: it stands still                  the same
 anything else                it speaks another language                the same
 
 Where the keys are for the case that they are asked for, the third and fourth row mean: from now on with keys, or in the
 clear again, in turn. A server that wants a key may do either: its connection may be gone before its greeting is read.
 
-A refusal is no end, for the operator may allow our key meanwhile. ZeroMQ itself tries again only after the fourth.
+A refusal is no end, for the operator may allow our key meanwhile. ZeroMQ itself tries again only after the fourth and
+the fifth.
 """
 
 import dataclasses
 
 from ps_vae.ps.security.keys import ClientKeys
 
-__all__ = ["BROKEN", "FULL", "MECHANISM", "OTHER", "REFUSED", "Approach"]
+__all__ = ["BROKEN", "FULL", "MECHANISM", "OTHER", "REFUSED", "SILENT", "Approach"]
 
-REFUSED, FULL, MECHANISM, BROKEN, OTHER = "refused", "full", "mechanism", "broken", "other"
+REFUSED, FULL, MECHANISM, BROKEN, SILENT, OTHER = "refused", "full", "mechanism", "broken", "silent", "other"
 """How a handshake fails."""
 
 _KNOCK_AGAIN_SECONDS = 0.5
@@ -48,6 +50,8 @@ class Approach:
 
     def failed(self, failure: str, now: float) -> None:
         """The handshake failed; `keys` may be others now."""
+        if failure == SILENT:
+            return
         self._broken += failure == BROKEN
         if self._spare is not None and failure in (MECHANISM, BROKEN):
             # At once where they were not tried yet.

@@ -3,6 +3,7 @@
 It is a thread of its own because a server may be busy for longer than somebody at the door waits.
 """
 
+import errno
 import threading
 from collections import deque
 from typing import Any
@@ -12,7 +13,7 @@ import zmq
 from ps_vae.ps.census import Census
 from ps_vae.ps.record import record
 from ps_vae.ps.security import policy
-from ps_vae.ps.security.approach import BROKEN, FULL, MECHANISM, OTHER, REFUSED
+from ps_vae.ps.security.approach import BROKEN, FULL, MECHANISM, OTHER, REFUSED, SILENT
 from ps_vae.ps.security.keys import ClientKeys, KeyPair, ServerKeys
 from ps_vae.ps.security.policy import DOMAIN, Verdict, judge
 
@@ -48,7 +49,8 @@ def failure_of(event: int, detail: int) -> str:
     if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
         return FULL if detail == int(policy.FULL) else REFUSED
     if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        return BROKEN
+        # The detail is errno: of a connection that was closed, or of one on which nothing has come.
+        return SILENT if detail == errno.EAGAIN else BROKEN
     return MECHANISM if detail == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH else OTHER
 
 

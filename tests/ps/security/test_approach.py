@@ -2,7 +2,7 @@
 
 import pytest
 
-from ps_vae.ps.security.approach import BROKEN, FULL, MECHANISM, OTHER, REFUSED, Approach
+from ps_vae.ps.security.approach import BROKEN, FULL, MECHANISM, OTHER, REFUSED, SILENT, Approach
 from ps_vae.ps.security.keys import ClientKeys, KeyPair
 
 KEYS = ClientKeys(KeyPair("mine", ""), "theirs")
@@ -42,6 +42,17 @@ def test_a_handshake_that_breaks_off_in_the_clear_is_a_refusal_the_second_time()
     assert "give the folder of yours with --keys" in approach.refusal[1]
     # ZeroMQ knocks by itself.
     assert approach.knock_at is None
+
+
+@pytest.mark.parametrize("keys", [None, KEYS, SPARE])
+def test_a_server_that_stands_still_has_refused_nothing(keys):
+    approach = Approach("tcp://h:1", keys)
+    before = approach.keys
+
+    for number in range(3):
+        approach.failed(SILENT, float(number))
+
+    assert (approach.refusal, approach.knock_at, approach.keys) == (None, None, before)
 
 
 @pytest.mark.parametrize("failure", [MECHANISM, BROKEN])
