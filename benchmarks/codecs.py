@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import report
 
-from ps_vae.data import load, pixel_means
+from ps_vae.data import feature_moments, load
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.buffers import aligned
 from ps_vae.ps.codecs.codec import Codec
@@ -44,7 +44,7 @@ class Bench:
         self.config = plan(wishes, data)
         self.block = Block(0, self.config.microbatches)
         self.gradient = BlockGradient(self.config, data.train)
-        self.weights = initial_weights(self.gradient.layout, 0, pixel_means(data.train))
+        self.weights = initial_weights(self.gradient.layout, 0, feature_moments(data.train))
         whole = Slice(0, self.gradient.layout.size)
         (self.plain,) = self.gradient(self.weights, 0, [self.block])
         self.codecs: dict[str, Codec] = {}

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data import load, pixel_means
+from ps_vae.data import feature_moments, load
 from ps_vae.ps.actions import Result
 from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.blocks import Block, root
@@ -155,7 +155,7 @@ def one_loop(wishes: Wishes) -> dict[str, bytes]:
     data = load(wishes.data or "mnist-5k")
     config = plan(wishes, data)
     gradient, update = BlockGradient(config, data.train), update_rule(config)
-    state = fresh_state(config, initial_weights(gradient.layout, config.seed, pixel_means(data.train)))
+    state = fresh_state(config, initial_weights(gradient.layout, config.seed, feature_moments(data.train)))
     weights = state.weights.copy()
     lines, sums, since = [], [0.0, 0.0], 0
     for step in range(config.steps):

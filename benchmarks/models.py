@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ps_vae.data import gather, load, pixel_means
+from ps_vae.data import feature_moments, gather, load
 from ps_vae.train.plan import Wishes
 from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.initial import initial_weights
@@ -68,5 +68,5 @@ def write_job(path: Path, model: Model, *, data: str = DATA, split: str = SPLIT,
     train = load(data, split).train
     rows = gather(train, np.arange(len(train)), np.empty((len(train), INPUTS), np.float32))
     layout = ParameterLayout(model.config)
-    weights = layout.views(initial_weights(layout, seed, pixel_means(train)))
+    weights = layout.views(initial_weights(layout, seed, feature_moments(train)))
     np.savez(path, rows=rows, activation=np.array(model.activation), **weights)

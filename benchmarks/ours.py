@@ -19,7 +19,7 @@ from typing import Any
 from models import DATA, MODELS, SPLIT, Model
 from peers.job import LOSS_STEPS, measure
 
-from ps_vae.data import load, pixel_means
+from ps_vae.data import feature_moments, load
 from ps_vae.ps.blocks import Block
 from ps_vae.ps.update import Moment
 from ps_vae.train.arithmetic import use_one_thread
@@ -46,7 +46,7 @@ def alone(model: Model, seconds: float, least: int) -> dict[str, Any]:
     data = load(DATA, SPLIT)
     config = plan(model.wishes(model.batch, model.batch, "bsp", _NEVER, _NEVER), data)
     gradient, update = BlockGradient(config, data.train), update_rule(config)
-    state = fresh_state(config, initial_weights(gradient.layout, config.seed, pixel_means(data.train)))
+    state = fresh_state(config, initial_weights(gradient.layout, config.seed, feature_moments(data.train)))
     weights = state.weights
     steps_done = 0
 

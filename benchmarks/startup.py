@@ -35,7 +35,7 @@ KERNELS = """
 import json
 import numpy as np
 from numba.core import event
-from ps_vae.data import load, pixel_means
+from ps_vae.data import feature_moments, load
 from ps_vae.jit import start_numba
 from ps_vae.ps.blocks import Block
 from ps_vae.train.examples import fixed_rows
@@ -61,7 +61,7 @@ event.register("numba:compile", listener)
 data = load("mnist-5k")
 config = plan(Wishes(), data)
 layout = ParameterLayout(config.model)
-weights = initial_weights(layout, config.seed, pixel_means(data.train))
+weights = initial_weights(layout, config.seed, feature_moments(data.train))
 BlockGradient(config, data.train)(weights, 0, [Block(0, 1)])
 fixed_rows(config, data, "validation", 0, 1)
 warm_up_shard(config)

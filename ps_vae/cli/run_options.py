@@ -77,7 +77,11 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     ),
     RunOption("latent", int, "N", MODEL, "20", "Latent dimensions."),
     RunOption("activation", str, "NAME", MODEL, "relu", "relu, tanh, softplus, sigmoid or identity."),
-    RunOption("likelihood", str, "NAME", MODEL, "bernoulli", "bernoulli (data from 0 to 1) or gaussian."),
+    RunOption(
+        "likelihood", str, "NAME", MODEL, "bernoulli",
+        "bernoulli, continuous-bernoulli (data from 0 to 1), gaussian (--sigma), gaussian-shared, gaussian-feature, "
+        "gaussian-decoder (sigma is learned), poisson, negative-binomial (counts).",
+    ),
     RunOption("sigma", float, "X", MODEL, "1.0", "Standard deviation of the gaussian likelihood."),
     RunOption(
         "bias_from_data", bool, "", MODEL, "bias-from-data",

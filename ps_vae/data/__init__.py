@@ -5,8 +5,8 @@ Rows stay as they are stored (uint8, float32, on disk); `gather` turns the few t
 
 from ps_vae.data.dataset import Dataset, Split
 from ps_vae.data.gather import gather
-from ps_vae.data.means import pixel_means
+from ps_vae.data.moments import feature_moments
 from ps_vae.data.order import rows_of
 from ps_vae.data.source import SOURCES, load
 
-__all__ = ["SOURCES", "Dataset", "Split", "gather", "load", "pixel_means", "rows_of"]
+__all__ = ["SOURCES", "Dataset", "Split", "feature_moments", "gather", "load", "rows_of"]

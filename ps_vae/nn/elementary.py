@@ -23,7 +23,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload, register_jitable
 
-__all__ = ["exp", "expm1", "log", "sigmoid", "sin_cos_pi", "softplus", "tanh"]
+__all__ = ["exp", "expm1", "implement", "log", "sigmoid", "sin_cos_pi", "softplus", "tanh"]
 
 
 def exp(x: Any) -> Any:
@@ -185,17 +185,19 @@ def _sin_cos_pi_double(x: Any) -> Any:
     return math.sin(math.pi * x), math.cos(math.pi * x)
 
 
-def _implement(function: Callable[[Any], Any], single: Callable[[Any], Any], double: Callable[[Any], Any]) -> None:
+def implement(function: Callable[[Any], Any], single: Callable[[Any], Any], double: Callable[[Any], Any]) -> None:
+    """Have kernels that call `function` of a float32 compute `single`, of a float64 `double`."""
+
     def choose(x: Any) -> Callable[[Any], Any] | None:
         return {types.float32: single, types.float64: double}.get(x)
 
     overload(function, jit_options=_AS_WRITTEN)(choose)
 
 
-_implement(exp, _exp_single, _exp_double)
-_implement(expm1, _expm1_single, _expm1_double)
-_implement(log, _log_single, _log_double)
-_implement(sigmoid, _sigmoid_single, _sigmoid_double)
-_implement(softplus, _softplus_single, _softplus_double)
-_implement(tanh, _tanh_single, _tanh_double)
-_implement(sin_cos_pi, _sin_cos_pi_single, _sin_cos_pi_double)
+implement(exp, _exp_single, _exp_double)
+implement(expm1, _expm1_single, _expm1_double)
+implement(log, _log_single, _log_double)
+implement(sigmoid, _sigmoid_single, _sigmoid_double)
+implement(softplus, _softplus_single, _softplus_double)
+implement(tanh, _tanh_single, _tanh_double)
+implement(sin_cos_pi, _sin_cos_pi_single, _sin_cos_pi_double)

@@ -9,11 +9,10 @@ import numpy as np
 
 from ps_vae.data import Dataset, Split, gather
 from ps_vae.errors import UsageError
-from ps_vae.nn.likelihoods import likelihood
 from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.train.config import RunConfig, default_microbatch, steps_of
-from ps_vae.vae.config import ModelConfig
+from ps_vae.vae.config import ModelConfig, family_of
 
 __all__ = ["CHOSEN", "DEFAULTS", "Wishes", "check_examples", "in_rounds", "plan", "resumed"]
 
@@ -200,7 +199,7 @@ def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
 
 def check_examples(config: RunConfig, split: Split) -> None:
     """Raise DataError where the likelihood cannot take the split's rows; reads them in chunks."""
-    rules = likelihood(config.model.likelihood, config.model.sigma)
+    rules = family_of(config.model)
     for start in range(0, len(split), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(split)), dtype=np.int64)
         rules.check_data(gather(split, rows, np.empty((len(rows), split.features), np.float32)))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ps_vae.data import Dataset, load, pixel_means
+from ps_vae.data import Dataset, feature_moments, load
 from ps_vae.errors import CheckpointError, NothingLeft, UsageError
 from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
@@ -57,6 +57,6 @@ def starting_point(
                 have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
                 raise NothingLeft(f"{have}; give more --steps or --epochs to go on")
             return found.state, f"continued from version {found.version:,}"
-    means = pixel_means(data.train) if config.bias_from_data else None
-    weights = initial_weights(layout, config.seed, means)
+    moments = feature_moments(data.train)
+    weights = initial_weights(layout, config.seed, moments, sets_bias=config.bias_from_data)
     return fresh_state(config, weights), "new weights"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from ps_vae.errors import UsageError
 from ps_vae.nn.activations import ACTIVATIONS
-from ps_vae.nn.likelihoods import LIKELIHOODS
+from ps_vae.nn.likelihoods import LIKELIHOODS, Likelihood, likelihood
 
-__all__ = ["ModelConfig"]
+__all__ = ["ModelConfig", "family_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +46,8 @@ class ModelConfig:
             raise UsageError(f"likelihood {self.likelihood!r} is not known: use {', '.join(LIKELIHOODS)}")
         if not (math.isfinite(self.sigma) and self.sigma > 0):
             raise UsageError(f"sigma {self.sigma}: give a finite number above zero")
+
+
+def family_of(config: ModelConfig) -> Likelihood:
+    """The model's p(x|z)."""
+    return likelihood(config.likelihood, config.inputs, config.sigma)

@@ -5,7 +5,7 @@
 one sample of z a row (Kingma & Welling 2014, equation 10; beta: Higgins et al. 2017). Backward, with d. the
 gradient of -ELBO summed over rows:
 
-    d outputs    the likelihood's own rule              -> likelihood.bias (sum over rows)
+    d outputs    the likelihood's own rule              -> likelihood.bias, and what else is learned (sums over rows)
     d z          through the decoder                    -> decoder.*, likelihood.weight
     d mean       d z + beta mean
     d v          d z exp(v/2) noise / 2 + beta (exp(v) - 1) / 2
@@ -72,8 +72,9 @@ def elbo_gradient(
     reparameterise(posterior, noise, w.z)
     kl = kl_standard_normal(posterior, w.kl)
     outputs = run_decoder(parameters, w.z, w)
+    last, d_last = parameters.decoder[-1], gradient.decoder[-1]
     log_likelihood = w.likelihood.loss_gradient(
-        outputs, parameters.decoder[-1].bias, batch, w.log_likelihood, gradient.decoder[-1].bias
+        outputs, last.bias, parameters.own, batch, w.weight, w.log_likelihood, d_last.bias, gradient.own
     )
 
     above = [layer - len(parameters.encoder) for layer in without] if without else ()

@@ -91,7 +91,8 @@ def _log_weights(
     standard_normal(noise, seed=seed, stream=Stream.EVIDENCE, step=chunk, rows=row)
     _draw(posterior[0], workspace.noise, workspace.z, log_weights)
     outputs = run_decoder(parameters, workspace.z, workspace)
-    workspace.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, x, workspace.log_likelihood)
+    bias = parameters.decoder[-1].bias
+    workspace.likelihood.log_likelihood(outputs, bias, parameters.own, x, workspace.log_likelihood)
     log_weights += workspace.log_likelihood
 
 

@@ -52,7 +52,7 @@ def decode(parameters: Parameters, z: Floats) -> Floats:
     means = np.empty((len(z), parameters.config.inputs), parameters.vector.dtype)
     for part, workspace in _chunks(parameters, len(z)):
         outputs = run_decoder(parameters, z[part], workspace)
-        means[part] = workspace.likelihood.mean(outputs, parameters.decoder[-1].bias)
+        means[part] = workspace.likelihood.mean(outputs, parameters.decoder[-1].bias, parameters.own)
     return means
 
 
@@ -83,7 +83,8 @@ def elbo_terms(parameters: Parameters, x: Floats, noise: Floats) -> ElboTerms:
         kl_standard_normal(posterior, terms.kl[part])
         reparameterise(posterior, noise[part], workspace.z)
         outputs = run_decoder(parameters, workspace.z, workspace)
-        workspace.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, x[part], terms.log_likelihood[part])
+        bias, into = parameters.decoder[-1].bias, terms.log_likelihood[part]
+        workspace.likelihood.log_likelihood(outputs, bias, parameters.own, x[part], into)
     return terms
 
 

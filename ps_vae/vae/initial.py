@@ -3,8 +3,9 @@
     before a relu          normal, variance 2 / fan_in                  He et al. (2015), equation 10
     before anything else   uniform in +-sqrt(6 / (fan_in + fan_out))    Glorot & Bengio (2010), equation 16
 
-Biases are zero, except the likelihood's where the means of the features are given: then it is what makes the mean of
-p(x) that of the data (Bernoulli: the logits of the pixel means).
+Biases are zero, except the likelihood's where the moments of the features are given: then it is what makes the mean of
+p(x) that of the data (Bernoulli: the logits of the pixel means). What else the likelihood has fits the moments, too; it
+is made for features of mean 0 and variance 1 where there are none.
 """
 
 import math
@@ -15,20 +16,23 @@ import numpy.typing as npt
 from ps_vae.errors import UsageError
 from ps_vae.nn.activations import ACTIVATIONS
 from ps_vae.nn.arrays import Sums
-from ps_vae.nn.likelihoods import likelihood
 from ps_vae.nn.noise import Stream, standard_normal, uniform
+from ps_vae.vae.config import family_of
 from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["initial_weights"]
 
 
-def initial_weights(layout: ParameterLayout, seed: int, pixel_means: Sums | None = None) -> npt.NDArray[np.float32]:
+def initial_weights(
+    layout: ParameterLayout, seed: int, moments: tuple[Sums, Sums] | None = None, *, sets_bias: bool = True
+) -> npt.NDArray[np.float32]:
     """A new vector (layout.size,) of initial weights; padding is zero.
 
-    seed          the run's
-    pixel_means   (inputs,) means of the features over the training data, or None for a zero bias
+    seed       the run's
+    moments    means and variances of the features over the training data, (inputs,) each, if they are known
+    sets_bias  whether the likelihood's bias is made of them; zero where not
 
-    Raises UsageError when the means are not one a feature.
+    Raises UsageError when the moments are not one a feature.
     """
     config = layout.config
     vector: npt.NDArray[np.float32] = layout.zeros()
@@ -47,8 +51,13 @@ def initial_weights(layout: ParameterLayout, seed: int, pixel_means: Sums | None
             uniform(weight, seed=seed, stream=Stream.INITIAL, step=index, rows=rows)
             weight -= np.float32(0.5)
             weight *= np.float32(2 * math.sqrt(6 / (fan_in + fan_out)))
-    if pixel_means is not None:
-        if pixel_means.shape != (config.inputs,):
-            raise UsageError(f"means of shape {pixel_means.shape} for a model with {config.inputs} inputs")
-        views["likelihood.bias"][:] = likelihood(config.likelihood, config.sigma).initial_bias(pixel_means)
+    means, variances = (np.zeros(config.inputs), np.ones(config.inputs)) if moments is None else moments
+    if means.shape != (config.inputs,) or variances.shape != (config.inputs,):
+        raise UsageError(f"means of shape {means.shape} for a model with {config.inputs} inputs")
+    family = family_of(config)
+    initial = family.initial(means, variances)
+    if moments is not None and sets_bias:
+        views["likelihood.bias"][:] = initial.bias
+    for (name, _), values in zip(family.own + family.facts, initial.own, strict=True):
+        views[f"likelihood.{name}"][:] = values
     return vector

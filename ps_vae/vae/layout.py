@@ -3,7 +3,8 @@
     encoder.0.weight (inputs, width)   encoder.0.bias (width,)   encoder.1.weight ...
     posterior.weight (width, 2 latent)   posterior.bias          columns: mean, then log-variance
     decoder.0.weight (latent, width)   decoder.0.bias ...
-    likelihood.weight (width, parameters * inputs)   likelihood.bias
+    likelihood.weight (width, outputs)   likelihood.bias         columns: the likelihood's parameters, in its order
+    likelihood.log_variance (inputs,) ...                        what it has besides, if anything
 
 Tensors follow one another in this order, in C order, each starting on a multiple of 16 elements (64 bytes of
 float32); what lies between is zero and stays zero. Gradients and optimizer states have the same layout.
@@ -19,8 +20,8 @@ import numpy.typing as npt
 
 from ps_vae.errors import UsageError
 from ps_vae.nn.arrays import Array, Floats, aligned_zeros
-from ps_vae.nn.likelihoods import likelihood
-from ps_vae.vae.config import ModelConfig
+from ps_vae.nn.likelihoods import Own
+from ps_vae.vae.config import ModelConfig, family_of
 
 __all__ = ["Layer", "ParameterLayout", "Parameters", "Tensor"]
 
@@ -50,12 +51,14 @@ class Parameters:
 
     encoder   the hidden layers, then the one that gives the posterior
     decoder   the hidden layers, then the one that gives the likelihood's parameters
+    own       what the likelihood has besides
     """
 
     config: ModelConfig
     vector: Floats
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...]
+    own: Own
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class ParameterLayout:
             return tuple(Layer(views[f"{name}.weight"], views[f"{name}.bias"]) for name in names)
 
         encoder, decoder = _layer_names(self.config)
-        return Parameters(self.config, vector, layers(encoder), layers(decoder))
+        own = tuple(views[f"likelihood.{name}"] for name, _ in _besides(self.config))
+        return Parameters(self.config, vector, layers(encoder), layers(decoder), own)
 
     def tensor_at(self, index: int) -> str:
         """Name of the tensor that element `index` belongs to; padding belongs to the tensor before it."""
@@ -119,10 +123,17 @@ def _layer_names(config: ModelConfig) -> tuple[list[str], list[str]]:
 
 
 def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    parameters = likelihood(config.likelihood, config.sigma).parameters
+    family = family_of(config)
     encoder_widths = [config.inputs, *config.hidden, 2 * config.latent]
-    decoder_widths = [config.latent, *reversed(config.hidden), parameters * config.inputs]
+    decoder_widths = [config.latent, *reversed(config.hidden), family.outputs]
     for names, widths in zip(_layer_names(config), (encoder_widths, decoder_widths), strict=True):
         for name, inputs, outputs in zip(names, widths, widths[1:], strict=False):
             yield f"{name}.weight", (inputs, outputs)
             yield f"{name}.bias", (outputs,)
+    for name, size in _besides(config):
+        yield f"likelihood.{name}", (size,)
+
+
+def _besides(config: ModelConfig) -> tuple[tuple[str, int], ...]:
+    family = family_of(config)
+    return family.own + family.facts

@@ -10,8 +10,8 @@ from ps_vae.nn.activations import ACTIVATIONS, Activation
 from ps_vae.nn.arrays import Array, Sums, aligned_zeros
 from ps_vae.nn.dense import dense, dense_backward
 from ps_vae.nn.gaussian import bound_posterior
-from ps_vae.nn.likelihoods import Likelihood, likelihood
-from ps_vae.vae.config import ModelConfig
+from ps_vae.nn.likelihoods import Likelihood
+from ps_vae.vae.config import ModelConfig, family_of
 from ps_vae.vae.layout import Layer, Parameters
 
 __all__ = ["Workspace", "factors_of_layers", "run_backward", "run_decoder", "run_encoder"]
@@ -23,11 +23,12 @@ class Workspace:
 
     batch, noise       (rows, inputs), (rows, latent): for the caller to fill, nothing here writes to them
     encoder, decoder   outputs of each layer, (rows, width); the last are the posterior (rows, 2 latent) and
-                       the likelihood's parameters (rows, parameters * inputs)
+                       the likelihood's parameters (rows, outputs)
     d_encoder, d_decoder
                        gradients with respect to these; the decoder's last one takes the place of its output
     slope              derivative of the bound of the log-variance, (rows, latent)
     z, d_z             (rows, latent)
+    weight             (rows,) float64, ones: what each row counts
     log_likelihood, kl (rows,) float64, the terms of the last pass for each row, in nats
     """
 
@@ -45,17 +46,18 @@ class Workspace:
     slope: Array = field(init=False)
     z: Array = field(init=False)
     d_z: Array = field(init=False)
+    weight: Sums = field(init=False)
     log_likelihood: Sums = field(init=False)
     kl: Sums = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.config
-        family = likelihood(config.likelihood, config.sigma)
+        family = family_of(config)
 
         def array(width: int) -> Array:
             return aligned_zeros((self.rows, width), self.dtype)
 
-        outputs = array(family.parameters * config.inputs)
+        outputs = array(family.outputs)
         encoder_widths = (*config.hidden, 2 * config.latent)
         made = {
             "activation": ACTIVATIONS[config.activation],
@@ -69,6 +71,7 @@ class Workspace:
             "slope": array(config.latent),
             "z": array(config.latent),
             "d_z": array(config.latent),
+            "weight": np.ones(self.rows),
             "log_likelihood": np.zeros(self.rows),
             "kl": np.zeros(self.rows),
         }

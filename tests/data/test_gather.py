@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ps_vae.data import Split, gather, load, pixel_means
+from ps_vae.data import Split, feature_moments, gather, load
 from ps_vae.data.arrays import checked
 from ps_vae.data.splitting import divide
 from ps_vae.errors import UsageError
@@ -97,19 +97,22 @@ def test_row_numbers_of_another_type_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
-def test_pixel_means_are_those_of_the_splits_rows(kind):
+def test_moments_are_those_of_the_splits_rows(kind):
     array = ARRAYS[kind]
     split = split_of(array).train
     scaled = array[split.where(np.arange(len(split)))] / (255 if kind == "uint8" else 1)
-    np.testing.assert_allclose(pixel_means(split), scaled.mean(axis=0, dtype=np.float64), rtol=0, atol=1e-7)
+    means, variances = feature_moments(split)
+    np.testing.assert_allclose(means, scaled.mean(axis=0, dtype=np.float64), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(variances, scaled.var(axis=0, dtype=np.float64), rtol=1e-6, atol=1e-9)
 
 
-def test_pixel_means_of_more_rows_than_fit_in_one_go():
-    array = np.random.default_rng(0).integers(0, 256, (3000, 784), np.uint8)
-    split = split_of(array, "1,0,0").train
-    np.testing.assert_allclose(pixel_means(split), array.mean(axis=0) / 255, rtol=0, atol=1e-7)
+def test_moments_of_more_rows_than_fit_in_one_go_far_from_zero():
+    array = np.random.default_rng(0).normal(1e6, 2.0, (3000, 784)).astype(np.float32)
+    means, variances = feature_moments(split_of(array, "1,0,0").train)
+    np.testing.assert_allclose(means, array.mean(axis=0, dtype=np.float64), rtol=1e-14)
+    np.testing.assert_allclose(variances, array.var(axis=0, dtype=np.float64), rtol=1e-6)
 
 
-def test_pixel_means_of_no_rows_are_refused():
+def test_moments_of_no_rows_are_refused():
     with pytest.raises(UsageError, match="without rows"):
-        pixel_means(Split(ARRAYS["uint8"], 0, 0, False, 255.0))
+        feature_moments(Split(ARRAYS["uint8"], 0, 0, False, 255.0))

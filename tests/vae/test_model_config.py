@@ -13,7 +13,7 @@ from ps_vae.vae.config import ModelConfig
         ({"latent": 0}, "0 latent"),
         ({"hidden": (400, 0)}, "400, 0"),
         ({"activation": "gelu"}, "'gelu' is not known: use identity, relu"),
-        ({"likelihood": "poisson"}, "'poisson' is not known: use bernoulli, gaussian"),
+        ({"likelihood": "cauchy"}, "'cauchy' is not known: use bernoulli, continuous-bernoulli, gaussian"),
         ({"sigma": 0.0}, "sigma 0.0"),
         ({"sigma": float("nan")}, "sigma nan"),
     ],

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ps_vae.errors import UsageError
+from ps_vae.nn.likelihoods import LIKELIHOODS
 from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.layout import ParameterLayout
 
@@ -14,7 +15,7 @@ CONFIGS = st.builds(
     inputs=st.integers(1, 40),
     hidden=st.lists(st.integers(1, 20), max_size=3),
     latent=st.integers(1, 9),
-    likelihood=st.sampled_from(["bernoulli", "gaussian"]),
+    likelihood=st.sampled_from(list(LIKELIHOODS)),
 )
 
 

@@ -4,7 +4,8 @@
     -log p(x|a) = sum_j softplus(a_j) - a_j x_j,     softplus(a) = max(a, 0) + log(1 + exp(-|a|))
     d/da_j      = sigmoid(a_j) - x_j
 
-For x strictly between 0 and 1 this is the usual cross-entropy with grey targets, not a normalised density.
+For x strictly between 0 and 1 this is the usual cross-entropy with grey targets, not a normalised density;
+continuous-bernoulli is one.
 """
 
 import numpy as np
@@ -14,28 +15,55 @@ from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 from ps_vae.nn.elementary import sigmoid, softplus
-from ps_vae.nn.likelihoods.likelihood import Likelihood, first_outside
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside
 
 __all__ = ["bernoulli"]
 
 _RAREST = 0.001  # mean of a pixel that is never on, as in Burda et al. (2016), so that its logit is finite
 
 
-def bernoulli() -> Likelihood:
+def bernoulli(features: int) -> Likelihood:
     """One output for each feature: the logit of the probability of a one."""
-    return Likelihood("bernoulli", 1, _loss_gradient, _log_likelihood, _mean, _sample, _check_data, _initial_bias)
+    return Likelihood(
+        name="bernoulli",
+        features=features,
+        outputs=features,
+        own=(),
+        facts=(),
+        loss_gradient=_loss_gradient_of,
+        log_likelihood=_log_likelihood_of,
+        mean=_mean,
+        sample=_sample,
+        check_data=_check_data,
+        initial=lambda means, variances: Initial(_logits(means)),
+    )
+
+
+def _loss_gradient_of(
+    outputs: Floats, bias: Floats, own: Own, x: Floats, weight: Sums, log_likelihood: Sums, d_bias: Floats, d_own: Own
+) -> float:
+    total: float = _loss_gradient(outputs, bias, x, weight, log_likelihood, d_bias)
+    return total
+
+
+def _log_likelihood_of(outputs: Floats, bias: Floats, own: Own, x: Floats, log_likelihood: Sums) -> None:
+    _log_likelihood(outputs, bias, x, log_likelihood)
 
 
 @kernel
-def _loss_gradient(outputs: Floats, bias: Floats, x: Floats, log_likelihood: Sums, d_bias: Floats) -> float:
+def _loss_gradient(
+    outputs: Floats, bias: Floats, x: Floats, weight: Sums, log_likelihood: Sums, d_bias: Floats
+) -> float:
     total = 0.0
     d_bias[:] = 0
     for i in range(outputs.shape[0]):
+        row = i % x.shape[0]
+        of_row = outputs.dtype.type(weight[i])
         loss = outputs.dtype.type(0)
         for j in range(outputs.shape[1]):
             a = outputs[i, j] + bias[j]
-            loss += softplus(a) - a * x[i, j]
-            d = sigmoid(a) - x[i, j]
+            loss += softplus(a) - a * x[row, j]
+            d = of_row * (sigmoid(a) - x[row, j])
             outputs[i, j] = d
             d_bias[j] += d
         log_likelihood[i] = -loss
@@ -61,13 +89,13 @@ def _probabilities(outputs: Floats, bias: Floats) -> None:
             outputs[i, j] = sigmoid(outputs[i, j] + bias[j])
 
 
-def _mean(outputs: Floats, bias: Floats) -> Floats:
+def _mean(outputs: Floats, bias: Floats, own: Own) -> Floats:
     _probabilities(outputs, bias)
     return outputs
 
 
-def _sample(outputs: Floats, bias: Floats, *, seed: int, step: int, rows: Rows) -> Floats:
-    probabilities = _mean(outputs, bias)
+def _sample(outputs: Floats, bias: Floats, own: Own, *, seed: int, step: int, rows: Rows) -> Floats:
+    probabilities = _mean(outputs, bias, own)
     noise.bernoulli(probabilities, probabilities, seed=seed, stream=noise.Stream.OBSERVATION, step=step, rows=rows)
     return probabilities
 
@@ -81,6 +109,6 @@ def _check_data(data: Array) -> None:
         )
 
 
-def _initial_bias(feature_means: Sums) -> Sums:
-    means = np.clip(feature_means, _RAREST, 1 - _RAREST)
+def _logits(means: Sums) -> Sums:
+    means = np.clip(means, _RAREST, 1 - _RAREST)
     return np.log(means) - np.log1p(-means)

@@ -15,46 +15,93 @@ from ps_vae.errors import DataError
 from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
-from ps_vae.nn.likelihoods.likelihood import Likelihood, first_outside
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside
 
-__all__ = ["gaussian"]
+__all__ = ["check_finite", "gaussian", "mean_of"]
 
 
-def gaussian(sigma: float) -> Likelihood:
+def gaussian(features: int, sigma: float) -> Likelihood:
     """One output for each feature: the mean. sigma > 0 in the unit of the data."""
     precision = 1 / sigma**2
     constant = math.log(sigma) + math.log(2 * math.pi) / 2
 
-    def loss_gradient(outputs: Floats, bias: Floats, x: Floats, log_likelihood: Sums, d_bias: Floats) -> float:
-        total: float = _loss_gradient(outputs, bias, x, log_likelihood, d_bias, precision, constant)
+    def loss_gradient(
+        outputs: Floats,
+        bias: Floats,
+        own: Own,
+        x: Floats,
+        weight: Sums,
+        log_likelihood: Sums,
+        d_bias: Floats,
+        d_own: Own,
+    ) -> float:
+        total: float = _loss_gradient(outputs, bias, x, weight, log_likelihood, d_bias, precision, constant)
         return total
 
-    def log_density(outputs: Floats, bias: Floats, x: Floats, log_likelihood: Sums) -> None:
+    def log_density(outputs: Floats, bias: Floats, own: Own, x: Floats, log_likelihood: Sums) -> None:
         _log_likelihood(outputs, bias, x, log_likelihood, precision, constant)
 
-    def sample(outputs: Floats, bias: Floats, *, seed: int, step: int, rows: Rows) -> Floats:
+    def sample(outputs: Floats, bias: Floats, own: Own, *, seed: int, step: int, rows: Rows) -> Floats:
         x = np.empty_like(outputs)
         noise.standard_normal(x, seed=seed, stream=noise.Stream.OBSERVATION, step=step, rows=rows)
         x *= x.dtype.type(sigma)
-        x += _mean(outputs, bias)
+        x += mean_of(outputs, bias, own)
         return x
 
-    return Likelihood("gaussian", 1, loss_gradient, log_density, _mean, sample, _check_data, _initial_bias)
+    return Likelihood(
+        name="gaussian",
+        features=features,
+        outputs=features,
+        own=(),
+        facts=(),
+        loss_gradient=loss_gradient,
+        log_likelihood=log_density,
+        mean=mean_of,
+        sample=sample,
+        check_data=check_finite,
+        initial=lambda means, variances: Initial(np.array(means, dtype=np.float64)),
+    )
+
+
+def mean_of(outputs: Floats, bias: Floats, own: Own) -> Floats:
+    """The mean where it is the only output of each feature, in place."""
+    outputs += bias
+    return outputs
+
+
+def check_finite(data: Array) -> None:
+    """DataError where a value is not a finite number."""
+    largest = float(np.finfo(np.float32).max)
+    place = first_outside(data, -largest, largest)
+    if place:
+        raise DataError(
+            f"value {data[place]} in row {place[0]}, column {place[1]}: the Gaussian likelihood is for finite "
+            "numbers; mend the data"
+        )
 
 
 @kernel
 def _loss_gradient(
-    outputs: Floats, bias: Floats, x: Floats, log_likelihood: Sums, d_bias: Floats, precision: float, constant: float
+    outputs: Floats,
+    bias: Floats,
+    x: Floats,
+    weight: Sums,
+    log_likelihood: Sums,
+    d_bias: Floats,
+    precision: float,
+    constant: float,
 ) -> float:
-    weight = outputs.dtype.type(precision)
+    number = outputs.dtype.type
     total = 0.0
     d_bias[:] = 0
     for i in range(outputs.shape[0]):
-        squares = outputs.dtype.type(0)
+        row = i % x.shape[0]
+        of_row = number(precision * weight[i])
+        squares = number(0)
         for j in range(outputs.shape[1]):
-            difference = outputs[i, j] + bias[j] - x[i, j]
+            difference = outputs[i, j] + bias[j] - x[row, j]
             squares += difference * difference
-            d = difference * weight
+            d = difference * of_row
             outputs[i, j] = d
             d_bias[j] += d
         log_likelihood[i] = -0.5 * precision * squares - constant * outputs.shape[1]
@@ -73,22 +120,3 @@ def _log_likelihood(
             difference = outputs[i, j] + bias[j] - x[row, j]
             squares += difference * difference
         log_likelihood[i] = -0.5 * precision * squares - constant * outputs.shape[1]
-
-
-def _mean(outputs: Floats, bias: Floats) -> Floats:
-    outputs += bias
-    return outputs
-
-
-def _check_data(data: Array) -> None:
-    largest = float(np.finfo(np.float32).max)
-    place = first_outside(data, -largest, largest)
-    if place:
-        raise DataError(
-            f"value {data[place]} in row {place[0]}, column {place[1]}: the Gaussian likelihood is for finite "
-            "numbers; mend the data"
-        )
-
-
-def _initial_bias(feature_means: Sums) -> Sums:
-    return np.array(feature_means, dtype=np.float64)

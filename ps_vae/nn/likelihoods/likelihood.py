@@ -2,55 +2,72 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 
-__all__ = ["Likelihood", "Sampler", "first_outside"]
+__all__ = ["Initial", "Likelihood", "Own", "Sampler", "first_outside"]
+
+Own = tuple[Floats, ...]
+"""What a likelihood has beside the decoder's outputs, or the gradient: an array for each of its `own` and `facts`."""
+
+
+class Initial(NamedTuple):
+    """Values to begin with: of the bias (outputs,), and of each of `own` and `facts`; all float64."""
+
+    bias: Sums
+    own: tuple[Sums, ...] = ()
 
 
 class Sampler(Protocol):
     """How samples are drawn: see `Likelihood.sample`."""
 
-    def __call__(self, outputs: Floats, bias: Floats, *, seed: int, step: int, rows: Rows) -> Floats:
+    def __call__(self, outputs: Floats, bias: Floats, own: Own, *, seed: int, step: int, rows: Rows) -> Floats:
         """Draw one x a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """A family of distributions of x whose parameters are the decoder's outputs plus a bias.
+    """A family of distributions of x whose parameters are the decoder's outputs plus a bias, and numbers of its own.
 
-    outputs is always (rows, parameters * features), the decoder's last product without its bias, float32 or
-    float64, C order; its columns are all features of the first parameter, then all of the second, and so on.
+    outputs is always (rows, `outputs`), the decoder's last product without its bias, float32 or float64, C order; its
+    columns are all features of the first parameter, then all of the second, and so on. x is (n, features), and row i of
+    outputs belongs to x[i % n].
 
-    parameters      decoder outputs for each feature
-    loss_gradient(outputs, bias, x, log_likelihood, d_bias) -> float
-                    outputs become the gradient of -log p(x|z) with respect to them, in place;
-                    x (rows, features); log_likelihood (rows,) float64 and d_bias like bias are overwritten;
-                    returns the sum of log_likelihood, in nats
-    log_likelihood(outputs, bias, x, log_likelihood)
-                    only log p(x|z) for each row; x (n, features), row i of outputs belongs to x[i % n];
-                    outputs are left as they are
-    mean(outputs, bias) -> (rows, features)
+    features        of an x
+    outputs         decoder outputs of an x
+    own             names and sizes of the parameters that are learned and do not depend on z
+    facts           the same of numbers that `initial` takes from the data and nobody learns: their gradient is zero
+    loss_gradient(outputs, bias, own, x, weight, log_likelihood, d_bias, d_own) -> float
+                    outputs become the gradient of -sum over rows of weight log p(x|z) with respect to them, in place;
+                    weight (rows,) float64; log_likelihood (rows,) float64, d_bias like bias and d_own like own are
+                    overwritten; returns the sum of log_likelihood, in nats, without weights
+    log_likelihood(outputs, bias, own, x, log_likelihood)
+                    only log p(x|z) for each row; outputs are left as they are
+    mean(outputs, bias, own) -> (rows, features)
                     E[x|z]; may overwrite outputs
-    sample(outputs, bias, *, seed, step, rows) -> (rows, features)
+    sample(outputs, bias, own, *, seed, step, rows) -> (rows, features)
                     x drawn from p(x|z) with the noise of stream OBSERVATION; may overwrite outputs
     check_data(data)
                     DataError unless every row of data (rows, features) can be an x
-    initial_bias(feature_means) -> (parameters * features,) float64
-                    the bias that makes the mean of p(x) that of the data
+    initial(means, variances)
+                    of the features of the data, (features,) float64: the bias with which the mean of p(x) is that of
+                    the data, and own parameters that fit them
     """
 
     name: str
-    parameters: int
+    features: int
+    outputs: int
+    own: tuple[tuple[str, int], ...]
+    facts: tuple[tuple[str, int], ...]
     loss_gradient: Callable[..., float]
     log_likelihood: Callable[..., None]
-    mean: Callable[[Floats, Floats], Floats]
+    mean: Callable[[Floats, Floats, Own], Floats]
     sample: Sampler
     check_data: Callable[[Array], None]
-    initial_bias: Callable[[Sums], Sums]
+    initial: Callable[[Sums, Sums], Initial]
 
 
 def first_outside(data: Array, low: float, high: float) -> tuple[int, int] | None:

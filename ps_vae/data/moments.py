@@ -1,0 +1,45 @@
+"""Mean and variance of every feature over a split, in bounded memory."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.data.dataset import Split
+from ps_vae.data.gather import gather
+from ps_vae.errors import UsageError
+
+__all__ = ["Moments", "feature_moments"]
+
+_NUMBERS_AT_ONCE = 1 << 18
+
+
+class Moments(NamedTuple):
+    """Of each feature, (features,) float64."""
+
+    means: npt.NDArray[np.float64]
+    variances: npt.NDArray[np.float64]
+
+
+def feature_moments(split: Split) -> Moments:
+    """Of the scaled float32 values, summed in float64, a MiB of rows at a time.
+
+    What is summed is the distance from the first rows' means, so that few digits are lost where these are far from zero
+    (Chan, Golub & LeVeque 1983, section 3). Raises UsageError for a split without rows.
+    """
+    if not len(split):
+        raise UsageError("the means of a split without rows are not defined: use another --split")
+    rows_at_once = min(len(split), max(1, _NUMBERS_AT_ONCE // split.features))
+    scaled = np.empty((rows_at_once, split.features), np.float32)
+    shift = np.zeros(split.features, np.float32)
+    total, squares = np.zeros(split.features), np.zeros(split.features)
+    for start in range(0, len(split), rows_at_once):
+        rows = np.arange(start, min(start + rows_at_once, len(split)))
+        piece = gather(split, rows, scaled[: len(rows)])
+        if start == 0:
+            shift[:] = piece.mean(axis=0, dtype=np.float64)
+        piece -= shift
+        total += piece.sum(axis=0, dtype=np.float64)
+        squares += np.square(piece, out=piece).sum(axis=0, dtype=np.float64)
+    apart = total / len(split)
+    return Moments(shift + apart, squares / len(split) - np.square(apart))

@@ -1,0 +1,121 @@
+"""Poisson likelihood of counts, with the logarithm of the rate from the decoder.
+
+    a = outputs + bias,     eta = b(a) = a - softplus(a - 26)
+    -log p(x|a) = sum_j exp(eta_j) - x_j eta_j + log(x_j!)
+    d/da_j      = (exp(eta_j) - x_j) b'(a_j),     b'(a) = sigmoid(26 - a)
+
+b is the identity to 1e-4 up to the largest counts that are taken, and keeps the rate below e^26 = 2e11: one step that
+goes wrong does not make numbers that no step brings back.
+"""
+
+import math
+
+import numpy as np
+
+from ps_vae.jit import kernel
+from ps_vae.nn import noise
+from ps_vae.nn.arrays import Floats, Rows, Sums
+from ps_vae.nn.elementary import exp, sigmoid, softplus
+from ps_vae.nn.likelihoods.counts import HIGHEST, RAREST, check_counts, count_at, log_factorials
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
+
+__all__ = ["poisson"]
+
+
+def poisson(features: int) -> Likelihood:
+    """One output for each feature: the logarithm of its rate."""
+    return Likelihood(
+        name="poisson",
+        features=features,
+        outputs=features,
+        own=(),
+        facts=(),
+        loss_gradient=_loss_gradient_of,
+        log_likelihood=_log_likelihood_of,
+        mean=_mean,
+        sample=_sample,
+        check_data=check_counts,
+        initial=lambda means, variances: Initial(np.log(np.maximum(means, RAREST))),
+    )
+
+
+def _loss_gradient_of(
+    outputs: Floats, bias: Floats, own: Own, x: Floats, weight: Sums, log_likelihood: Sums, d_bias: Floats, d_own: Own
+) -> float:
+    total: float = _loss_gradient(outputs, bias, x, weight, log_likelihood, d_bias)
+    return total
+
+
+def _log_likelihood_of(outputs: Floats, bias: Floats, own: Own, x: Floats, log_likelihood: Sums) -> None:
+    _log_likelihood(outputs, bias, x, log_likelihood)
+
+
+@kernel
+def _loss_gradient(
+    outputs: Floats, bias: Floats, x: Floats, weight: Sums, log_likelihood: Sums, d_bias: Floats
+) -> float:
+    number = outputs.dtype.type
+    highest = number(HIGHEST)
+    total = 0.0
+    d_bias[:] = 0
+    for i in range(outputs.shape[0]):
+        row = i % x.shape[0]
+        of_row = number(weight[i])
+        loss = number(0)
+        for j in range(outputs.shape[1]):
+            a = outputs[i, j] + bias[j]
+            eta = a - softplus(a - highest)
+            rate = exp(eta)
+            loss += rate - x[row, j] * eta
+            d = of_row * (rate - x[row, j]) * sigmoid(highest - a)
+            outputs[i, j] = d
+            d_bias[j] += d
+        log_likelihood[i] = -loss - log_factorials(x[row])
+        total += log_likelihood[i]
+    return total
+
+
+@kernel
+def _log_likelihood(outputs: Floats, bias: Floats, x: Floats, log_likelihood: Sums) -> None:
+    highest = outputs.dtype.type(HIGHEST)
+    for i in range(outputs.shape[0]):
+        row = i % x.shape[0]
+        loss = outputs.dtype.type(0)
+        for j in range(outputs.shape[1]):
+            a = outputs[i, j] + bias[j]
+            eta = a - softplus(a - highest)
+            loss += exp(eta) - x[row, j] * eta
+        log_likelihood[i] = -loss - log_factorials(x[row])
+
+
+@kernel
+def _rates(outputs: Floats, bias: Floats) -> None:
+    highest = outputs.dtype.type(HIGHEST)
+    for i in range(outputs.shape[0]):
+        for j in range(outputs.shape[1]):
+            a = outputs[i, j] + bias[j]
+            outputs[i, j] = exp(a - softplus(a - highest))
+
+
+def _mean(outputs: Floats, bias: Floats, own: Own) -> Floats:
+    _rates(outputs, bias)
+    return outputs
+
+
+def _sample(outputs: Floats, bias: Floats, own: Own, *, seed: int, step: int, rows: Rows) -> Floats:
+    """The count into whose share of [0, 1) a uniform falls."""
+    rates = _mean(outputs, bias, own)
+    u = np.empty_like(rates)
+    noise.uniform(u, seed=seed, stream=noise.Stream.OBSERVATION, step=step, rows=rows)
+    _invert(u, rates)
+    return rates
+
+
+@kernel
+def _invert(u: Floats, rates: Floats) -> None:
+    for i in range(rates.shape[0]):
+        for j in range(rates.shape[1]):
+            rate = float(rates[i, j])
+            mode = int(rate)
+            logarithm = mode * math.log(rate) - rate - math.lgamma(mode + 1.0) if rate > 0.0 else 0.0
+            rates[i, j] = count_at(float(u[i, j]), mode, math.exp(logarithm), 0.0, rate)
