@@ -213,7 +213,7 @@ def _started(
 ) -> _Run:
     size, config = state.weights.size, task.config()
     segment = open_segment(PUBLISHED, size, task.transport)
-    published = Buffers(size, segment.slots_first() if segment is not None else None)
+    published = Buffers(size, segment.arrays() if segment is not None else ())
     rule, ahead = shard_rule(config), look_ahead_rule(config)
     shard = _TimedShard(number, rules, state, rule, published, is_finite, ahead, identity=identity)
     shard.pushes = []

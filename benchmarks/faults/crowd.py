@@ -11,6 +11,7 @@ Each asks how the run is, as soon as it may.
 
 import argparse
 import contextlib
+import os
 import resource
 import socket
 import time
@@ -109,6 +110,8 @@ def main() -> None:
     parser.add_argument("--key", required=True)
     words = parser.parse_args()
     raise_limit()
+    # A nice process takes a twentieth of a core from a busy one, and has to be waited for when that wakes up.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     given = KeyFolder(words.keys).client_keys(words.key)
     orders = Orders()
     while (order := orders.wait()) is not None:

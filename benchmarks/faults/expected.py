@@ -1,8 +1,9 @@
 """What a server has to answer to frames that somebody has tampered with, and which of them are not sent at all.
 
     the shipped decoder refuses them     one error, with its code
-    they decode, and the run, session,   one error, by the table in `_refusals`
-    role, protocol or server is wrong
+    they decode, and the run, session,   one error, by the table in `_refusal`
+    role, protocol, address or server
+    is wrong
     anything else                        whatever it is: an error of another code, an answer, or nothing at all
 
 Withheld is what is well formed, and a lie: what the protocol takes on trust from whoever may say it at all
@@ -18,6 +19,7 @@ import numpy as np
 
 from faults.valid import Known
 from ps_vae.errors import PeerError
+from ps_vae.ps.addresses import is_advertised
 from ps_vae.ps.frames import unpack
 from ps_vae.ps.identity import FIRST
 from ps_vae.ps.members import ROLES
@@ -94,6 +96,8 @@ def _refusal(message: Any, known: Known, opened: Collection[bytes]) -> str | Non
         return None if isinstance(message, _FOR_ANY_SERVER) else "not-coordinator"
     if isinstance(message, _FOR_CLIENTS):
         return "unknown-message"
+    if isinstance(message, Join | Present) and not is_advertised(message.address):
+        return "malformed"
     if isinstance(message, _OF_A_RUN) and message.run != known.run:
         return "wrong-run"
     if isinstance(message, _OF_A_SESSION) and message.session not in opened:

@@ -8,8 +8,9 @@
     half-open     half of a greeting, and nothing more
 
 The run has keys (`beside`). Each kind comes in turn to the first server for --stretch seconds, with a pause of as long
-before and after; they are a process of their own at the lowest priority, on the servers' core. Who is sent away does
-not come again, unless --again says after how long: ps_vae's own clients do so four to ten times a second.
+before and after; they are a process of their own, on the servers' core, that has what these leave over of it: what
+strangers compute themselves they compute on their own hosts. Who is sent away does not come again, unless --again says
+after how long: ps_vae's own clients do so four to ten times a second.
 
     beside/alone  examples/s of the worker while they are there, by the mean of those in the pauses before and after;
                   the median over the rounds
@@ -61,8 +62,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         folder.allow(_REVOKED)
         found: dict[str, Any] = {"count": options.count, "visits": [], "stuck": "", "before": asdict(good.held())}
         command = ("faults.crowd", "--server", good.address, "--keys", str(keys), "--key", _REVOKED)
-        prefix = ("nice", "-n", "19")
-        with Program(command, variables=environment(), prefix=prefix, cores=cores_beside()) as crowd:
+        with Program(command, variables=environment(), cores=cores_beside()) as crowd:
             try:
                 # It comes in, and is thrown out: from then on its key is that of the third kind.
                 crowd.tell({"kind": "given key", "count": 1, "seconds": 1.0, "again": 0.0})

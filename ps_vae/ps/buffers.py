@@ -5,7 +5,7 @@ way out must not be written to. So arrays rotate: `take` one, `give` it back, an
 it is busy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +32,20 @@ def aligned(size: int) -> Array:
 
 
 class Buffers:
-    """A pool of float32 arrays of `size` elements, made by `make` where more are needed.
+    """A pool of float32 arrays of `size` elements.
 
     Invariant: `take` never returns an array that was not given back, nor one that a holder still reads.
+
+    slots  arrays to begin with, in memory of their own; where none of them is free others are made, for one turn. Where
+           there are no slots arrays are made as they are needed, and kept
+    made   so far
     """
 
-    def __init__(self, size: int, make: Callable[[], Array] | None = None) -> None:
+    def __init__(self, size: int, slots: Sequence[Array] = ()) -> None:
         self.size = size
-        self._make = make if make is not None else lambda: aligned(size)
         self.made = 0
-        self._free: list[Array] = []
+        self._free: list[Array] = list(reversed(slots))
+        self._slots = {address(slot) for slot in slots}
         self._readers: dict[int, list[Callable[[], bool]]] = {}
 
     def take(self) -> Array:
@@ -51,11 +55,19 @@ class Buffers:
             if self._is_idle(self._free[position]):
                 return self._free.pop(position)
         self.made += 1
-        return self._make()
+        return aligned(self.size)
 
     def give(self, array: Array) -> None:
         """Return what was taken. It may still be held."""
-        self._free.append(array)
+        if self.keeps(array):
+            self._free.append(array)
+        else:
+            # Whoever still reads it has a hold on the memory.
+            self._readers.pop(address(array), None)
+
+    def keeps(self, array: Array) -> bool:
+        """Whether `array`, which was taken, will be taken again."""
+        return not self._slots or address(array) in self._slots
 
     def hold(self, array: Array, is_done: Callable[[], bool]) -> None:
         """Keep `array` from being taken until `is_done()`."""

@@ -161,7 +161,7 @@ class _Work:
         codecs, seed = self._program.codecs(welcome)
         size = room_for(codecs, welcome.microbatches) if codecs else self._size
         segment = open_segment(_GRADIENTS, size, self._transport)
-        self._travelling = Buffers(size, segment.slots_first() if segment is not None else None)
+        self._travelling = Buffers(size, segment.arrays() if segment is not None else ())
         slices = [Slice(start, stop) for _, start, stop in welcome.shards]
         pulls = self._program.pull_codecs(welcome)
         self._reader = ReplicaReader(pulls, slices) if pulls else None

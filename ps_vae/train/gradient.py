@@ -104,7 +104,7 @@ class BlockGradient:
             workspace.noise,
             beta=self._config.beta_at(piece.step),
             workspace=workspace,
-            gradient=self._bind(gradient),
+            gradient=self._bind(gradient, stays=gradient is not piece.out or self.buffers.keeps(gradient)),
             without=form.without,
         )
         if self._config.clip_norm:
@@ -127,14 +127,16 @@ class BlockGradient:
             place = gradient[rows.start : rows.start + count * rows.columns].reshape(count, rows.columns)
             weight_gradient(inputs[:, rows.first : rows.stop], d_outputs, place)
 
-    def _bind(self, vector: Vector) -> Parameters:
-        """The few vectors that gradients rotate through are bound once."""
+    def _bind(self, vector: Vector, *, stays: bool) -> Parameters:
+        """The few vectors that gradients rotate through are bound once; others are not kept from ending."""
         place = address(vector)
         known = self._bound.get(place)
         if known is None or known.vector is not vector:
             if len(self._bound) >= _BOUND:
                 self._bound.clear()
-            known = self._bound[place] = self.layout.bind(vector)
+            known = self.layout.bind(vector)
+            if stays:
+                self._bound[place] = known
         return known
 
 

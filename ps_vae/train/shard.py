@@ -56,7 +56,7 @@ def shard_of(
     identity   of the server
     """
     segment = open_segment(PUBLISHED, piece.size, transport)
-    published = Buffers(piece.size, segment.slots_first() if segment is not None else None)
+    published = Buffers(piece.size, segment.arrays() if segment is not None else ())
     push, pull = next(iter(push_codecs(config, [piece])), None), next(iter(pull_codecs(config, [piece])), None)
     rule, ahead = shard_rule(config), look_ahead_rule(config)
     layout = ParameterLayout(config.model)

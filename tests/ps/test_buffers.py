@@ -2,6 +2,8 @@
 
 import weakref
 
+import numpy as np
+
 from ps_vae.ps.buffers import Buffers
 
 
@@ -19,6 +21,24 @@ def test_an_array_that_is_out_is_not_handed_out():
 
     assert buffers.take() is not buffers.take()
     assert buffers.made == 2
+
+
+def test_slots_are_taken_first_and_only_they_are_kept():
+    slots = [np.full(3, number, np.float32) for number in range(2)]
+    buffers = Buffers(3, slots)
+    taken = [buffers.take() for _ in range(3)]
+    others = [weakref.ref(taken[2])]
+
+    assert taken[0] is slots[0]
+    assert taken[1] is slots[1]
+    assert [buffers.keeps(array) for array in taken] == [True, True, False]
+    buffers.hold(taken[2], lambda: False)
+    while taken:
+        buffers.give(taken.pop())
+
+    assert [other() for other in others] == [None]
+    assert buffers.made == 1
+    assert [buffers.take() is slot for slot in slots] == [True, True]
 
 
 def test_a_held_array_is_not_taken_until_all_its_readers_are_done():

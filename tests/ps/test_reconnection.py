@@ -70,7 +70,7 @@ class Pair:
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         port = router.bind_to_random_port("tcp://127.0.0.1")
         self.segment = Segment.create(3, SIZE)
-        self.weights = Buffers(SIZE, self.segment.slots_first())
+        self.weights = Buffers(SIZE, self.segment.arrays())
         self.traffic = Traffic()
         self.clients = Clients(router, self.segment, self.weights, self.traffic)
         self.wire = Wire(port)

@@ -158,7 +158,7 @@ def test_slots_start_on_pages_and_do_not_overlap():
 def test_when_the_slots_are_used_up_arrays_are_private_and_are_not_lent():
     mine = Segment.create(SLOTS, SIZE)
     server, _ = pair(mine=mine)
-    pool = Buffers(SIZE, mine.slots_first())
+    pool = Buffers(SIZE, mine.arrays())
 
     arrays = [pool.take() for _ in range(SLOTS + 2)]
 
@@ -169,7 +169,7 @@ def test_when_the_slots_are_used_up_arrays_are_private_and_are_not_lent():
 def test_what_is_lent_is_read_in_place_and_is_back_when_the_last_view_of_it_is_gone():
     theirs = Segment.create(SLOTS, SIZE)
     server, client = pair(theirs=theirs)
-    pool = Buffers(SIZE, theirs.slots_first())
+    pool = Buffers(SIZE, theirs.arrays())
     gradient = pool.take()
     gradient[:] = np.arange(SIZE)
 

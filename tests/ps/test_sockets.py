@@ -66,7 +66,7 @@ class FirstServer:
         self.coordinator = Coordinator(rules, slices, self.address, b"{}", initial)
         state = ShardState(0, initial.weights[: slices[0].stop].copy(), {})
         segment = open_segment(8, slices[0].size, transport)
-        published = Buffers(slices[0].size, segment.slots_first() if segment is not None else None)
+        published = Buffers(slices[0].size, segment.arrays() if segment is not None else ())
         self.shard = Shard(0, rules, state, add_up, published)
         self.server = Server(
             self.endpoint, self.shard, coordinator=self.coordinator, segment=segment, notify=self._notice

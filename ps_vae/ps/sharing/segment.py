@@ -12,13 +12,13 @@ import mmap
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import PeerError
-from ps_vae.ps.buffers import address, aligned
+from ps_vae.ps.buffers import address
 
 __all__ = ["Segment", "check_sealed", "is_possible"]
 
@@ -88,15 +88,9 @@ class Segment:
         count = self.size - start if size is None else size
         return np.frombuffer(self._memory, np.float32, count, slot * _stride(self.size) + 4 * start)
 
-    def slots_first(self) -> Callable[[], Array]:
-        """Makes arrays: each slot once, and then others, which have to be sent."""
-        slots = iter(range(self.slots))
-
-        def make() -> Array:
-            slot = next(slots, None)
-            return self.array(slot) if slot is not None else aligned(self.size)
-
-        return make
+    def arrays(self) -> list[Array]:
+        """Each slot."""
+        return [self.array(slot) for slot in range(self.slots)]
 
     def place(self, array: Array) -> tuple[int, int] | None:
         """The slot that `array`, which is contiguous, lies in, and its first element there; None where it does not."""

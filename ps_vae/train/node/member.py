@@ -82,7 +82,7 @@ class _Member:
         self._microbatches = config.microbatches
         self._weights = Segment.open(descriptor, prepare.slots, size)
         self._sums = Segment.create(MOST_BLOCKS, size)
-        self._buffers = Buffers(size, self._sums.slots_first())
+        self._buffers = Buffers(size, self._sums.arrays())
         self._lent: list[Vector] = []
         self._program = Program(prepare.data, say)
         self._description = self._program.prepare(config, self._buffers)
