@@ -75,6 +75,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # Scrapes that are under way are not waited for.
     block_on_close = False
+    # A crowd that waits to be sent away must not keep a scrape from the door.
+    request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], text: Callable[[], bytes | None]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET

@@ -1,12 +1,12 @@
 """What Prometheus is told is the run's state, in a form that its own parser takes."""
 
 import re
+import selectors
 import socket
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -206,23 +206,41 @@ def test_it_is_served_on_the_loopback_unless_another_host_is_said(server: Metric
         assert scraped(other.url)[0] == 200
 
 
+def test_of_many_clients_at_once_a_few_are_heard_and_the_others_sent_away(
+    server: MetricsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.show(STATE)
+    monkeypatch.setattr(metrics_server._Request, "timeout", 600)
+    with ExitStack() as stack, selectors.DefaultSelector() as heard:
+        for connection in silent_clients(server.url, stack, 50):
+            heard.register(connection, selectors.EVENT_READ)
+        while len(heard.get_map()) > metrics_server._AT_ONCE:
+            ended = heard.select(timeout=30)
+            assert ended, "more clients are being heard than may be at once"
+            for key, _ in ended:
+                assert isinstance(key.fileobj, socket.socket)
+                assert receive(key.fileobj) == b""
+                heard.unregister(key.fileobj)
+        assert len(heard.get_map()) == metrics_server._AT_ONCE
+
+
 def test_clients_that_say_nothing_are_sent_away_and_hold_up_nobody(
     server: MetricsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.show(STATE)
     monkeypatch.setattr(metrics_server._Request, "timeout", 0.2)
-    port = int(server.url.split(":")[2].split("/")[0])
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
-    try:
-        for connection in silent:
+    with ExitStack() as stack:
+        for connection in silent_clients(server.url, stack, 50):
             connection.settimeout(30)
             # Closed by the other side, at once or after its patience.
             assert receive(connection) == b""
         assert scraped(server.url)[0] == 200
-        assert sum(thread.name.startswith("Thread-") for thread in threading.enumerate()) <= metrics_server._AT_ONCE
-    finally:
-        for connection in silent:
-            connection.close()
+
+
+def silent_clients(url: str, stack: ExitStack, count: int) -> list[socket.socket]:
+    """That many connections, which say nothing and end with the stack."""
+    port = int(url.split(":")[2].split("/")[0])
+    return [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(count)]
 
 
 def receive(connection: socket.socket) -> bytes:
