@@ -84,12 +84,25 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     ),
     RunOption("sigma", float, "X", MODEL, "1.0", "Standard deviation of the gaussian likelihood."),
     RunOption(
+        "prior", str, "NAME", MODEL, "normal",
+        "normal, uniform (on the unit cube), mixture:K of learned Gaussians, or vamp:K (the VampPrior).",
+    ),
+    RunOption(
         "bias_from_data", bool, "", MODEL, "bias-from-data",
         "Start the last layer's bias at the data's mean, or at zero.",
         flag="--bias-from-data/--no-bias-from-data",
     ),
+    RunOption(
+        "bound", str, "NAME", TRAINING, "elbo",
+        "What is trained: elbo, iwae:K (K importance samples), or by path derivatives stl, dreg:K.",
+    ),
     RunOption("beta", float, "X", TRAINING, "1.0", "Weight of the KL term."),
     RunOption("beta_warmup", int, "STEPS", TRAINING, "0", "The weight grows from 0 to --beta over so many batches."),
+    RunOption("free_bits", float, "NATS", TRAINING, "0", "Nats of each latent dimension's KL that cost nothing."),
+    RunOption("capacity", float, "NATS", TRAINING, "0", "Draw the KL to so many nats, from both sides; 0: to none."),
+    RunOption(
+        "capacity_warmup", int, "STEPS", TRAINING, "0", "The capacity grows from 0 to --capacity over so many batches."
+    ),
     RunOption("optimizer", str, "NAME", TRAINING, "adam", "sgd, momentum, nesterov, adam, adagrad or rmsprop."),
     RunOption("learning_rate", float, "X", TRAINING, "0.001", "Learning rate, the highest of the schedule."),
     RunOption(

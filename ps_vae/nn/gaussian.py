@@ -1,18 +1,22 @@
-"""The diagonal Gaussian posterior: bounded log-variance, reparameterised sample, divergence from the prior.
+"""The diagonal Gaussian posterior: bounded log-variance, reparameterised samples, density, divergence from the prior.
 
-A posterior is one array (rows, 2 latent): columns mean, then v = log-variance; gradients have the same form.
+A posterior is one array (rows, 2 latent): columns mean, then v = log-variance; gradients have the same form. Noise is
+(rows, samples * latent), sample after sample; samples are (samples * rows, latent), sample k of row i in k rows + i.
 
     bound      v = b(u) = u + softplus(-20 - u) - softplus(u - 10)      u what the encoder gives
                b'(u)    = sigmoid(10 - u) sigmoid(u + 20) (1 - e^-30)
                between -20 and 10 for every u, the identity to 1e-4 in between; nowhere without a gradient
     sample     z = mean + exp(v/2) noise
-               dL/dmean = dL/dz,    dL/dv = dL/dz exp(v/2) noise / 2
-    divergence KL = 1/2 sum_j (mean_j^2 + exp(v_j) - 1 - v_j)
+               dL/dmean = dL/dz,    dL/dv = dL/dz exp(v/2) noise / 2        summed over samples
+    density    log q(z|x) = -1/2 sum_j (noise_j^2 + v_j + log(2 pi))
+    divergence KL = sum_j KL_j,    KL_j = 1/2 (mean_j^2 + exp(v_j) - 1 - v_j)
                dKL/dmean = mean,    dKL/dv = (exp(v) - 1) / 2
 
 Kingma & Welling (2014), section 2.4 and appendix B; the bound is ours.
 All arrays are in C order and of one dtype, float32 or float64, but for the sums, which are float64.
 """
+
+import math
 
 import numpy as np
 
@@ -25,9 +29,13 @@ __all__ = [
     "bound_posterior",
     "bound_posterior_backward",
     "kl_standard_normal",
+    "log_posterior",
+    "log_standard_normal",
     "reparameterise",
     "reparameterise_backward",
 ]
+
+_LOG_2_PI = math.log(2 * math.pi)
 
 
 def bound_posterior(posterior: Floats, bias: Floats, slope: Floats) -> None:
@@ -51,13 +59,23 @@ def bound_posterior_backward(d_posterior: Floats, slope: Floats, d_bias: Floats)
 
 
 def reparameterise(posterior: Floats, noise: Floats, z: Floats) -> None:
-    """Overwrite `z` (rows, latent) with samples; `noise` (rows, latent) is standard normal."""
+    """Overwrite `z` (samples * rows, latent) with samples; `noise` (rows, samples * latent) is standard normal."""
     _reparameterise(posterior, noise, z)
 
 
 def reparameterise_backward(d_z: Floats, posterior: Floats, noise: Floats, d_posterior: Floats) -> None:
-    """Overwrite `d_posterior` (rows, 2 latent), given the gradient `d_z` (rows, latent) with respect to z."""
+    """Overwrite `d_posterior` (rows, 2 latent), given the gradient `d_z` (samples * rows, latent) of the samples."""
     _reparameterise_backward(d_z, posterior, noise, d_posterior)
+
+
+def log_posterior(posterior: Floats, noise: Floats, log_density: Sums) -> None:
+    """Overwrite `log_density` (samples * rows,) with log q of the samples that this noise makes, in nats."""
+    _log_posterior(posterior, noise, log_density)
+
+
+def log_standard_normal(z: Floats, log_density: Sums) -> None:
+    """Overwrite `log_density` (rows,) with the standard normal's of each row of `z` (rows, latent), in nats."""
+    _log_standard_normal(z, log_density)
 
 
 def kl_standard_normal(posterior: Floats, kl: Sums) -> float:
@@ -66,9 +84,17 @@ def kl_standard_normal(posterior: Floats, kl: Sums) -> float:
     return total
 
 
-def add_kl_gradient(posterior: Floats, weight: float, d_posterior: Floats) -> None:
-    """Add `weight` times the gradient of the divergence to `d_posterior` (rows, 2 latent)."""
-    _add_kl_gradient(posterior, weight, d_posterior)
+def add_kl_gradient(
+    posterior: Floats, kl: Sums, weight: float, d_posterior: Floats, *, free: float = 0.0, capacity: float = 0.0
+) -> None:
+    """Add the gradient of a penalty on the divergence to `d_posterior` (rows, 2 latent).
+
+    kl        (rows,), of `kl_standard_normal`
+    weight    of the penalty, which is the divergence, or
+    free      sum_j max(free, KL_j), in nats a dimension (Kingma et al. 2016, equation 15, for each example alone), or
+    capacity  |KL - capacity|, in nats (Burgess et al. 2018, equation 8, for each example alone)
+    """
+    _add_kl_gradient(posterior, kl, weight, free, capacity, d_posterior)
 
 
 @kernel
@@ -102,21 +128,55 @@ def _bound_posterior_backward(d_posterior: Floats, slope: Floats, d_bias: Floats
 @kernel
 def _reparameterise(posterior: Floats, noise: Floats, z: Floats) -> None:
     half = posterior.dtype.type(0.5)
-    latent = z.shape[1]
-    for i in range(z.shape[0]):
-        for j in range(latent):
-            z[i, j] = posterior[i, j] + exp(half * posterior[i, latent + j]) * noise[i, j]
+    rows, latent = posterior.shape[0], z.shape[1]
+    for k in range(z.shape[0] // rows):
+        for i in range(rows):
+            for j in range(latent):
+                deviation = exp(half * posterior[i, latent + j])
+                z[k * rows + i, j] = posterior[i, j] + deviation * noise[i, k * latent + j]
 
 
 @kernel
 def _reparameterise_backward(d_z: Floats, posterior: Floats, noise: Floats, d_posterior: Floats) -> None:
     half = posterior.dtype.type(0.5)
-    latent = d_z.shape[1]
-    for i in range(d_z.shape[0]):
+    rows, latent = posterior.shape[0], d_z.shape[1]
+    for i in range(rows):
         for j in range(latent):
             d_posterior[i, latent + j] = d_z[i, j] * noise[i, j] * (half * exp(half * posterior[i, latent + j]))
         for j in range(latent):
             d_posterior[i, j] = d_z[i, j]
+    for k in range(1, d_z.shape[0] // rows):
+        for i in range(rows):
+            for j in range(latent):
+                d = d_z[k * rows + i, j]
+                half_deviation = half * exp(half * posterior[i, latent + j])
+                d_posterior[i, latent + j] += d * noise[i, k * latent + j] * half_deviation
+            for j in range(latent):
+                d_posterior[i, j] += d_z[k * rows + i, j]
+
+
+@kernel
+def _log_posterior(posterior: Floats, noise: Floats, log_density: Sums) -> None:
+    rows, latent = posterior.shape[0], posterior.shape[1] // 2
+    for i in range(rows):
+        volume = 0.0
+        for j in range(latent):
+            volume += posterior[i, latent + j] + _LOG_2_PI
+        for k in range(log_density.size // rows):
+            squares = 0.0
+            for j in range(latent):
+                e = float(noise[i, k * latent + j])
+                squares += e * e
+            log_density[k * rows + i] = -0.5 * (squares + volume)
+
+
+@kernel
+def _log_standard_normal(z: Floats, log_density: Sums) -> None:
+    for i in range(z.shape[0]):
+        squares = 0.0
+        for j in range(z.shape[1]):
+            squares += float(z[i, j]) * float(z[i, j])
+        log_density[i] = -0.5 * (squares + z.shape[1] * _LOG_2_PI)
 
 
 @kernel
@@ -134,11 +194,21 @@ def _kl_standard_normal(posterior: Floats, kl: Sums) -> float:
 
 
 @kernel
-def _add_kl_gradient(posterior: Floats, weight: float, d_posterior: Floats) -> None:
-    beta = posterior.dtype.type(weight)
-    half_beta = posterior.dtype.type(0.5 * weight)
+def _add_kl_gradient(
+    posterior: Floats, kl: Sums, weight: float, free: float, capacity: float, d_posterior: Floats
+) -> None:
     latent = posterior.shape[1] // 2
     for i in range(posterior.shape[0]):
-        for j in range(latent):
-            d_posterior[i, j] += beta * posterior[i, j]
-            d_posterior[i, latent + j] += half_beta * expm1(posterior[i, latent + j])
+        of_row = -weight if capacity > 0.0 and kl[i] < capacity else weight
+        beta = posterior.dtype.type(of_row)
+        half_beta = posterior.dtype.type(0.5 * of_row)
+        if free > 0.0:
+            for j in range(latent):
+                mean, v = posterior[i, j], posterior[i, latent + j]
+                if 0.5 * (mean * mean + (expm1(v) - v)) > free:
+                    d_posterior[i, j] += beta * mean
+                    d_posterior[i, latent + j] += half_beta * expm1(v)
+        else:
+            for j in range(latent):
+                d_posterior[i, j] += beta * posterior[i, j]
+                d_posterior[i, latent + j] += half_beta * expm1(posterior[i, latent + j])

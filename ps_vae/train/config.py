@@ -15,7 +15,8 @@ from ps_vae.ps.codecs.factors import Products
 from ps_vae.ps.codecs.pull import pull_codec_for
 from ps_vae.ps.codecs.table import FACTORS, NO_CODEC, codec_for, push_codec_for
 from ps_vae.ps.consistency import parse_consistency
-from ps_vae.vae.config import ModelConfig
+from ps_vae.vae.bounds import Objective, bound
+from ps_vae.vae.config import ModelConfig, prior_of
 
 __all__ = ["BINARIZATIONS", "RunConfig", "default_microbatch", "steps_of"]
 
@@ -38,7 +39,11 @@ class RunConfig:
     train_rows        rows in the training split
     binarize          none; static: each image once; dynamic: afresh each time (pixels are probabilities)
     bias_from_data    whether the likelihood's bias starts at the data's mean
+    bound             of log p(x) that is trained, a name as in ps_vae.vae.bounds
     beta, beta_warmup weight of the KL term, reached after so many steps
+    free_bits         nats of each latent dimension's KL that cost nothing
+    capacity, capacity_warmup
+                      nats that the KL is drawn to, growing from 0 over so many steps; 0: to none
     batch_size        rows of a step, over all workers
     microbatch        rows of the unit of work; divides batch_size
     steps             of the whole run
@@ -83,6 +88,10 @@ class RunConfig:
     delay: int = 0
     clip_norm: float = 0.0
     aggregate: str = MEAN
+    bound: str = "elbo"
+    free_bits: float = 0.0
+    capacity: float = 0.0
+    capacity_warmup: int = 0
 
     def __post_init__(self) -> None:
         if self.binarize not in BINARIZATIONS:
@@ -108,8 +117,7 @@ class RunConfig:
         for flag, steps in (("--checkpoint-every", self.milestone), ("--report-every", self.report_every)):
             if steps < 1:
                 raise UsageError(f"{flag} {steps}: give at least 1 step")
-        if not (math.isfinite(self.beta) and self.beta >= 0) or self.beta_warmup < 0:
-            raise UsageError(f"--beta {self.beta} with --beta-warmup {self.beta_warmup}: give numbers from 0 up")
+        self._check_objective()
         if not 0 <= self.seed < 1 << 63:
             raise UsageError(f"--seed {self.seed}: give a number from 0 to 2^63 - 1")
         optimizer(self.optimizer)
@@ -122,6 +130,31 @@ class RunConfig:
             raise UsageError(f"--delay {self.delay}: give 0, or 1 to compute while the exchange is under way")
         if self.delay and not parse_consistency(self.consistency).is_synchronous:
             raise UsageError(f"--delay {self.delay} is for --consistency bsp; {self.consistency} does not wait anyway")
+
+    def _check_objective(self) -> None:
+        if not (math.isfinite(self.beta) and self.beta >= 0) or self.beta_warmup < 0:
+            raise UsageError(f"--beta {self.beta} with --beta-warmup {self.beta_warmup}: give numbers from 0 up")
+        for flag, nats in (("--free-bits", self.free_bits), ("--capacity", self.capacity)):
+            if not (math.isfinite(nats) and nats >= 0):
+                raise UsageError(f"{flag} {nats}: give nats from 0 up")
+        if self.capacity_warmup < 0:
+            raise UsageError(f"--capacity-warmup {self.capacity_warmup}: give steps from 0 up")
+        trained = bound(self.bound)
+        prior = prior_of(self.model)
+        said = f"--free-bits {self.free_bits:g}" if self.free_bits else f"--capacity {self.capacity:g}"
+        if self.free_bits and self.capacity:
+            raise UsageError(f"{said} and --capacity {self.capacity:g} are two penalties on one KL; give one of them")
+        if said.split()[-1] != "0" and (trained.weighs or trained.is_path or not prior.is_standard):
+            raise UsageError(
+                f"{said} needs the KL in closed form, and --bound {self.bound} with --prior {self.model.prior} has it "
+                "sampled; use --bound elbo with --prior normal or uniform"
+            )
+        if self.push_codec == FACTORS and (trained.samples > 1 or prior.beside):
+            what = f"--bound {self.bound}" if trained.samples > 1 else f"--prior {self.model.prior}"
+            raise UsageError(
+                f"--push-codec {FACTORS} sends what gradients are products of, one row for each example, and {what} "
+                "has more of them; use another codec"
+            )
 
     def _check_codec(self) -> None:
         try:
@@ -221,6 +254,11 @@ class RunConfig:
     def beta_at(self, step: int) -> float:
         """The weight of the KL term at a batch of the run, counted from 0."""
         return beta_at(step, beta=self.beta, warmup_steps=self.beta_warmup)
+
+    def objective_at(self, step: int) -> Objective:
+        """What is minimised at a batch of the run, counted from 0."""
+        capacity = self.capacity * min(1.0, step / self.capacity_warmup) if self.capacity_warmup else self.capacity
+        return Objective(bound(self.bound), self.beta_at(step), self.free_bits, capacity)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; `from_json` is its inverse."""

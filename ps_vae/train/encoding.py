@@ -36,7 +36,7 @@ def matrices_in(layout: ParameterLayout, piece: Slice) -> tuple[Matrix, ...]:
     """The weights of layers that lie in a slice, or as many whole rows of them as do."""
     found = []
     for tensor in layout:
-        if len(tensor.shape) != 2:
+        if not tensor.is_weight:
             continue
         rows, columns = tensor.shape
         first = max(0, -(-(piece.start - tensor.offset) // columns))

@@ -88,7 +88,7 @@ def _factored(layout: ParameterLayout, slices: Sequence[Slice], r: int, microbat
     ]
     factors: list[LayerFactors] = []
     rows: list[LayerRows] = []
-    layers = [tensor for tensor in layout if len(tensor.shape) == 2]
+    layers = [tensor for tensor in layout if tensor.is_weight]
     for layer, tensor in enumerate(layers):
         inputs, columns = tensor.shape
         end = tensor.offset + inputs * columns

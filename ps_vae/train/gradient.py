@@ -19,9 +19,9 @@ from ps_vae.train.clipping import clip
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import Batches
 from ps_vae.train.form import FormOf, GradientForm, whole_form
-from ps_vae.vae.elbo import elbo_gradient
 from ps_vae.vae.layout import ParameterLayout, Parameters
 from ps_vae.vae.network import Workspace, factors_of_layers
+from ps_vae.vae.objective import objective_gradient
 
 __all__ = ["METRICS", "BlockGradient", "check_finite", "is_finite"]
 
@@ -49,7 +49,8 @@ class BlockGradient:
         self._partial_sums = Buffers(self.layout.size)
         self._config = config
         self._batches = Batches(config, split)
-        self._workspace = Workspace(config.model, config.microbatch)
+        samples = config.objective_at(0).bound.samples
+        self._workspace = Workspace(config.model, config.microbatch, samples=samples, trains=True)
         self._bound: dict[int, Parameters] = {}
 
     def __call__(self, weights: Vector, step: int, blocks: Sequence[Block]) -> list[Result]:
@@ -98,11 +99,11 @@ class BlockGradient:
     def _microbatch(self, piece: "_Piece", index: int, gradient: Vector) -> Metrics:
         workspace, form = self._workspace, piece.form
         self._batches.fill(piece.step, index, workspace.batch, workspace.noise)
-        sums = elbo_gradient(
+        sums = objective_gradient(
             piece.parameters,
             workspace.batch,
             workspace.noise,
-            beta=self._config.beta_at(piece.step),
+            objective=self._config.objective_at(piece.step),
             workspace=workspace,
             gradient=self._bind(gradient, stays=gradient is not piece.out or self.buffers.keeps(gradient)),
             without=form.without,

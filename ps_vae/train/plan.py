@@ -20,7 +20,7 @@ __all__ = ["CHOSEN", "DEFAULTS", "Wishes", "check_examples", "in_rounds", "plan"
 _REPORTS = 200
 _CHECKPOINTS = 20
 
-_MODEL = ("hidden", "latent", "activation", "likelihood", "sigma")
+_MODEL = ("hidden", "latent", "activation", "likelihood", "sigma", "prior")
 # What a resumed run may change: when it ends, what it writes, and how far it steps.
 _FREE = (
     *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
@@ -53,9 +53,14 @@ class Wishes:
     activation: str | None = None
     likelihood: str | None = None
     sigma: float | None = None
+    prior: str | None = None
     bias_from_data: bool | None = None
+    bound: str | None = None
     beta: float | None = None
     beta_warmup: int | None = None
+    free_bits: float | None = None
+    capacity: float | None = None
+    capacity_warmup: int | None = None
     optimizer: str | None = None
     learning_rate: float | None = None
     schedule: str | None = None
@@ -90,9 +95,14 @@ DEFAULTS = Wishes(
     activation="relu",
     likelihood="bernoulli",
     sigma=1.0,
+    prior="normal",
     bias_from_data=True,
+    bound="elbo",
     beta=1.0,
     beta_warmup=0,
+    free_bits=0.0,
+    capacity=0.0,
+    capacity_warmup=0,
     optimizer="adam",
     learning_rate=1e-3,
     schedule="constant",
@@ -130,8 +140,12 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         binarize=said["binarize"],
         model=ModelConfig(inputs=data.features, **{name: said[name] for name in _MODEL}),
         bias_from_data=said["bias_from_data"],
+        bound=said["bound"],
         beta=said["beta"],
         beta_warmup=said["beta_warmup"],
+        free_bits=said["free_bits"],
+        capacity=said["capacity"],
+        capacity_warmup=said["capacity_warmup"],
         optimizer=said["optimizer"],
         learning_rate=said["learning_rate"],
         schedule=said["schedule"],

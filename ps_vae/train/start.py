@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ps_vae.data import Dataset, feature_moments, load
+import numpy as np
+
+from ps_vae.data import Dataset, feature_moments, gather, load, rows_of
 from ps_vae.errors import CheckpointError, NothingLeft, UsageError
 from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
@@ -11,6 +13,7 @@ from ps_vae.train.config import RunConfig
 from ps_vae.train.plan import Wishes, check_examples, plan, resumed
 from ps_vae.train.run_folder import RunFolder, free_name
 from ps_vae.train.update import fresh_state
+from ps_vae.vae.config import prior_of
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
 
@@ -58,5 +61,7 @@ def starting_point(
                 raise NothingLeft(f"{have}; give more --steps or --epochs to go on")
             return found.state, f"continued from version {found.version:,}"
     moments = feature_moments(data.train)
-    weights = initial_weights(layout, config.seed, moments, sets_bias=config.bias_from_data)
+    rows = rows_of(config.seed, 0, len(data.train), np.empty(prior_of(config.model).beside, np.int64))
+    examples = gather(data.train, rows, np.empty((len(rows), data.features), np.float32))
+    weights = initial_weights(layout, config.seed, moments, sets_bias=config.bias_from_data, examples=examples)
     return fresh_state(config, weights), "new weights"

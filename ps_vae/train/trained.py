@@ -15,7 +15,7 @@ from ps_vae.train import checkpoint
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import fixed_rows
 from ps_vae.train.run_folder import RunFolder
-from ps_vae.vae.inference import encode, reconstruct, sample_prior
+from ps_vae.vae.inference import encode, latent_of, reconstruct, sample_prior
 from ps_vae.vae.layout import ParameterLayout, Parameters
 
 __all__ = ["TrainedModel"]
@@ -77,10 +77,10 @@ class TrainedModel:
         return fixed_rows(self.config, self.data, split, start, stop)
 
     def encode(self, split: str) -> Floats:
-        """The posterior means of a split, (rows, latent)."""
+        """z at the posterior means of a split, (rows, latent)."""
         count = len(self.data.split(split))
         chunks = [self.examples(split, at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK)]
-        means = [encode(self.parameters, chunk).mean for chunk in chunks]
+        means = [latent_of(self.parameters, encode(self.parameters, chunk).mean) for chunk in chunks]
         return np.concatenate(means).astype(np.float32, copy=False)
 
     def reconstruct(self, split: str, count: int) -> tuple[Floats, Floats]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from ps_vae.errors import UsageError
 from ps_vae.nn.activations import ACTIVATIONS
 from ps_vae.nn.likelihoods import LIKELIHOODS, Likelihood, likelihood
+from ps_vae.vae.priors import Prior, prior
 
-__all__ = ["ModelConfig", "family_of"]
+__all__ = ["ModelConfig", "family_of", "prior_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class ModelConfig:
     activation  after each hidden layer, a name in ACTIVATIONS
     likelihood  p(x|z), a name in LIKELIHOODS
     sigma       standard deviation of the gaussian likelihood, in the unit of the data
+    prior       p(z), a name in PRIORS
 
     Raises UsageError for what cannot be.
     """
@@ -31,6 +33,7 @@ class ModelConfig:
     activation: str = "relu"
     likelihood: str = "bernoulli"
     sigma: float = 1.0
+    prior: str = "normal"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -46,8 +49,14 @@ class ModelConfig:
             raise UsageError(f"likelihood {self.likelihood!r} is not known: use {', '.join(LIKELIHOODS)}")
         if not (math.isfinite(self.sigma) and self.sigma > 0):
             raise UsageError(f"sigma {self.sigma}: give a finite number above zero")
+        prior_of(self)
 
 
 def family_of(config: ModelConfig) -> Likelihood:
     """The model's p(x|z)."""
     return likelihood(config.likelihood, config.inputs, config.sigma)
+
+
+def prior_of(config: ModelConfig) -> Prior:
+    """The model's p(z)."""
+    return prior(config.prior, config.inputs, config.latent)

@@ -3,9 +3,8 @@
     log p(x) ~ log 1/K sum_k w_k,    log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x),   z_k from q(z|x)
 
 (Burda et al. 2016, equation 8, for one example). The mean of the weights is unbiased, its
-logarithm is low by about half the squared standard error. With z = mean + exp(v/2) noise,
-
-    log p(z) - log q(z|x) = 1/2 sum_j (noise_j^2 + v_j - z_j^2)
+logarithm is low by about half the squared standard error. Where the prior maps u to z, p(z) and q(z|x) are those of u:
+their ratio is the same.
 
 From the weights also
     effective sample size   (sum w)^2 / sum w^2, between 1 and K (Kong 1992)
@@ -24,12 +23,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ps_vae.errors import UsageError
-from ps_vae.jit import kernel
 from ps_vae.nn.arrays import Floats, Rows, Sums
-from ps_vae.nn.elementary import exp
+from ps_vae.nn.gaussian import log_posterior, reparameterise
 from ps_vae.nn.noise import Stream, standard_normal
+from ps_vae.vae.inference import prior_terms
 from ps_vae.vae.layout import Parameters
 from ps_vae.vae.network import Workspace, run_decoder, run_encoder
+from ps_vae.vae.priors import PriorTerms
 
 __all__ = ["Evidence", "estimate_evidence"]
 
@@ -63,54 +63,34 @@ def estimate_evidence(parameters: Parameters, x: Floats, *, samples: int, seed: 
             f"examples of shape {x.shape} with names of shape {rows.shape}: this model needs (n, {config.inputs}), (n,)"
         )
     dtype = parameters.vector.dtype
-    encoder = Workspace(config, 1, dtype)
     sizes = [min(_CHUNK, samples - start) for start in range(0, samples, _CHUNK)]
-    decoders = {size: Workspace(config, size, dtype) for size in set(sizes)}
+    workspaces = {size: Workspace(config, 1, dtype, samples=size) for size in set(sizes)}
+    prior = prior_terms(parameters)
     log_weights = np.empty(samples)
     evidence = Evidence(*(np.empty(len(x)) for _ in range(3)))
     for i in range(len(x)):
-        posterior = run_encoder(parameters, x[i : i + 1], encoder)
+        one = slice(i, i + 1)
+        posterior = run_encoder(parameters, x[one], workspaces[sizes[0]])
         for chunk, size in enumerate(sizes):
-            part = log_weights[chunk * _CHUNK : chunk * _CHUNK + size]
-            _log_weights(parameters, x[i : i + 1], posterior, seed, chunk, rows[i : i + 1], decoders[size], part)
+            w = workspaces[size]
+            standard_normal(w.noise, seed=seed, stream=Stream.EVIDENCE, step=chunk, rows=rows[one])
+            _fill_log_weights(parameters, x[one], posterior, prior, w)
+            log_weights[chunk * _CHUNK : chunk * _CHUNK + size] = w.log_weight
         evidence.log_evidence[i], evidence.standard_error[i], evidence.effective_sample_size[i] = _summary(log_weights)
     return evidence
 
 
-def _log_weights(
-    parameters: Parameters,
-    x: Floats,
-    posterior: Floats,
-    seed: int,
-    chunk: int,
-    row: Rows,
-    workspace: Workspace,
-    log_weights: Sums,
-) -> None:
-    noise = workspace.noise.reshape(1, -1)
-    standard_normal(noise, seed=seed, stream=Stream.EVIDENCE, step=chunk, rows=row)
-    _draw(posterior[0], workspace.noise, workspace.z, log_weights)
-    outputs = run_decoder(parameters, workspace.z, workspace)
-    bias = parameters.decoder[-1].bias
-    workspace.likelihood.log_likelihood(outputs, bias, parameters.own, x, workspace.log_likelihood)
-    log_weights += workspace.log_likelihood
-
-
-@kernel
-def _draw(posterior: Floats, noise: Floats, z: Floats, log_ratio: Sums) -> None:
-    latent = z.shape[1]
-    half = posterior.dtype.type(0.5)
-    deviation = np.empty(latent, posterior.dtype)
-    log_volume = 0.0
-    for j in range(latent):
-        deviation[j] = exp(half * posterior[latent + j])
-        log_volume += posterior[latent + j]
-    for i in range(z.shape[0]):
-        squares = 0.0
-        for j in range(latent):
-            z[i, j] = posterior[j] + deviation[j] * noise[i, j]
-            squares += noise[i, j] * noise[i, j] - z[i, j] * z[i, j]
-        log_ratio[i] = 0.5 * (log_volume + squares)
+def _fill_log_weights(parameters: Parameters, x: Floats, posterior: Floats, prior: PriorTerms, w: Workspace) -> None:
+    """log w_k of the samples that the workspace's noise makes, in its log_weight."""
+    reparameterise(posterior, w.noise, w.u)
+    if w.prior.to_z is not None:
+        w.prior.to_z(w.u, w.z)
+    outputs = run_decoder(parameters, w.z, w)
+    w.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, parameters.own, x, w.log_likelihood)
+    prior.log_density(w.u, w.log_prior)
+    log_posterior(posterior, w.noise, w.log_weight)
+    np.subtract(w.log_prior, w.log_weight, out=w.log_weight)
+    w.log_weight += w.log_likelihood
 
 
 def _summary(log_weights: Sums) -> tuple[float, float, float]:

@@ -3,6 +3,9 @@
 All functions take and return whole arrays and work through them in chunks, so that what they need besides is a
 few megabytes. The posterior's log-variance is always the bounded one. Rows are float32 or float64, of the dtype
 of the parameters.
+
+z is what the decoder sees. A prior may give it by coordinates u in which the posterior is Gaussian (the uniform prior: z
+in the unit cube); mean, log-variance and noise are always of u, and "at the posterior's mean" is z of the mean of u.
 """
 
 from collections.abc import Iterator
@@ -12,18 +15,29 @@ import numpy as np
 
 from ps_vae.errors import UsageError
 from ps_vae.nn.arrays import Floats, Sums
-from ps_vae.nn.gaussian import kl_standard_normal, reparameterise
-from ps_vae.nn.noise import Stream, standard_normal
+from ps_vae.nn.gaussian import kl_standard_normal, log_posterior, reparameterise
 from ps_vae.vae.layout import Parameters
+from ps_vae.vae.config import prior_of
 from ps_vae.vae.network import Workspace, run_decoder, run_encoder
+from ps_vae.vae.priors import PriorTerms
 
-__all__ = ["ElboTerms", "Posterior", "decode", "elbo_terms", "encode", "reconstruct", "sample_prior"]
+__all__ = [
+    "ElboTerms",
+    "Posterior",
+    "decode",
+    "elbo_terms",
+    "encode",
+    "latent_of",
+    "prior_terms",
+    "reconstruct",
+    "sample_prior",
+]
 
 _CHUNK = 256
 
 
 class Posterior(NamedTuple):
-    """q(z|x) of each row: two arrays (rows, latent)."""
+    """q(u|x) of each row: two arrays (rows, latent)."""
 
     mean: Floats
     log_variance: Floats
@@ -57,19 +71,40 @@ def decode(parameters: Parameters, z: Floats) -> Floats:
 
 
 def reconstruct(parameters: Parameters, x: Floats) -> Floats:
-    """E[x|z] at z = the posterior's mean, for each row of `x` (rows, inputs): the same shape."""
-    return decode(parameters, encode(parameters, x).mean)
+    """E[x|z] at the posterior's mean, for each row of `x` (rows, inputs): the same shape."""
+    return decode(parameters, latent_of(parameters, encode(parameters, x).mean))
+
+
+def latent_of(parameters: Parameters, u: Floats) -> Floats:
+    """z of coordinates u (rows, latent); u itself where the prior has no map."""
+    to_z = prior_of(parameters.config).to_z
+    if to_z is None:
+        return u
+    z = np.empty_like(u)
+    to_z(u, z)
+    return z
+
+
+def prior_terms(parameters: Parameters) -> PriorTerms:
+    """The prior with its parameters, ready to be asked."""
+    prior = prior_of(parameters.config)
+    encoded = _beside(parameters)
+    terms = prior.terms(parameters.vector.dtype, encoded, np.empty_like(encoded))
+    terms.prepare(parameters.prior)
+    return terms
 
 
 def sample_prior(parameters: Parameters, count: int, *, seed: int) -> tuple[Floats, Floats]:
     """`count` draws z (count, latent) from the prior, and E[x|z] (count, inputs)."""
-    z = np.empty((count, parameters.config.latent), parameters.vector.dtype)
-    standard_normal(z, seed=seed, stream=Stream.PRIOR, step=0, rows=np.arange(count, dtype=np.int64))
+    prior = prior_of(parameters.config)
+    z = latent_of(parameters, prior.sample(parameters.prior, _beside(parameters), count, seed))
     return z, decode(parameters, z)
 
 
 def elbo_terms(parameters: Parameters, x: Floats, noise: Floats) -> ElboTerms:
     """The two terms of the ELBO of each row of `x` (rows, inputs), at one sample z a row.
+
+    The divergence is log q(z|x) - log p(z) of that sample where it has no closed form.
 
     noise   (rows, latent) standard normal
     """
@@ -78,14 +113,28 @@ def elbo_terms(parameters: Parameters, x: Floats, noise: Floats) -> ElboTerms:
     if len(noise) != len(x):
         raise UsageError(f"noise for {len(noise)} rows and {len(x)} examples: give one row of noise for each")
     terms = ElboTerms(np.empty(len(x)), np.empty(len(x)))
+    prior, density = prior_of(parameters.config), prior_terms(parameters)
     for part, workspace in _chunks(parameters, len(x)):
         posterior = run_encoder(parameters, x[part], workspace)
-        kl_standard_normal(posterior, terms.kl[part])
-        reparameterise(posterior, noise[part], workspace.z)
-        outputs = run_decoder(parameters, workspace.z, workspace)
+        reparameterise(posterior, noise[part], workspace.u)
+        if prior.is_standard:
+            kl_standard_normal(posterior, terms.kl[part])
+        else:
+            log_posterior(posterior, noise[part], terms.kl[part])
+            density.log_density(workspace.u, workspace.log_prior)
+            terms.kl[part] -= workspace.log_prior
+        outputs = run_decoder(parameters, latent_of(parameters, workspace.u), workspace)
         bias, into = parameters.decoder[-1].bias, terms.log_likelihood[part]
         workspace.likelihood.log_likelihood(outputs, bias, parameters.own, x[part], into)
     return terms
+
+
+def _beside(parameters: Parameters) -> Floats:
+    """What the encoder makes of the prior's pseudo-inputs, (beside, 2 latent)."""
+    prior = prior_of(parameters.config)
+    if not prior.beside:
+        return np.empty((0, 2 * parameters.config.latent), parameters.vector.dtype)
+    return np.concatenate(encode(parameters, parameters.prior[0]), axis=1)
 
 
 def _chunks(parameters: Parameters, rows: int) -> Iterator[tuple[slice, Workspace]]:

@@ -5,7 +5,8 @@
 
 Biases are zero, except the likelihood's where the moments of the features are given: then it is what makes the mean of
 p(x) that of the data (Bernoulli: the logits of the pixel means). What else the likelihood has fits the moments, too; it
-is made for features of mean 0 and variance 1 where there are none.
+is made for features of mean 0 and variance 1 where there are none. Pseudo-inputs of the prior begin as examples of the
+data, or as normal samples of those moments.
 """
 
 import math
@@ -15,22 +16,28 @@ import numpy.typing as npt
 
 from ps_vae.errors import UsageError
 from ps_vae.nn.activations import ACTIVATIONS
-from ps_vae.nn.arrays import Sums
+from ps_vae.nn.arrays import Floats, Sums
 from ps_vae.nn.noise import Stream, standard_normal, uniform
-from ps_vae.vae.config import family_of
+from ps_vae.vae.config import family_of, prior_of
 from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["initial_weights"]
 
 
 def initial_weights(
-    layout: ParameterLayout, seed: int, moments: tuple[Sums, Sums] | None = None, *, sets_bias: bool = True
+    layout: ParameterLayout,
+    seed: int,
+    moments: tuple[Sums, Sums] | None = None,
+    *,
+    sets_bias: bool = True,
+    examples: Floats | None = None,
 ) -> npt.NDArray[np.float32]:
     """A new vector (layout.size,) of initial weights; padding is zero.
 
     seed       the run's
     moments    means and variances of the features over the training data, (inputs,) each, if they are known
     sets_bias  whether the likelihood's bias is made of them; zero where not
+    examples   of the training data, as many as the prior has pseudo-inputs, (count, inputs)
 
     Raises UsageError when the moments are not one a feature.
     """
@@ -38,7 +45,7 @@ def initial_weights(
     vector: npt.NDArray[np.float32] = layout.zeros()
     views = layout.views(vector)
     for index, tensor in enumerate(layout):
-        if not tensor.name.endswith(".weight"):
+        if not tensor.is_weight:
             continue
         fan_in, fan_out = tensor.shape
         weight = views[tensor.name]
@@ -60,4 +67,12 @@ def initial_weights(
         views["likelihood.bias"][:] = initial.bias
     for (name, _), values in zip(family.own + family.facts, initial.own, strict=True):
         views[f"likelihood.{name}"][:] = values
+    prior = prior_of(config)
+    index = next((index for index, tensor in enumerate(layout) if tensor.name.startswith("prior.")), len(layout.tensors))
+    if examples is None:
+        examples = np.empty((prior.beside, config.inputs), np.float32)
+        standard_normal(examples, seed=seed, stream=Stream.INITIAL, step=index, rows=np.arange(prior.beside, dtype=np.int64))
+        examples = examples * np.sqrt(variances) + means
+    for (name, _), values in zip(prior.own, prior.initial(seed, index, examples), strict=True):
+        views[f"prior.{name}"][:] = values
     return vector

@@ -5,6 +5,7 @@
     decoder.0.weight (latent, width)   decoder.0.bias ...
     likelihood.weight (width, outputs)   likelihood.bias         columns: the likelihood's parameters, in its order
     likelihood.log_variance (inputs,) ...                        what it has besides, if anything
+    prior.components (K, 2 latent) ...                           what the prior has, if anything
 
 Tensors follow one another in this order, in C order, each starting on a multiple of 16 elements (64 bytes of
 float32); what lies between is zero and stays zero. Gradients and optimizer states have the same layout.
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from ps_vae.errors import UsageError
 from ps_vae.nn.arrays import Array, Floats, aligned_zeros
 from ps_vae.nn.likelihoods import Own
-from ps_vae.vae.config import ModelConfig, family_of
+from ps_vae.vae.config import ModelConfig, family_of, prior_of
 
 __all__ = ["Layer", "ParameterLayout", "Parameters", "Tensor"]
 
@@ -35,6 +36,11 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     offset: int
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is what a layer multiplies its inputs with."""
+        return self.name.endswith(".weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class Parameters:
     encoder   the hidden layers, then the one that gives the posterior
     decoder   the hidden layers, then the one that gives the likelihood's parameters
     own       what the likelihood has besides
+    prior     what the prior has
     """
 
     config: ModelConfig
@@ -59,6 +66,7 @@ class Parameters:
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...]
     own: Own
+    prior: tuple[Floats, ...]
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,8 @@ class ParameterLayout:
 
         encoder, decoder = _layer_names(self.config)
         own = tuple(views[f"likelihood.{name}"] for name, _ in _besides(self.config))
-        return Parameters(self.config, vector, layers(encoder), layers(decoder), own)
+        prior = tuple(views[f"prior.{name}"] for name, _ in prior_of(self.config).own)
+        return Parameters(self.config, vector, layers(encoder), layers(decoder), own, prior)
 
     def tensor_at(self, index: int) -> str:
         """Name of the tensor that element `index` belongs to; padding belongs to the tensor before it."""
@@ -132,6 +141,8 @@ def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"{name}.bias", (outputs,)
     for name, size in _besides(config):
         yield f"likelihood.{name}", (size,)
+    for name, shape in prior_of(config).own:
+        yield f"prior.{name}", shape
 
 
 def _besides(config: ModelConfig) -> tuple[tuple[str, int], ...]:

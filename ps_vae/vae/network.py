@@ -1,6 +1,6 @@
 """The two networks of the model, run forward and backward on arrays that were made beforehand."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +11,9 @@ from ps_vae.nn.arrays import Array, Sums, aligned_zeros
 from ps_vae.nn.dense import dense, dense_backward
 from ps_vae.nn.gaussian import bound_posterior
 from ps_vae.nn.likelihoods import Likelihood
-from ps_vae.vae.config import ModelConfig, family_of
+from ps_vae.vae.config import ModelConfig, family_of, prior_of
 from ps_vae.vae.layout import Layer, Parameters
+from ps_vae.vae.priors import Prior, PriorTerms
 
 __all__ = ["Workspace", "factors_of_layers", "run_backward", "run_decoder", "run_encoder"]
 
@@ -21,22 +22,35 @@ __all__ = ["Workspace", "factors_of_layers", "run_backward", "run_decoder", "run
 class Workspace:
     """Every array that a pass over `rows` examples writes to. One workspace serves one pass at a time.
 
-    batch, noise       (rows, inputs), (rows, latent): for the caller to fill, nothing here writes to them
-    encoder, decoder   outputs of each layer, (rows, width); the last are the posterior (rows, 2 latent) and
-                       the likelihood's parameters (rows, outputs)
+    Of each example `samples` z are drawn, and what belongs to them has samples * rows rows, below called "drawn". The
+    encoder sees `encoded` rows: the examples, and where `trains` those of the prior that are encoded beside them.
+
+    inputs, batch      (encoded, inputs), and of it the examples: for the caller to fill, nothing here writes to them
+    noise              (rows, samples * latent), for the caller to fill
+    encoder, decoder   outputs of each layer, (encoded, width) and (drawn, width); the last are the posterior
+                       (encoded, 2 latent) and the likelihood's parameters (drawn, outputs)
     d_encoder, d_decoder
                        gradients with respect to these; the decoder's last one takes the place of its output
-    slope              derivative of the bound of the log-variance, (rows, latent)
-    z, d_z             (rows, latent)
-    weight             (rows,) float64, ones: what each row counts
-    log_likelihood, kl (rows,) float64, the terms of the last pass for each row, in nats
+    slope              derivative of the bound of the log-variance, (encoded, latent)
+    terms              the prior's part of the pass
+    u, z, d_z          (drawn, latent); z is u where the prior has no map between them
+    weight             (drawn,) float64, 1 / samples: what each counts
+    log_likelihood     (drawn,) float64, log p(x|z) of the last pass, in nats
+    log_prior, log_weight
+                       (drawn,) float64, log p(u) and the logarithm of the importance weights, if the pass had any
+    kl                 (rows,) float64, the divergence of the last pass
     """
 
     config: ModelConfig
     rows: int
     dtype: npt.DTypeLike = np.float32
+    samples: int = 1
+    trains: bool = False
     activation: Activation = field(init=False)
     likelihood: Likelihood = field(init=False)
+    prior: Prior = field(init=False)
+    terms: PriorTerms = field(init=False)
+    inputs: Array = field(init=False)
     batch: Array = field(init=False)
     noise: Array = field(init=False)
     encoder: tuple[Array, ...] = field(init=False)
@@ -44,35 +58,49 @@ class Workspace:
     decoder: tuple[Array, ...] = field(init=False)
     d_decoder: tuple[Array, ...] = field(init=False)
     slope: Array = field(init=False)
+    u: Array = field(init=False)
     z: Array = field(init=False)
     d_z: Array = field(init=False)
     weight: Sums = field(init=False)
     log_likelihood: Sums = field(init=False)
+    log_prior: Sums = field(init=False)
+    log_weight: Sums = field(init=False)
     kl: Sums = field(init=False)
 
     def __post_init__(self) -> None:
         config = self.config
-        family = family_of(config)
+        family, prior = family_of(config), prior_of(config)
+        drawn = self.samples * self.rows
+        encoded = self.rows + (prior.beside if self.trains else 0)
 
-        def array(width: int) -> Array:
-            return aligned_zeros((self.rows, width), self.dtype)
+        def arrays(rows: int, widths: Iterable[int]) -> tuple[Array, ...]:
+            return tuple(aligned_zeros((rows, width), self.dtype) for width in widths)
 
-        outputs = array(family.outputs)
-        encoder_widths = (*config.hidden, 2 * config.latent)
+        (outputs,) = arrays(drawn, [family.outputs])
+        inputs, slope = arrays(encoded, [config.inputs, config.latent])
+        u, d_z = arrays(drawn, 2 * [config.latent])
+        encoder_widths, decoder_widths = (*config.hidden, 2 * config.latent), config.hidden[::-1]
+        encoder, d_encoder = arrays(encoded, encoder_widths), arrays(encoded, encoder_widths)
         made = {
             "activation": ACTIVATIONS[config.activation],
             "likelihood": family,
-            "batch": array(config.inputs),
-            "noise": array(config.latent),
-            "encoder": tuple(array(width) for width in encoder_widths),
-            "d_encoder": tuple(array(width) for width in encoder_widths),
-            "decoder": (*(array(width) for width in reversed(config.hidden)), outputs),
-            "d_decoder": (*(array(width) for width in reversed(config.hidden)), outputs),
-            "slope": array(config.latent),
-            "z": array(config.latent),
-            "d_z": array(config.latent),
-            "weight": np.ones(self.rows),
-            "log_likelihood": np.zeros(self.rows),
+            "prior": prior,
+            "terms": prior.terms(self.dtype, encoder[-1][self.rows :], d_encoder[-1][self.rows :]),
+            "inputs": inputs,
+            "batch": inputs[: self.rows],
+            "noise": aligned_zeros((self.rows, self.samples * config.latent), self.dtype),
+            "encoder": encoder,
+            "d_encoder": d_encoder,
+            "decoder": (*arrays(drawn, decoder_widths), outputs),
+            "d_decoder": (*arrays(drawn, decoder_widths), outputs),
+            "slope": slope,
+            "u": u,
+            "z": u if prior.to_z is None else np.zeros_like(u),
+            "d_z": d_z,
+            "weight": np.full(drawn, 1 / self.samples),
+            "log_likelihood": np.zeros(drawn),
+            "log_prior": np.zeros(drawn),
+            "log_weight": np.zeros(drawn),
             "kl": np.zeros(self.rows),
         }
         for name, value in made.items():
@@ -80,7 +108,7 @@ class Workspace:
 
 
 def run_encoder(parameters: Parameters, x: Array, workspace: Workspace) -> Array:
-    """The posterior of each row of `x` (rows, inputs): the workspace's (rows, 2 latent), log-variance bounded."""
+    """The posterior of each row of `x` (encoded, inputs): the workspace's (encoded, 2 latent), log-variance bounded."""
     _run(x, parameters.encoder, workspace.encoder, workspace.activation)
     posterior = workspace.encoder[-1]
     bound_posterior(posterior, parameters.encoder[-1].bias, workspace.slope)
@@ -88,7 +116,7 @@ def run_encoder(parameters: Parameters, x: Array, workspace: Workspace) -> Array
 
 
 def run_decoder(parameters: Parameters, z: Array, workspace: Workspace) -> Array:
-    """The decoder's last product, without its bias, for each row of `z` (rows, latent); the workspace's array."""
+    """The decoder's last product, without its bias, for each row of `z` (drawn, latent); the workspace's array."""
     _run(z, parameters.decoder, workspace.decoder, workspace.activation)
     return workspace.decoder[-1]
 
@@ -122,7 +150,7 @@ def factors_of_layers(workspace: Workspace) -> list[tuple[Array, Array]]:
     The gradient of its weights is the product of the two. From the encoder's first layer to the likelihood's.
     """
     w = workspace
-    inputs = (w.batch, *w.encoder[:-1], w.z, *w.decoder[:-1])
+    inputs = (w.inputs, *w.encoder[:-1], w.z, *w.decoder[:-1])
     return list(zip(inputs, (*w.d_encoder, *w.d_decoder), strict=True))
 
 

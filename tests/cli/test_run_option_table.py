@@ -18,6 +18,8 @@ from ps_vae.train import server as train_server
 from ps_vae.train.config import BINARIZATIONS
 from ps_vae.train.plan import DEFAULTS, Wishes
 from ps_vae.train.server_process import flags
+from ps_vae.vae.bounds import BOUNDS
+from ps_vae.vae.priors import PRIORS
 
 EVERYTHING = Wishes(
     data="digits",
@@ -28,9 +30,14 @@ EVERYTHING = Wishes(
     activation="tanh",
     likelihood="gaussian",
     sigma=0.5,
+    prior="vamp:7",
     bias_from_data=False,
+    bound="iwae:5",
     beta=0.5,
     beta_warmup=7,
+    free_bits=0.25,
+    capacity=2.5,
+    capacity_warmup=12,
     optimizer="sgd",
     learning_rate=0.25,
     schedule="cosine:0.02:5",
@@ -119,6 +126,8 @@ def test_the_defaults_in_the_help_are_those_of_a_run() -> None:
         ("binarize", BINARIZATIONS),
         ("activation", list(ACTIVATIONS)),
         ("likelihood", list(LIKELIHOODS)),
+        ("prior", list(PRIORS)),
+        ("bound", list(BOUNDS)),
         ("optimizer", list(OPTIMIZERS)),
         ("schedule", list(SCHEDULES)),
     ],

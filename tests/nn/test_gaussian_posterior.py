@@ -36,7 +36,8 @@ def test_kl_gradient_matches_central_differences_and_is_added() -> None:
     posterior, kl, step = _posterior(np.float64), np.empty(5), 1e-5
     before = np.random.default_rng(2).normal(size=posterior.shape)
     after = before.copy()
-    gaussian.add_kl_gradient(posterior, 0.7, after)
+    gaussian.kl_standard_normal(posterior, kl)
+    gaussian.add_kl_gradient(posterior, kl, 0.7, after)
     for place in np.ndindex(posterior.shape):
         up, down = posterior.copy(), posterior.copy()
         up[place] += step

@@ -16,9 +16,10 @@ from ps_vae.ps.blocks import Block
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import Batches
 from ps_vae.train.gradient import BlockGradient, is_finite
-from ps_vae.vae.elbo import elbo_gradient
+from ps_vae.vae.bounds import Objective
 from ps_vae.vae.layout import ParameterLayout
 from ps_vae.vae.network import Workspace
+from ps_vae.vae.objective import objective_gradient
 
 
 def gradients_of(config: RunConfig, split: Split | None = None) -> BlockGradient:
@@ -27,18 +28,18 @@ def gradients_of(config: RunConfig, split: Split | None = None) -> BlockGradient
 
 def tree(config: RunConfig, step: int) -> dict[Block, tuple[Floats, tuple[float, float]]]:
     """Every node of the step's tree, level by level from the leaves: pairs are added, an odd one moves up as it is."""
-    layout, workspace = ParameterLayout(config.model), Workspace(config.model, config.microbatch)
+    layout, workspace = ParameterLayout(config.model), Workspace(config.model, config.microbatch, trains=True)
     batches, parameters = Batches(config, small_data().train), layout.bind(small_weights(config))
     level = []
     for index in range(config.microbatches):
         gradient = layout.zeros()
         batches.fill(step, index, workspace.batch, workspace.noise)
         beta = config.beta * min(1.0, step / config.beta_warmup) if config.beta_warmup else config.beta
-        sums = elbo_gradient(
+        sums = objective_gradient(
             parameters,
             workspace.batch,
             workspace.noise,
-            beta=beta,
+            objective=Objective(beta=beta),
             workspace=workspace,
             gradient=layout.bind(gradient),
         )

@@ -47,6 +47,7 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
             activation=draw(st.sampled_from(list(ACTIVATIONS))),
             likelihood=likelihood,
             sigma=draw(positive),
+            prior=draw(st.sampled_from(["normal", "uniform", "mixture:3", "vamp:50"])),
         ),
         bias_from_data=draw(st.booleans()),
         beta=draw(st.floats(0, 1e30)),
@@ -69,6 +70,8 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         delay=0,
         clip_norm=draw(st.floats(0, 1e30)),
         aggregate="mean",
+        bound=draw(st.sampled_from(["elbo", "elbo:2", "iwae:50", "stl", "dreg:3"])),
+        capacity_warmup=draw(st.integers(0, 1 << 40)),
     )
 
 
@@ -179,6 +182,13 @@ def test_the_outer_optimizer_has_momentum_by_default_where_that_is_stable(
     assert (config.outer_rate, config.outer_momentum) == expected
 
 
+def test_the_objective_of_a_step_grows_into_what_was_said() -> None:
+    config = small_config(bound="elbo:2", beta=0.5, beta_warmup=10, capacity=8.0, capacity_warmup=4)
+    assert [config.objective_at(step).capacity for step in (0, 1, 4, 9)] == [0.0, 2.0, 8.0, 8.0]
+    assert config.objective_at(9).beta == config.beta_at(9) < config.objective_at(10).beta == 0.5
+    assert config.objective_at(0).bound.samples == 2
+
+
 def test_a_run_of_local_steps_sees_as_many_rows_in_fewer_steps() -> None:
     config = plan(Wishes(epochs=10.0, local_steps=4, batch_size=8), small_data())
     assert config.rows_a_step == 32
@@ -209,9 +219,14 @@ OTHER: dict[str, Any] = {
     "activation": "tanh",
     "likelihood": "gaussian",
     "sigma": 0.5,
+    "prior": "uniform",
     "bias_from_data": False,
+    "bound": "iwae:5",
     "beta": 0.25,
     "beta_warmup": 10,
+    "free_bits": 0.5,
+    "capacity": 2.5,
+    "capacity_warmup": 20,
     "optimizer": "sgd",
     "learning_rate": 0.5,
     "schedule": "stages",
@@ -315,6 +330,16 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"beta": -1.0}, ["--beta -1"]),
     ({"beta": math.nan}, ["--beta nan"]),
     ({"beta_warmup": -3}, ["--beta-warmup -3"]),
+    ({"bound": "iwae"}, ["bound 'iwae'", "iwae:K"]),
+    ({"prior": "vamp"}, ["prior 'vamp'", "vamp:K"]),
+    ({"free_bits": -0.5}, ["--free-bits -0.5"]),
+    ({"capacity": math.inf}, ["--capacity inf"]),
+    ({"capacity_warmup": -1}, ["--capacity-warmup -1"]),
+    ({"free_bits": 0.5, "capacity": 2.0}, ["--free-bits 0.5", "--capacity 2"]),
+    ({"free_bits": 0.5, "bound": "stl"}, ["--free-bits 0.5", "--bound stl", "--bound elbo"]),
+    ({"capacity": 5.0, "prior": "mixture:3"}, ["--capacity 5", "--prior mixture:3", "--prior normal"]),
+    ({"push_codec": "factors", "bound": "dreg:5"}, ["--push-codec factors", "--bound dreg:5"]),
+    ({"push_codec": "factors", "prior": "vamp:5"}, ["--push-codec factors", "--prior vamp:5"]),
     ({"seed": -1}, ["--seed -1"]),
     ({"seed": 1 << 63}, ["--seed 9223372036854775808"]),
     ({"binarize": "maybe"}, ["--binarize maybe", "static"]),

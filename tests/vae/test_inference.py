@@ -2,20 +2,22 @@
 
 import numpy as np
 import pytest
+from scipy import special, stats
 
 from ps_vae.errors import UsageError
+from ps_vae.vae.bounds import Objective
 from ps_vae.vae.config import ModelConfig
-from ps_vae.vae.elbo import elbo_gradient
-from ps_vae.vae.inference import decode, elbo_terms, encode, reconstruct, sample_prior
+from ps_vae.vae.inference import decode, elbo_terms, encode, latent_of, prior_terms, reconstruct, sample_prior
 from ps_vae.vae.layout import ParameterLayout, Parameters
 from ps_vae.vae.network import Workspace
+from ps_vae.vae.objective import objective_gradient
 
 ROWS = 600  # more than two chunks, the last one partly filled
 
 
-def _model(likelihood: str = "bernoulli") -> tuple[Parameters, np.ndarray, np.ndarray]:
+def _model(likelihood: str = "bernoulli", prior: str = "normal") -> tuple[Parameters, np.ndarray, np.ndarray]:
     generator = np.random.default_rng(8)
-    layout = ParameterLayout(ModelConfig(30, (20,), 4, "relu", likelihood))
+    layout = ParameterLayout(ModelConfig(30, (20,), 4, "relu", likelihood, prior=prior))
     vector = layout.zeros()
     for view in layout.views(vector).values():
         view[:] = generator.normal(size=view.shape) / np.sqrt(view.shape[0])
@@ -72,10 +74,55 @@ def test_prior_samples_are_standard_normal_and_a_longer_list_begins_the_same() -
 def test_elbo_terms_of_the_rows_are_those_of_training(likelihood: str) -> None:
     parameters, x, noise = _model(likelihood)
     terms = elbo_terms(parameters, x, noise)
-    workspace, layout = Workspace(parameters.config, ROWS), ParameterLayout(parameters.config)
-    elbo_gradient(parameters, x, noise, beta=3.0, workspace=workspace, gradient=layout.bind(layout.zeros()))
+    workspace, layout = Workspace(parameters.config, ROWS, trains=True), ParameterLayout(parameters.config)
+    objective_gradient(
+        parameters, x, noise, objective=Objective(beta=3.0), workspace=workspace, gradient=layout.bind(layout.zeros())
+    )
     np.testing.assert_allclose(terms.log_likelihood, workspace.log_likelihood, rtol=1e-4)
     np.testing.assert_allclose(terms.kl, workspace.kl, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prior", ["mixture:3", "vamp:3"])
+def test_elbo_terms_with_a_learned_prior_are_those_of_the_sample(prior: str) -> None:
+    """log q(z|x) - log p(z) of the one sample, by scipy's densities."""
+    parameters, x, noise = _model(prior=prior)
+    x, noise = x[:20], noise[:20]
+    if prior.startswith("vamp"):
+        means, v = _written_out(parameters, parameters.prior[0])
+        shares = np.full(3, 1 / 3)
+    else:
+        means, u = parameters.prior[0][:, :4], parameters.prior[0][:, 4:]
+        v, shares = u + np.logaddexp(0, -20 - u) - np.logaddexp(0, u - 10), special.softmax(parameters.prior[1])
+    mean, log_variance = _written_out(parameters, x)
+    z = mean + np.exp(log_variance / 2) * noise
+    log_q = stats.norm.logpdf(z, mean, np.exp(log_variance / 2)).sum(axis=1)
+    log_terms = stats.norm.logpdf(z[:, None], means, np.exp(v / 2)).sum(axis=2)
+    log_p = special.logsumexp(log_terms, axis=1, b=shares)
+    np.testing.assert_allclose(elbo_terms(parameters, x, noise).kl, log_q - log_p, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("prior", ["normal", "uniform", "mixture:3", "vamp:3"])
+def test_samples_of_the_prior_are_those_of_its_density(prior: str) -> None:
+    """The density's mean over points spread evenly is one over their volume; and where it is high there are samples."""
+    layout = ParameterLayout(ModelConfig(3, (), 1, prior=prior))
+    vector = layout.zeros(np.float64)
+    for view in layout.views(vector).values():
+        view[:] = np.random.default_rng(5).normal(size=view.shape)
+    parameters = layout.bind(vector)
+    z, _ = sample_prior(parameters, 4000, seed=2)
+    u = np.linspace(-30, 30, 60_001)[:, None]
+    density, log_density = prior_terms(parameters), np.empty(len(u))
+    density.log_density(u, log_density)
+    mass = np.exp(log_density) * 0.001
+    assert mass.sum() == pytest.approx(1, rel=1e-6)
+    distribution = np.concatenate([[0.0], np.cumsum(mass)])[:-1] + mass / 2
+    places = latent_of(parameters, u)[:, 0]
+    assert stats.kstest(z[:, 0], lambda at: np.interp(at, places, distribution)).pvalue > 0.001
+
+
+def test_a_uniform_prior_fills_the_unit_cube() -> None:
+    z, _ = sample_prior(_model(prior="uniform")[0], 2000, seed=1)
+    assert stats.kstest(z.reshape(-1), "uniform").pvalue > 0.001
 
 
 def test_no_rows_give_no_results() -> None:
