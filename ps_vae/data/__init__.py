@@ -7,6 +7,6 @@ from ps_vae.data.dataset import Dataset, Split
 from ps_vae.data.gather import gather
 from ps_vae.data.moments import feature_moments
 from ps_vae.data.order import rows_of
-from ps_vae.data.source import SOURCES, load
+from ps_vae.data.source import SOURCES, from_arrays, load
 
-__all__ = ["SOURCES", "Dataset", "Split", "feature_moments", "gather", "load", "rows_of"]
+__all__ = ["SOURCES", "Dataset", "Split", "feature_moments", "from_arrays", "gather", "load", "rows_of"]

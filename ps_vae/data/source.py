@@ -25,7 +25,7 @@ from ps_vae.data.packaged import digits, mnist_5k
 from ps_vae.data.splitting import divide
 from ps_vae.errors import DataError, UsageError
 
-__all__ = ["SOURCES", "Source", "load"]
+__all__ = ["SOURCES", "Source", "from_arrays", "load"]
 
 GAUSSIAN_SEED = 0x7073_5F76_6165
 
@@ -79,6 +79,11 @@ def load(spec: str, split: str = "auto") -> Dataset:
         raise DataError(
             f"{spec}: cannot be read ({error.strerror or error}); check the path and its permissions"
         ) from error
+
+
+def from_arrays(name: str, rows: npt.NDArray[Any], split: str = "auto") -> Dataset:
+    """The data set of rows (n, features) in memory; raises what `load` does."""
+    return divide(checked(name, {"train": rows}), split)
 
 
 def _read_path(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -16,6 +16,7 @@ from ps_vae.ps.buffers import Buffers
 from ps_vae.ps.codecs.codec import BlockCodec, Codec
 from ps_vae.ps.encoder import Encoder, room_for
 from ps_vae.ps.evaluator import Evaluator
+from ps_vae.ps.in_process import InProcess
 from ps_vae.ps.links import Links
 from ps_vae.ps.messages import Welcome
 from ps_vae.ps.outbox import Send
@@ -26,7 +27,7 @@ from ps_vae.ps.security.keys import ClientKeys
 from ps_vae.ps.transport import open_segment
 from ps_vae.ps.worker import Worker
 
-__all__ = ["EvaluatorProgram", "Outcome", "WorkerProgram", "evaluate", "work"]
+__all__ = ["EvaluatorProgram", "Outcome", "WorkerProgram", "evaluate", "work", "work_over"]
 
 Vector = npt.NDArray[np.float32]
 
@@ -92,8 +93,23 @@ def work(
 
     Raises Unreachable after `connect_timeout` seconds without a server, RefusedError where it does not want us.
     """
-    session = Worker(os.urandom(16), name, fingerprint)
     links = Links(address, program.say, connect_timeout, keys)
+    return work_over(
+        links, program, name=name, fingerprint=fingerprint, should_stop=should_stop, transport=transport
+    )
+
+
+def work_over(
+    links: Links | InProcess,
+    program: WorkerProgram,
+    *,
+    name: str,
+    fingerprint: str,
+    should_stop: Callable[[], bool],
+    transport: str = "tcp",
+) -> Outcome:
+    """The same, over links to the servers, or to those in this process; they are closed at the end."""
+    session = Worker(os.urandom(16), name, fingerprint)
     state = _Work(session, program, links, transport)
     try:
         state.perform(session.start(time.monotonic()))
@@ -111,7 +127,7 @@ def work(
 class _Work:
     """Performs what a worker's state machine asks for."""
 
-    def __init__(self, session: Worker, program: WorkerProgram, links: Links, transport: str) -> None:
+    def __init__(self, session: Worker, program: WorkerProgram, links: Links | InProcess, transport: str) -> None:
         self.outcome: Outcome | None = None
         self._session = session
         self._program = program
@@ -303,7 +319,7 @@ class _Evaluation:
                     self.outcome = Outcome(action.failed, action.reason)
 
 
-def _send(links: Links, actions: list[Action]) -> None:
+def _send(links: Links | InProcess, actions: list[Action]) -> None:
     """To where the shards are now."""
     for action in actions:
         if isinstance(action, ShardsMoved):

@@ -7,6 +7,7 @@ BLAS's.
 """
 
 import hashlib
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numba
@@ -16,12 +17,18 @@ import threadpoolctl
 from ps_vae.nn.dense import dense
 from ps_vae.nn.simd import FUSED
 
-__all__ = ["fingerprint", "use_one_thread"]
+__all__ = ["fingerprint", "one_thread", "use_one_thread"]
 
 
 def use_one_thread() -> None:
     """BLAS computes on the calling thread from now on: a worker is one core, and its bits know of no other."""
     threadpoolctl.threadpool_limits(1)
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """The same for as long as the context lasts: in a process that is not ours."""
+    limits: AbstractContextManager[object] = threadpoolctl.threadpool_limits(1)
+    return limits
 
 
 def fingerprint() -> str:

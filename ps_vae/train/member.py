@@ -21,11 +21,13 @@ def configuration(welcome: Welcome) -> RunConfig:
     return RunConfig.unpack(welcome.config)
 
 
-def same_data(config: RunConfig, where: str | None) -> Dataset:
-    """The run's data on this host; `where` is their place here, without one the place on the server.
+def same_data(config: RunConfig, where: str | Dataset | None) -> Dataset:
+    """The run's data on this host; `where` is their place here, or they themselves; None: the place on the server.
 
     Raises DataError where they cannot be read or are not the server's.
     """
+    if isinstance(where, Dataset):
+        return where
     spec = where or config.data
     try:
         data = load(spec, config.split)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ps_vae.data import Dataset, feature_moments, gather, load, rows_of
 from ps_vae.errors import CheckpointError, NothingLeft, UsageError
@@ -17,7 +18,7 @@ from ps_vae.vae.config import prior_of
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
 
-__all__ = ["settle", "starting_point"]
+__all__ = ["new_weights", "settle", "starting_point"]
 
 Say = Callable[[str], None]
 
@@ -60,8 +61,12 @@ def starting_point(
                 have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
                 raise NothingLeft(f"{have}; give more --steps or --epochs to go on")
             return found.state, f"continued from version {found.version:,}"
-    moments = feature_moments(data.train)
+    return fresh_state(config, new_weights(config, data, layout)), "new weights"
+
+
+def new_weights(config: RunConfig, data: Dataset, layout: ParameterLayout) -> npt.NDArray[np.float32]:
+    """What a new run begins with, (layout.size,)."""
     rows = rows_of(config.seed, 0, len(data.train), np.empty(prior_of(config.model).beside, np.int64))
     examples = gather(data.train, rows, np.empty((len(rows), data.features), np.float32))
-    weights = initial_weights(layout, config.seed, moments, sets_bias=config.bias_from_data, examples=examples)
-    return fresh_state(config, weights), "new weights"
+    moments = feature_moments(data.train)
+    return initial_weights(layout, config.seed, moments, sets_bias=config.bias_from_data, examples=examples)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ps_vae.data import Dataset
 from ps_vae.jit import announce_compilation, start_numba
 from ps_vae.lines import Line
 from ps_vae.ps.actions import Result
@@ -70,7 +71,7 @@ def work_for(
 class Program:
     """Model and data of the run that was joined: what a worker does between the messages (a WorkerProgram)."""
 
-    def __init__(self, data: str | None, say: Say) -> None:
+    def __init__(self, data: str | Dataset | None, say: Say) -> None:
         self.say = say
         self._data = data
         self._gradient: BlockGradient | LocalSteps | None = None

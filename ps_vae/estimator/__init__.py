@@ -1,0 +1,1 @@
+"""`ps_vae.VAE`, a scikit-learn estimator."""

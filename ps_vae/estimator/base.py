@@ -1,0 +1,115 @@
+"""What a scikit-learn estimator inherits: scikit-learn's own classes, or, where that is missing, the little that is used.
+
+Without scikit-learn an estimator has the same methods; what other libraries ask it (tags, HTML, output containers) it
+cannot answer.
+"""
+
+import inspect
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.errors import DataError, UsageError
+
+__all__ = ["Base", "checked_rows", "is_fitted_or_raise", "seed_of"]
+
+Array = npt.NDArray[Any]
+
+_HAS_SKLEARN = find_spec("sklearn") is not None
+
+
+class _StandIn:
+    """get_params, set_params and fit_transform, by scikit-learn's conventions."""
+
+    n_features_in_: int
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters of the constructor by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters of the constructor. Raises UsageError for one that there is not."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise UsageError(f"{name!r} is no parameter of {type(self).__name__}: use {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> Array:
+        """`fit`, then `transform` of the same rows."""
+        transformed: Array = self.fit(X, y).transform(X)  # type: ignore[attr-defined]
+        return transformed
+
+    def __repr__(self) -> str:
+        defaults = {name: each.default for name, each in inspect.signature(type(self).__init__).parameters.items()}
+        said = {name: value for name, value in self.get_params().items() if value != defaults[name]}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+
+
+if TYPE_CHECKING or not _HAS_SKLEARN:
+    Base = _StandIn
+else:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+
+    class Base(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+        """scikit-learn's classes, in the order that it asks for."""
+
+        def __sklearn_tags__(self) -> Any:
+            tags = super().__sklearn_tags__()
+            tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+            return tags
+
+
+def checked_rows(estimator: Any, X: Any, *, is_new: bool) -> Array:
+    """X as (n, features) of float32 or float64 without NaN or infinity; `is_new`: its features become the estimator's.
+
+    Raises ValueError, which DataError is, in scikit-learn's words where it is there.
+    """
+    if _HAS_SKLEARN:
+        from sklearn.utils.validation import validate_data
+
+        rows: Array = validate_data(estimator, X, reset=is_new, dtype=[np.float64, np.float32], order="C")
+        return rows
+    rows = np.ascontiguousarray(X)
+    rows = rows if rows.dtype == np.float32 else rows.astype(np.float64)
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise DataError(f"X of shape {rows.shape}: rows and columns (n, features) are needed, at least one of each")
+    if not np.isfinite(rows).all():
+        raise DataError("X contains NaN or infinity; replace them or leave these rows out")
+    if is_new:
+        estimator.n_features_in_ = rows.shape[1]
+    elif rows.shape[1] != estimator.n_features_in_:
+        name = type(estimator).__name__
+        raise DataError(
+            f"X has {rows.shape[1]} features, but {name} is expecting {estimator.n_features_in_} features as input"
+        )
+    return rows
+
+
+def is_fitted_or_raise(estimator: Any, attribute: str) -> None:
+    """Raises scikit-learn's NotFittedError, or UsageError without it, where the attribute is missing."""
+    if hasattr(estimator, attribute):
+        return
+    name = type(estimator).__name__
+    text = f"This {name} instance is not fitted yet. Call 'fit' with appropriate arguments before using this estimator."
+    if _HAS_SKLEARN:
+        from sklearn.exceptions import NotFittedError
+
+        raise NotFittedError(text)
+    raise UsageError(text)
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from None (another one each time), a number, or a NumPy generator of either kind."""
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(np.iinfo(np.int32).max))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(1 << 62))
+    if isinstance(random_state, int | np.integer) and 0 <= random_state < 1 << 62:
+        return int(random_state)
+    raise UsageError(f"random_state={random_state!r}: give None, a number from 0 to 2^62 - 1, or a NumPy generator")

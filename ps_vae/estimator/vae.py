@@ -1,0 +1,232 @@
+"""The variational autoencoder as a scikit-learn estimator."""
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.estimator.base import Base, checked_rows, is_fitted_or_raise, seed_of
+from ps_vae.estimator.fitting import fit
+from ps_vae.train.config import RunConfig
+from ps_vae.train.durable import replace_file
+from ps_vae.train.in_process import Progress
+from ps_vae.train.plan import Wishes
+from ps_vae.vae.evidence import estimate_evidence
+from ps_vae.vae.inference import decode, encode, latent_of, sample_prior
+from ps_vae.vae.layout import ParameterLayout, Parameters
+
+__all__ = ["VAE"]
+
+_SAY_SECONDS = 2.0
+_FORMAT = "ps_vae.VAE 1"
+
+Array = npt.NDArray[Any]
+
+
+class VAE(Base):
+    """Variational autoencoder: dense encoder and decoder, trained by `workers` processes and a parameter server.
+
+    latent_dim          dimensions of z
+    hidden              widths of the encoder's hidden layers; the decoder has the same in reverse
+    activation          relu, tanh, softplus, sigmoid or identity
+    likelihood          p(x|z): bernoulli for data from 0 to 1, gaussian-feature for any numbers, poisson for counts, ...
+    sigma               standard deviation of the likelihood `gaussian`
+    prior               p(z): normal, uniform, mixture:K or vamp:K
+    bound               what is trained: elbo, elbo:K, iwae:K, stl or dreg:K
+    beta, beta_warmup   weight of the KL term, reached after so many steps
+    optimizer, learning_rate, schedule
+                        sgd, momentum, nesterov, adam, adagrad or rmsprop; constant, cosine, ... or stages
+    epochs, batch_size  how often each row is seen, and how many make a step
+    consistency         bsp (the same bits with any number of workers), ssp:N or asp
+    workers             0: in this process; else so many others, and a server
+    importance_samples  for each row that `score_samples` is asked for
+    random_state        None, a seed, or a NumPy generator
+    verbose             say on stderr how far training is
+
+    After `fit`: n_features_in_, config_ (what was trained, and how), weights_ (the parameters, float32), n_iter_ (steps).
+
+    Computes in float32; what comes out has the dtype of what came in.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 20,
+        hidden: tuple[int, ...] = (400,),
+        activation: str = "relu",
+        likelihood: str = "bernoulli",
+        sigma: float = 1.0,
+        prior: str = "normal",
+        bound: str = "elbo",
+        beta: float = 1.0,
+        beta_warmup: int = 0,
+        optimizer: str = "adam",
+        learning_rate: float = 1e-3,
+        schedule: str = "constant",
+        epochs: float = 50,
+        batch_size: int = 128,
+        consistency: str = "bsp",
+        workers: int = 0,
+        importance_samples: int = 100,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.latent_dim = latent_dim
+        self.hidden = hidden
+        self.activation = activation
+        self.likelihood = likelihood
+        self.sigma = sigma
+        self.prior = prior
+        self.bound = bound
+        self.beta = beta
+        self.beta_warmup = beta_warmup
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.consistency = consistency
+        self.workers = workers
+        self.importance_samples = importance_samples
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on X (n, features). Raises DataError where the likelihood cannot take it, NumericalError where it
+        diverges.
+        """
+        rows = checked_rows(self, X, is_new=True)
+        fitted = fit(_single(rows), self._wishes(), self.workers, _Teller() if self.verbose else _nothing)
+        self.config_, self.weights_ = fitted.config, fitted.weights
+        self.n_iter_ = fitted.config.steps
+        return self
+
+    def transform(self, X: Any) -> Array:
+        """z of each row of X (n, features), at the posterior's mean: (n, latent_dim)."""
+        parameters, rows = self._asked(X)
+        return latent_of(parameters, encode(parameters, _single(rows)).mean).astype(rows.dtype)
+
+    def inverse_transform(self, Z: Any) -> Array:
+        """E[x|z] of each row of Z (n, latent_dim): (n, features)."""
+        is_fitted_or_raise(self, "weights_")
+        z = np.ascontiguousarray(Z)
+        means = decode(self._parameters, z.astype(np.float32))
+        return means.astype(z.dtype if z.dtype.kind == "f" else np.float64)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
+        """Means E[x|z] of z drawn from the prior, (n_samples, features) float32."""
+        is_fitted_or_raise(self, "weights_")
+        if n_samples < 1:
+            raise UsageError(f"n_samples={n_samples}: give at least 1")
+        return sample_prior(self._parameters, n_samples, seed=seed_of(random_state))[1]
+
+    def score_samples(self, X: Any) -> npt.NDArray[np.float64]:
+        """log p(x) of each row in nats, by importance sampling; the noise of a row follows from its values."""
+        parameters, rows = self._asked(X)
+        x = _single(rows)
+        names = np.array([_name(row) for row in x], dtype=np.int64)
+        seed = self.config_.seed
+        return estimate_evidence(parameters, x, samples=self.importance_samples, seed=seed, rows=names).log_evidence
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`."""
+        return float(self.score_samples(X).mean())
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained model to one file, in the format of safetensors."""
+        from safetensors.numpy import save
+
+        is_fitted_or_raise(self, "weights_")
+        about = {"format": _FORMAT, "config": self.config_.to_json(), "params": self.get_params(deep=False)}
+        if not isinstance(self.random_state, int | None):
+            about["params"]["random_state"] = None
+        tensors = ParameterLayout(self.config_.model).views(self.weights_)
+        text = json.dumps(about, default=list)
+        replace_file(Path(path), save({name: each.copy() for name, each in tensors.items()}, {"ps_vae": text}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What `save` has written. Raises CheckpointError where the file is something else, or damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "numpy") as file:
+                about = json.loads((file.metadata() or {})["ps_vae"])
+                config = RunConfig.from_json(about["config"])
+                layout = ParameterLayout(config.model)
+                weights = layout.zeros()
+                for name, view in layout.views(weights).items():
+                    view[:] = file.get_tensor(name)
+        except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise CheckpointError(f"{path} is no model that VAE.save has written: {error}") from None
+        params = about["params"]
+        params["hidden"] = tuple(params["hidden"])
+        model = cls(**params)
+        model.config_, model.weights_, model.n_iter_ = config, weights, config.steps
+        model.n_features_in_ = config.model.inputs
+        return model
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.config_.model.latent
+
+    @property
+    def _parameters(self) -> Parameters:
+        return ParameterLayout(self.config_.model).bind(self.weights_)
+
+    def _asked(self, X: Any) -> tuple[Parameters, Array]:
+        is_fitted_or_raise(self, "weights_")
+        return self._parameters, checked_rows(self, X, is_new=False)
+
+    def _wishes(self) -> Wishes:
+        return Wishes(
+            hidden=tuple(self.hidden),
+            latent=self.latent_dim,
+            activation=self.activation,
+            likelihood=self.likelihood,
+            sigma=float(self.sigma),
+            prior=self.prior,
+            bound=self.bound,
+            beta=float(self.beta),
+            beta_warmup=self.beta_warmup,
+            optimizer=self.optimizer,
+            learning_rate=float(self.learning_rate),
+            schedule=self.schedule,
+            epochs=float(self.epochs),
+            batch_size=self.batch_size,
+            consistency=self.consistency,
+            seed=seed_of(self.random_state),
+        )
+
+
+class _Teller:
+    """Says on stderr, every few seconds, how far training is."""
+
+    def __init__(self) -> None:
+        self._said_at = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._said_at < _SAY_SECONDS and progress.version < progress.steps:
+            return
+        self._said_at = now
+        line = f"step {progress.version:,} of {progress.steps:,}: ELBO {progress.elbo:.3f}, KL {progress.kl:.3f}\n"
+        sys.stderr.write(line)
+
+
+def _nothing(progress: Progress) -> None:
+    """Quiet."""
+
+
+def _single(rows: Array) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def _name(row: npt.NDArray[np.float32]) -> int:
+    """A number below 2^56 that follows from the values, so that noise does not depend on where a row stands."""
+    return int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=7).digest(), "little")

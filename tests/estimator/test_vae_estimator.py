@@ -1,0 +1,138 @@
+"""`ps_vae.VAE`: scikit-learn's own checks, the same bits with any number of workers, files, and likelihoods that are
+known."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ps_vae import VAE
+from ps_vae.errors import CheckpointError, DataError, UsageError
+
+SMALL = {"latent_dim": 2, "hidden": (8,), "epochs": 3, "batch_size": 32, "importance_samples": 20}
+
+
+def _rows(n: int = 100, features: int = 5) -> np.ndarray:
+    return np.random.default_rng(1).random((n, features))
+
+
+@parametrize_with_checks([VAE(likelihood="gaussian-feature", **SMALL)])
+def test_scikit_learns_own_checks_pass(estimator, check) -> None:
+    check(estimator)
+
+
+def test_weights_and_scores_have_the_same_bits_with_any_number_of_workers() -> None:
+    rows = _rows()
+    models = [VAE(**SMALL, random_state=3, workers=workers).fit(rows) for workers in (0, 1, 2)]
+    for other in models[1:]:
+        np.testing.assert_array_equal(other.weights_, models[0].weights_)
+        np.testing.assert_array_equal(other.score_samples(rows), models[0].score_samples(rows))
+
+
+def test_a_loaded_model_is_the_one_that_was_saved(tmp_path: Path) -> None:
+    rows = _rows()
+    model = VAE(**SMALL, random_state=3, prior="mixture:2").fit(rows)
+    model.save(tmp_path / "model.safetensors")
+    loaded = VAE.load(tmp_path / "model.safetensors")
+    assert loaded.get_params() == model.get_params()
+    assert (loaded.config_, loaded.n_iter_, loaded.n_features_in_) == (model.config_, model.n_iter_, 5)
+    np.testing.assert_array_equal(loaded.transform(rows), model.transform(rows))
+    np.testing.assert_array_equal(loaded.score_samples(rows), model.score_samples(rows))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is no model"):
+        VAE.load(path)
+
+
+def test_scores_approach_the_density_that_the_data_were_drawn_from() -> None:
+    """Correlated normals; a linear model with one deviation can be exact (probabilistic PCA)."""
+    generator = np.random.default_rng(2)
+    weight = np.array([[1.5, -1.0, 0.5, 0.0]])
+    covariance = weight.T @ weight + 0.25 * np.eye(4)
+    rows = generator.multivariate_normal(np.ones(4), covariance, size=3000)
+    model = VAE(
+        1, (), likelihood="gaussian-shared", bound="stl", learning_rate=0.02, schedule="cosine", epochs=60, random_state=1
+    ).fit(rows)
+    exact = stats.multivariate_normal(rows.mean(axis=0), np.cov(rows.T)).logpdf(rows)
+    scores = model.score_samples(rows)
+    assert abs(scores.mean() - exact.mean()) < 0.02
+    assert np.corrcoef(scores, exact)[0, 1] > 0.99
+
+
+def test_the_latent_of_a_reconstruction_is_near_and_shapes_and_dtypes_are_kept() -> None:
+    rows = _rows().astype(np.float32)
+    model = VAE(**SMALL, random_state=1).fit(rows)
+    z = model.transform(rows)
+    assert (z.shape, z.dtype) == ((100, 2), np.float32)
+    assert model.inverse_transform(z.astype(np.float64)).dtype == np.float64
+    assert model.sample(7).shape == (7, 5)
+    np.testing.assert_array_equal(model.sample(7, random_state=1), model.sample(9, random_state=1)[:7])
+
+
+def test_a_uniform_priors_latent_lies_in_the_unit_cube() -> None:
+    rows = _rows()
+    z = VAE(**SMALL, prior="uniform").fit(rows).transform(rows)
+    assert 0 < z.min() < z.max() < 1
+
+
+@pytest.mark.parametrize(
+    ("params", "rows", "text"),
+    [
+        ({}, -_rows(), "use the gaussian likelihood"),
+        ({"likelihood": "poisson"}, _rows(), "for values from 0 to 1"),
+        ({"workers": -1}, _rows(), "workers=-1"),
+        ({"latent_dim": 0}, _rows(), "0 latent dimensions"),
+        ({"random_state": "lucky"}, _rows(), "random_state='lucky'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_a_way_out(params: dict, rows: np.ndarray, text: str) -> None:
+    with pytest.raises((DataError, UsageError), match=text):
+        VAE(**{**SMALL, **params}).fit(rows)
+
+
+def test_it_is_quiet_unless_it_is_told_to_speak(capfd: pytest.CaptureFixture[str]) -> None:
+    VAE(**SMALL).fit(_rows())
+    assert capfd.readouterr() == ("", "")
+    VAE(**SMALL, verbose=True).fit(_rows())
+    assert "step 10 of 10: ELBO" in capfd.readouterr().err
+
+
+WITHOUT = """
+import sys
+sys.modules["sklearn"] = None
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "sklearn" else find(name, *more)
+import numpy as np
+from ps_vae import VAE
+rows = np.random.default_rng(1).random((50, 3))
+model = VAE(2, (4,), epochs=2, random_state=1)
+z = model.fit_transform(rows)
+assert z.shape == (50, 2) and model.set_params(beta=2.0).get_params()["beta"] == 2.0
+print(model, model.n_features_in_, round(model.score(rows), 3))
+for call in (lambda: model.fit(rows.ravel()), lambda: model.transform(rows[:, :2]), lambda: VAE().transform(rows),
+             lambda: model.fit(np.full((3, 3), np.nan)), lambda: model.set_params(gamma=1)):
+    try:
+        call()
+    except ValueError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_without_scikit_learn_it_works_all_the_same() -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, env=os.environ, timeout=300, check=False
+    )
+    assert child.returncode == 0, child.stderr
+    first, *errors = child.stdout.splitlines()
+    assert first.startswith("VAE(latent_dim=2, hidden=(4,), beta=2.0, epochs=2, random_state=1) 3 -")
+    assert [line.split()[0] for line in errors] == ["DataError", "DataError", "UsageError", "DataError", "UsageError"]
