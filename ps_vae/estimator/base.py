@@ -1,4 +1,4 @@
-"""What a scikit-learn estimator inherits: scikit-learn's own classes, or, where that is missing, the little that is used.
+"""What a scikit-learn estimator inherits: scikit-learn's own classes, or, without it, the little of them that is used.
 
 Without scikit-learn an estimator has the same methods; what other libraries ask it (tags, HTML, output containers) it
 cannot answer.
@@ -27,7 +27,9 @@ class _StandIn:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters of the constructor by name."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+        }
 
     def set_params(self, **params: Any) -> Self:
         """Change parameters of the constructor. Raises UsageError for one that there is not."""

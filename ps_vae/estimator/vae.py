@@ -35,7 +35,7 @@ class VAE(Base):
     latent_dim          dimensions of z
     hidden              widths of the encoder's hidden layers; the decoder has the same in reverse
     activation          relu, tanh, softplus, sigmoid or identity
-    likelihood          p(x|z): bernoulli for data from 0 to 1, gaussian-feature for any numbers, poisson for counts, ...
+    likelihood          p(x|z): bernoulli for data from 0 to 1, gaussian-feature for any numbers, poisson for counts
     sigma               standard deviation of the likelihood `gaussian`
     prior               p(z): normal, uniform, mixture:K or vamp:K
     bound               what is trained: elbo, elbo:K, iwae:K, stl or dreg:K
@@ -49,7 +49,7 @@ class VAE(Base):
     random_state        None, a seed, or a NumPy generator
     verbose             say on stderr how far training is
 
-    After `fit`: n_features_in_, config_ (what was trained, and how), weights_ (the parameters, float32), n_iter_ (steps).
+    After `fit`: n_features_in_, config_ (what was trained, and how), weights_ (float32), n_iter_ (steps).
 
     Computes in float32; what comes out has the dtype of what came in.
     """
@@ -142,9 +142,10 @@ class VAE(Base):
         from safetensors.numpy import save
 
         is_fitted_or_raise(self, "weights_")
-        about = {"format": _FORMAT, "config": self.config_.to_json(), "params": self.get_params(deep=False)}
+        params = self.get_params(deep=False)
         if not isinstance(self.random_state, int | None):
-            about["params"]["random_state"] = None
+            params["random_state"] = None
+        about = {"format": _FORMAT, "config": self.config_.to_json(), "params": params}
         tensors = ParameterLayout(self.config_.model).views(self.weights_)
         text = json.dumps(about, default=list)
         replace_file(Path(path), save({name: each.copy() for name, each in tensors.items()}, {"ps_vae": text}))

@@ -94,9 +94,7 @@ def work(
     Raises Unreachable after `connect_timeout` seconds without a server, RefusedError where it does not want us.
     """
     links = Links(address, program.say, connect_timeout, keys)
-    return work_over(
-        links, program, name=name, fingerprint=fingerprint, should_stop=should_stop, transport=transport
-    )
+    return work_over(links, program, name=name, fingerprint=fingerprint, should_stop=should_stop, transport=transport)
 
 
 def work_over(

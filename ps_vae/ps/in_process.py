@@ -14,8 +14,8 @@ from ps_vae.errors import PeerError
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.messages import Error, Push, Weights
 from ps_vae.ps.outbox import COORDINATOR, Event, Output, Refused, RunEnded, Send, Sender, ShardAddress
-from ps_vae.ps.sharing.segment import Segment
 from ps_vae.ps.shard import Shard
+from ps_vae.ps.sharing.segment import Segment
 
 __all__ = ["InProcess"]
 

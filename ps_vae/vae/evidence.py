@@ -82,15 +82,16 @@ def estimate_evidence(parameters: Parameters, x: Floats, *, samples: int, seed: 
 
 def _fill_log_weights(parameters: Parameters, x: Floats, posterior: Floats, prior: PriorTerms, w: Workspace) -> None:
     """log w_k of the samples that the workspace's noise makes, in its log_weight."""
+    log_weight = w.log_weight
     reparameterise(posterior, w.noise, w.u)
     if w.prior.to_z is not None:
         w.prior.to_z(w.u, w.z)
     outputs = run_decoder(parameters, w.z, w)
     w.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, parameters.own, x, w.log_likelihood)
     prior.log_density(w.u, w.log_prior)
-    log_posterior(posterior, w.noise, w.log_weight)
-    np.subtract(w.log_prior, w.log_weight, out=w.log_weight)
-    w.log_weight += w.log_likelihood
+    log_posterior(posterior, w.noise, log_weight)
+    np.subtract(w.log_prior, log_weight, out=log_weight)
+    log_weight += w.log_likelihood
 
 
 def _summary(log_weights: Sums) -> tuple[float, float, float]:

@@ -4,8 +4,8 @@ All functions take and return whole arrays and work through them in chunks, so t
 few megabytes. The posterior's log-variance is always the bounded one. Rows are float32 or float64, of the dtype
 of the parameters.
 
-z is what the decoder sees. A prior may give it by coordinates u in which the posterior is Gaussian (the uniform prior: z
-in the unit cube); mean, log-variance and noise are always of u, and "at the posterior's mean" is z of the mean of u.
+z is what the decoder sees. A prior may give it by coordinates u in which the posterior is Gaussian (the uniform prior:
+z in the unit cube); mean, log-variance and noise are always of u, and "at the posterior's mean" is z of the mean of u.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ import numpy as np
 from ps_vae.errors import UsageError
 from ps_vae.nn.arrays import Floats, Sums
 from ps_vae.nn.gaussian import kl_standard_normal, log_posterior, reparameterise
-from ps_vae.vae.layout import Parameters
 from ps_vae.vae.config import prior_of
+from ps_vae.vae.layout import Parameters
 from ps_vae.vae.network import Workspace, run_decoder, run_encoder
 from ps_vae.vae.priors import PriorTerms
 

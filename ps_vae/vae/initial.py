@@ -68,11 +68,12 @@ def initial_weights(
     for (name, _), values in zip(family.own + family.facts, initial.own, strict=True):
         views[f"likelihood.{name}"][:] = values
     prior = prior_of(config)
-    index = next((index for index, tensor in enumerate(layout) if tensor.name.startswith("prior.")), len(layout.tensors))
+    index = len(layout.tensors) - len(prior.own)
     if examples is None:
-        examples = np.empty((prior.beside, config.inputs), np.float32)
-        standard_normal(examples, seed=seed, stream=Stream.INITIAL, step=index, rows=np.arange(prior.beside, dtype=np.int64))
+        examples = np.empty((prior.beside, config.inputs))
+        rows = np.arange(prior.beside, dtype=np.int64)
+        standard_normal(examples, seed=seed, stream=Stream.INITIAL, step=index, rows=rows)
         examples = examples * np.sqrt(variances) + means
-    for (name, _), values in zip(prior.own, prior.initial(seed, index, examples), strict=True):
-        views[f"prior.{name}"][:] = values
+    for (name, _), start in zip(prior.own, prior.initial(seed, index, examples), strict=True):
+        views[f"prior.{name}"][:] = start
     return vector

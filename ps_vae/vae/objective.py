@@ -12,8 +12,9 @@ gradient of -ELBO summed over rows:
     d posterior  (d mean, d v b'(u)), b the bound       -> posterior.bias (sum over rows)
     ...          through the encoder                    -> encoder.*, posterior.weight
 
-Where the divergence has no closed form, or several samples are weighed, it is sampled. With W_k what sample k of K counts
-(`ps_vae.nn.importance`; 1/K where they are not weighed), and u_k = mean + exp(v/2) noise_k, z_k the prior's map of it:
+Where the divergence has no closed form, or several samples are weighed, it is sampled. With W_k what sample k of K
+counts (`ps_vae.nn.importance`; 1/K where they are not weighed), u_k = mean + exp(v/2) noise_k, z_k the prior's map of
+it:
 
     -d           sum_k W_k (dlog p(x|z_k) + beta dlog p(u_k) - beta dlog q(u_k|x))
     d u_k        d z_k through the map, - W_k beta dlog p(u_k)/du       -> prior.*
@@ -155,23 +156,21 @@ def _weigh(
     """What each sample counts."""
     w.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, parameters.own, batch, w.log_likelihood)
     w.terms.log_density(w.u, w.log_prior)
-    log_posterior(posterior, noise, w.log_weight)
-    np.subtract(w.log_prior, w.log_weight, out=w.log_weight)
-    w.log_weight *= objective.beta
-    w.log_weight += w.log_likelihood
-    normalise(w.log_weight, w.rows, w.weight)
+    log_weight = w.log_weight
+    log_posterior(posterior, noise, log_weight)
+    np.subtract(w.log_prior, log_weight, out=log_weight)
+    log_weight *= objective.beta
+    log_weight += w.log_likelihood
+    normalise(log_weight, w.rows, w.weight)
 
 
 def _sampled_divergence(
     posterior: Floats, noise: Floats, objective: Objective, w: Workspace, gradient: Parameters, d_posterior: Floats
 ) -> float:
     """From d z to d posterior, by way of what the prior and the posterior say of the samples; and the divergence."""
-    np.multiply(w.weight, objective.beta, out=w.log_weight)
-    w.terms.gradient(w.u, w.log_weight, w.log_prior, w.d_z, gradient.prior)
+    w.terms.gradient(w.u, objective.beta * w.weight, w.log_prior, w.d_z, gradient.prior)
     if objective.bound.is_path:
-        to_path(
-            w.d_z, posterior, noise, w.weight, objective.beta, weights_are_functions=objective.bound.weighs
-        )
+        to_path(w.d_z, posterior, noise, w.weight, objective.beta, weights_are_functions=objective.bound.weighs)
     reparameterise_backward(w.d_z, posterior, noise, d_posterior)
     if not objective.bound.is_path:
         d_posterior[:, posterior.shape[1] // 2 :] -= objective.beta / 2
@@ -180,16 +179,16 @@ def _sampled_divergence(
 
 def _divergence(posterior: Floats, w: Workspace) -> float:
     """The closed form where there is one, else the mean over samples of -log p(u), less the posterior's entropy."""
-    kl = kl_standard_normal(posterior, w.kl)
+    total, kl = kl_standard_normal(posterior, w.kl), w.kl
     if w.prior.is_standard:
-        return kl
+        return total
     # KL(q || p) = KL(q || N(0, 1)) + E log N(u; 0, 1) - E log p(u), and of a posterior E u^2 is known.
     latent = posterior.shape[1] // 2
     mean, log_variance = posterior[:, :latent], posterior[:, latent:]
     squares = np.square(mean, dtype=np.float64) + np.exp(log_variance, dtype=np.float64)
-    w.kl -= 0.5 * (squares + np.log(2 * np.pi)).sum(axis=1)
-    w.kl -= w.log_prior.reshape(w.samples, w.rows).mean(axis=0)
-    return float(w.kl.sum())
+    kl -= 0.5 * (squares + np.log(2 * np.pi)).sum(axis=1)
+    kl -= w.log_prior.reshape(w.samples, w.rows).mean(axis=0)
+    return float(kl.sum())
 
 
 def _check(name: str, given: Floats, expected: Floats) -> None:

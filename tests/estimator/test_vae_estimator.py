@@ -60,7 +60,14 @@ def test_scores_approach_the_density_that_the_data_were_drawn_from() -> None:
     covariance = weight.T @ weight + 0.25 * np.eye(4)
     rows = generator.multivariate_normal(np.ones(4), covariance, size=3000)
     model = VAE(
-        1, (), likelihood="gaussian-shared", bound="stl", learning_rate=0.02, schedule="cosine", epochs=60, random_state=1
+        1,
+        (),
+        likelihood="gaussian-shared",
+        bound="stl",
+        learning_rate=0.02,
+        schedule="cosine",
+        epochs=60,
+        random_state=1,
     ).fit(rows)
     exact = stats.multivariate_normal(rows.mean(axis=0), np.cov(rows.T)).logpdf(rows)
     scores = model.score_samples(rows)

@@ -75,8 +75,12 @@ def test_densities_of_several_samples_are_the_normal_ones(dtype: type, rtol: flo
     gaussian.log_standard_normal(z, log_p)
     mean, deviation = posterior[:, :3].astype(float), np.exp(posterior[:, 3:].astype(float) / 2)
     samples = z.astype(float).reshape(4, 5, 3)
-    np.testing.assert_allclose(samples, mean + deviation * noise.reshape(5, 4, 3).transpose(1, 0, 2), rtol=rtol, atol=rtol)
-    np.testing.assert_allclose(log_q.reshape(4, 5), stats.norm.logpdf(samples, mean, deviation).sum(axis=2), rtol=100 * rtol)
+    np.testing.assert_allclose(
+        samples, mean + deviation * noise.reshape(5, 4, 3).transpose(1, 0, 2), rtol=rtol, atol=rtol
+    )
+    np.testing.assert_allclose(
+        log_q.reshape(4, 5), stats.norm.logpdf(samples, mean, deviation).sum(axis=2), rtol=100 * rtol
+    )
     np.testing.assert_allclose(log_p.reshape(4, 5), stats.norm.logpdf(samples).sum(axis=2), rtol=rtol)
 
 

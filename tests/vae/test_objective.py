@@ -31,6 +31,7 @@ ACTIVATE = {
 COUNTS = ("poisson", "negative-binomial")
 DEPTHS = [(), (4,), (4, 3), (5, 4, 3)]
 BETA = 0.6
+PLAIN = Objective(beta=BETA)
 PRIORS = ("normal", "uniform", "mixture:3", "vamp:3")
 BOUNDS = ("elbo", "elbo:2", "iwae:3", "stl", "stl:2", "dreg:3")
 
@@ -39,7 +40,7 @@ class Problem:
     """A small model at weights where every unit is alive, a batch and its noise."""
 
     def __init__(
-        self, config: ModelConfig, rows: int = 3, dtype: type = np.float64, objective: Objective = Objective(beta=BETA)
+        self, config: ModelConfig, rows: int = 3, dtype: type = np.float64, objective: Objective = PLAIN
     ) -> None:
         self.objective = objective
         generator = np.random.default_rng(11)
@@ -328,7 +329,7 @@ def test_rows_add_up_and_beta_is_not_in_the_sums() -> None:
             problem.layout.bind(problem.weights),
             problem.batch[row : row + 1],
             problem.noise[row : row + 1],
-            objective=Objective(beta=BETA),
+            objective=PLAIN,
             workspace=workspace,
             gradient=problem.layout.bind(part),
         )
@@ -361,7 +362,7 @@ def test_same_bits_wherever_the_arrays_lie() -> None:
             problem.layout.bind(moved(problem.weights, elements)),
             moved(problem.batch, elements),
             moved(problem.noise, elements),
-            objective=Objective(beta=BETA),
+            objective=PLAIN,
             workspace=Workspace(config, 32, trains=True),
             gradient=problem.layout.bind(gradient),
         )
@@ -374,7 +375,14 @@ def test_nothing_of_an_earlier_pass_is_left_in_a_later_one() -> None:
     bound = problem.layout.bind(gradient), problem.layout.bind(problem.weights)
     _, expected = problem.gradient(problem.weights)
     for batch in (np.full_like(problem.batch, np.nan), problem.batch):
-        objective_gradient(bound[1], batch, problem.noise, objective=Objective(beta=BETA), workspace=problem.workspace, gradient=bound[0])
+        objective_gradient(
+            bound[1],
+            batch,
+            problem.noise,
+            objective=PLAIN,
+            workspace=problem.workspace,
+            gradient=bound[0],
+        )
     np.testing.assert_array_equal(gradient, expected)
 
 
@@ -394,7 +402,9 @@ def test_no_array_is_allocated() -> None:
     workspace = Workspace(config, 64, trains=True)
 
     def step() -> None:
-        objective_gradient(weights, workspace.batch, workspace.noise, objective=Objective(), workspace=workspace, gradient=gradient)
+        objective_gradient(
+            weights, workspace.batch, workspace.noise, objective=Objective(), workspace=workspace, gradient=gradient
+        )
 
     step()
     tracemalloc.start()
@@ -429,7 +439,7 @@ def test_weights_whose_gradient_is_left_out_are_the_product_of_inputs_and_output
         problem.layout.bind(problem.weights),
         problem.workspace.batch,
         problem.noise,
-        objective=Objective(beta=BETA),
+        objective=PLAIN,
         workspace=problem.workspace,
         gradient=problem.layout.bind(gradient),
         without=[0, 2, 3, 5],

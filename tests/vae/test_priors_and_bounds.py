@@ -24,7 +24,20 @@ def test_a_bound_is_its_name_and_its_samples(name: str, expected: Bound) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["", "iwae", "dreg", "elbo:", "elbo:0", "iwae:-1", "iwae:1.5", "iwae:ten", "vae", "iwae:10001", "iwae:" + "9" * 9999]
+    "name",
+    [
+        "",
+        "iwae",
+        "dreg",
+        "elbo:",
+        "elbo:0",
+        "iwae:-1",
+        "iwae:1.5",
+        "iwae:ten",
+        "vae",
+        "iwae:10001",
+        "iwae:" + "9" * 9999,
+    ],
 )
 def test_a_bound_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="use elbo, elbo:K, iwae:K"):

@@ -3,8 +3,8 @@
     mixture   p(u) = sum_c softmax(logits)_c N(u; mean_c, exp(b(v_c))),    b the bound of the posterior's log-variance
     vamp      p(u) = 1/K sum_c q(u | pseudo-input c)                       Tomczak & Welling (2018), equation 9
 
-A vamp's pseudo-inputs are learned: they are rows that the encoder sees beside those of a batch, and begin as examples of
-the training data. They are not kept within the data's range; what is best for the bound may lie outside.
+A vamp's pseudo-inputs are learned: they are rows that the encoder sees beside those of a batch, and begin as examples
+of the training data. They are not kept within the data's range; what is best for the bound may lie outside.
 """
 
 import math
