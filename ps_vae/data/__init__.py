@@ -5,8 +5,8 @@ Rows stay as they are stored (uint8, float32, on disk); `gather` turns the few t
 
 from ps_vae.data.dataset import Dataset, Split
 from ps_vae.data.gather import gather
-from ps_vae.data.moments import feature_moments
+from ps_vae.data.moments import Moments, feature_moments
 from ps_vae.data.order import rows_of
 from ps_vae.data.source import SOURCES, from_arrays, load
 
-__all__ = ["SOURCES", "Dataset", "Split", "feature_moments", "from_arrays", "gather", "load", "rows_of"]
+__all__ = ["SOURCES", "Dataset", "Moments", "Split", "feature_moments", "from_arrays", "gather", "load", "rows_of"]

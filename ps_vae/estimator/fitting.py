@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data import from_arrays
+from ps_vae.data import feature_moments, from_arrays
 from ps_vae.errors import NumericalError, PsVaeError, UsageError
+from ps_vae.train.advice import advice
 from ps_vae.train.config import RunConfig
 from ps_vae.train.in_process import Progress, train_here
 from ps_vae.train.local import LocalCluster
@@ -45,17 +47,17 @@ def fit(rows: Floats, wishes: Wishes, workers: int, progress: Say) -> Fitted:
     """
     if workers < 0:
         raise UsageError(f"workers={workers}: give 0 to train in this process, or how many")
-    return _fit_here(rows, wishes, progress) if workers == 0 else _fit_by(workers, rows, wishes, progress)
-
-
-def _fit_here(rows: Floats, wishes: Wishes, progress: Say) -> Fitted:
     data = from_arrays("X", rows, _ALL)
     config = plan(replace(wishes, data="X", split=_ALL), data)
+    check_examples(config, data.train)
+    moments = feature_moments(data.train)
+    for line in advice(config, moments):
+        warnings.warn(line.removeprefix("WARNING: "), stacklevel=3)
+    if workers:
+        return _fit_by(workers, rows, wishes, progress)
     # The end is all that is asked for.
     config = replace(config, milestone=config.steps)
-    check_examples(config, data.train)
-    layout = ParameterLayout(config.model)
-    state = fresh_state(config, new_weights(config, data, layout))
+    state = fresh_state(config, new_weights(config, data, moments, ParameterLayout(config.model)))
     return Fitted(config, train_here(config, data, state, progress))
 
 

@@ -16,6 +16,7 @@ from ps_vae.ps.addresses import connectable
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.sockets import check_address
 from ps_vae.ps.transport import check_transport
+from ps_vae.train.advice import ADVICE
 from ps_vae.train.choice import CHOICE
 from ps_vae.train.key_folder import KeyFolder, check_open
 from ps_vae.train.plan import Wishes
@@ -109,6 +110,7 @@ class LocalCluster:
             self._tell_of(COMPILING)
         if self._options.communication == "auto":
             self._tell_of(CHOICE)
+        self._tell_of(ADVICE)
         return state
 
     def stop(self) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data import Dataset, feature_moments, gather, load, rows_of
+from ps_vae.data import Dataset, Moments, feature_moments, gather, load, rows_of
 from ps_vae.errors import CheckpointError, NothingLeft, UsageError
 from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
+from ps_vae.train.advice import advice
 from ps_vae.train.config import RunConfig
 from ps_vae.train.plan import Wishes, check_examples, plan, resumed
 from ps_vae.train.run_folder import RunFolder, free_name
@@ -61,12 +62,14 @@ def starting_point(
                 have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
                 raise NothingLeft(f"{have}; give more --steps or --epochs to go on")
             return found.state, f"continued from version {found.version:,}"
-    return fresh_state(config, new_weights(config, data, layout)), "new weights"
+    moments = feature_moments(data.train)
+    for line in advice(config, moments):
+        say(line)
+    return fresh_state(config, new_weights(config, data, moments, layout)), "new weights"
 
 
-def new_weights(config: RunConfig, data: Dataset, layout: ParameterLayout) -> npt.NDArray[np.float32]:
+def new_weights(config: RunConfig, data: Dataset, moments: Moments, layout: ParameterLayout) -> npt.NDArray[np.float32]:
     """What a new run begins with, (layout.size,)."""
     rows = rows_of(config.seed, 0, len(data.train), np.empty(prior_of(config.model).beside, np.int64))
     examples = gather(data.train, rows, np.empty((len(rows), data.features), np.float32))
-    moments = feature_moments(data.train)
     return initial_weights(layout, config.seed, moments, sets_bias=config.bias_from_data, examples=examples)

@@ -29,7 +29,7 @@ def _log_likelihood(model: VAE, rows: np.ndarray) -> float:
 def test_a_shared_deviation_reaches_probabilistic_pca_by_two_workers() -> None:
     rows, latent = load_digits().data / 16, 10
     values, vectors = np.linalg.eigh(np.cov(rows.T, bias=True))
-    principal, variance = vectors[:, :-latent - 1 : -1], values[:-latent].mean()
+    principal, variance = vectors[:, : -latent - 1 : -1], values[:-latent].mean()
     covariance = principal * (values[: -latent - 1 : -1] - variance) @ principal.T + variance * np.eye(64)
     best = stats.multivariate_normal(rows.mean(axis=0), covariance).logpdf(rows).mean()
 

@@ -124,7 +124,7 @@ def _independent_log_density(config: ModelConfig, a, weights: dict, x: np.ndarra
     floor = weights["likelihood.floor"]
     if config.likelihood == "gaussian-decoder":
         a, u = a[:, : config.inputs], a[:, config.inputs :]
-        v = u + anp.log(1 + anp.exp(floor - u)) - anp.log(1 + anp.exp(u - floor - 32))
+        v = u + anp.log(1 + anp.exp(floor - u)) - anp.log(1 + anp.exp(u - floor - 24))
     else:
         u = weights["likelihood.log_variance"]
         v = u + anp.log(1 + anp.exp(floor - u))

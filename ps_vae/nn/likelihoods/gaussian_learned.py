@@ -15,10 +15,10 @@ would fall for ever. So v has a floor, a fact of the data and not of their unit:
     b_j(u) = u + softplus(f_j - u),     f_j = log(variance of feature j) - 16     (sigma_j >= 1/2981 of the data's)
     b_j'(u) = sigmoid(u - f_j)
 
-smooth, so that there is a way back up. gaussian-decoder has a ceiling, too, 32 above the floor, that a batch unlike all
-others does not lead astray: b_j(u) = u + softplus(f_j - u) - softplus(u - f_j - 32), as in `gaussian_posterior`. A
-feature without variance has that of its mean's hundredth part, or 1 where that is zero. Linear models: Lucas et al.
-(2019); the floor is ours.
+smooth, so that there is a way back up. gaussian-decoder has a ceiling, too, 24 above the floor (sigma_j <= 55 of the
+data's), that a batch unlike all others does not lead astray: b_j(u) = u + softplus(f_j - u) - softplus(u - f_j - 24), as
+in `gaussian_posterior`. A feature without variance has that of its mean's hundredth part, or 1 where that is zero.
+Linear models: Lucas et al. (2019); the floor is ours.
 """
 
 import math
@@ -34,7 +34,7 @@ from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
 __all__ = ["gaussian_decoder", "gaussian_feature", "gaussian_shared"]
 
-_DEPTH, _HEIGHT = 16.0, 32.0
+_DEPTH, _HEIGHT = 16.0, 24.0
 _HALF_LOG_2_PI = math.log(2 * math.pi) / 2
 
 
@@ -95,7 +95,8 @@ def _positive(means: Sums, variances: Sums) -> Sums:
 
 def _decoder_initial(means: Sums, variances: Sums) -> Initial:
     logs = np.log(_positive(means, variances))
-    return Initial(np.concatenate([means, logs]), (logs - _DEPTH,))
+    # The ceiling is felt a little already where the data's variance is.
+    return Initial(np.concatenate([means, logs + np.logaddexp(0, _DEPTH - _HEIGHT)]), (logs - _DEPTH,))
 
 
 def _learned_loss_gradient_of(

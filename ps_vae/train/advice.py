@@ -1,0 +1,58 @@
+"""What a user should know of data that a model will make little of: scales, and columns that never change."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.data import Moments
+from ps_vae.lines import WARNING, Line
+from ps_vae.train.config import RunConfig
+
+__all__ = ["ADVICE", "advice"]
+
+ADVICE = "WARNING: the data"
+"""How every line of advice begins."""
+
+# Root mean square of a feature from which an encoder's first layer is far from where it can learn.
+_FAR = 100.0
+# Between the deviations of two features that share one sigma.
+_APART = 100.0
+_SHARED = ("gaussian", "gaussian-shared")
+_OWN = ("gaussian-feature", "gaussian-decoder")
+_SCALE = "scale every column to a deviation of 1 (scikit-learn: StandardScaler)"
+_NAMED = 5
+
+
+def advice(config: RunConfig, moments: Moments) -> Iterator[Line]:
+    """Lines, each of them a warning, about features (counted from 0) of the training data."""
+    means, deviations = moments.means, np.sqrt(np.maximum(moments.variances, 0))
+    likelihood = config.model.likelihood
+    size = np.hypot(means, deviations)
+    if (far := np.flatnonzero(size > _FAR)).size:
+        text = "{begins} have values of about {size:.3g} in {columns}; the encoder learns little from them: {hint}"
+        yield _line("large-values", text, far, size=float(size.max()), hint=_SCALE)
+    varies = deviations > 1e-6 * np.abs(means)
+    if likelihood in _SHARED and varies.any():
+        least, most = deviations[varies].min(), deviations.max()
+        if most > _APART * least:
+            text = (
+                "{begins} have deviations from {least:.3g} to {most:.3g}, and one sigma is for all of them: the "
+                "largest decide ({columns}); {hint}, or take gaussian-feature"
+            )
+            wide = np.flatnonzero(deviations * _APART > most)
+            yield _line("unlike-scales", text, wide, least=float(least), most=float(most), hint=_SCALE)
+    if likelihood in _OWN and not varies.all():
+        text = (
+            "{begins} never change in {columns}: a deviation of their own has nothing to learn, and their densities "
+            "only raise log p(x); leave them out"
+        )
+        yield _line("constant-columns", text, np.flatnonzero(~varies))
+
+
+def _line(event: str, template: str, columns: npt.NDArray[np.intp], **fields: object) -> Line:
+    named = ", ".join(map(str, columns[:_NAMED]))
+    text = f"column {named}" if columns.size == 1 else f"columns {named}"
+    if columns.size > _NAMED:
+        text = f"{columns.size} columns ({named}, ...)"
+    return Line(event, template, level=WARNING, begins=ADVICE, columns=text, **fields)
