@@ -21,6 +21,17 @@ Limit = Annotated[
         help=with_default("Only the first N rows.", "all"),
     ),
 ]
+Version = Annotated[
+    int | None,
+    typer.Option(
+        "--version",
+        metavar="N",
+        min=0,
+        rich_help_panel=DATA,
+        show_default=False,
+        help=with_default("The weights of which checkpoint, by its version.", "the newest"),
+    ),
+]
 Samples = Annotated[
     int,
     typer.Option(
@@ -37,6 +48,7 @@ def evaluate(
     run: Run,
     split: SplitName = "test",
     limit: Limit = None,
+    version: Version = None,
     processes: Processes = None,
     samples: Samples = 0,
     json: Json = False,
@@ -55,6 +67,7 @@ def evaluate(
             samples=samples,
             processes=processes or one_per_core(),
             limit=limit,
+            version=version,
             progress=show,
             say=say,
         )

@@ -47,12 +47,14 @@ def evaluate(
     limit: int | None,
     progress: Callable[[int, int], None],
     say: Callable[[str], None],
+    version: int | None = None,
 ) -> dict[str, Any]:
     """Figures of a split, means in nats per example.
 
     samples   importance samples an example for -log p(x); 0: the ELBO alone
     limit     only the first so many rows
     progress  called with rows done and rows in all
+    version   whose weights; None: the newest checkpoint's
 
     elbo, reconstruction, kl are at beta = 1, whatever the run trained with. nll is the mean of -log p(x) over the
     rows; nll_se the standard error that sampling leaves in it, sqrt(sum of the rows' squared errors) / rows;
@@ -63,7 +65,7 @@ def evaluate(
     if samples < 0 or samples == 1 or processes < 1 or (limit is not None and limit < 1):
         raise UsageError("--samples is 0 or at least 2, --processes and --limit are at least 1")
     use_one_thread()
-    model = TrainedModel.open(run_dir, say=say)
+    model = TrainedModel.open(run_dir, version=version, say=say)
     count = min(len(model.data.split(split)), limit or len(model.data.split(split)))
     log_likelihood, kl = _elbo(model, split, count)
     result: dict[str, Any] = {

@@ -104,6 +104,14 @@ def test_figures_and_the_progress_that_is_told_do_not_depend_on_the_number_of_pr
     assert told == [(20, 45), (40, 45), (45, 45)] * 2
 
 
+def test_the_weights_are_those_of_the_version_that_was_asked_for(run_dir: Path) -> None:
+    whole = {"split": "test", "samples": 0, "processes": 1, "limit": None}
+    whole |= {"progress": lambda done, total: None, "say": lambda text: None}
+    assert evaluate(run_dir, **whole, version=0) == figures(run_dir)
+    with pytest.raises(UsageError, match="has no checkpoint of version 7"):
+        evaluate(run_dir, **whole, version=7)
+
+
 def test_nll_and_its_standard_error_are_those_of_the_rows(run_dir: Path) -> None:
     found = figures(run_dir, samples=600, limit=21)
     log_evidence, standard_error, size = expected_evidence(21, 600)
