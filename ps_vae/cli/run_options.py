@@ -79,8 +79,8 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     RunOption("activation", str, "NAME", MODEL, "relu", "relu, tanh, softplus, sigmoid or identity."),
     RunOption(
         "likelihood", str, "NAME", MODEL, "bernoulli",
-        "bernoulli, continuous-bernoulli (data from 0 to 1), gaussian (--sigma), gaussian-shared, gaussian-feature, "
-        "gaussian-decoder (sigma is learned), poisson, negative-binomial (counts).",
+        "0 to 1: bernoulli, continuous-bernoulli, logistic; numbers: gaussian, gaussian-shared, gaussian-feature, "
+        "gaussian-decoder; counts: poisson, negative-binomial, multinomial; categorical.",
     ),
     RunOption("sigma", float, "X", MODEL, "1.0", "Standard deviation of the gaussian likelihood."),
     RunOption(

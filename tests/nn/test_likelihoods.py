@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from ps_vae.errors import DataError, UsageError
 from ps_vae.nn.likelihoods import LIKELIHOODS, Likelihood, likelihood
@@ -14,6 +14,8 @@ from ps_vae.nn.likelihoods import LIKELIHOODS, Likelihood, likelihood
 SIGMA = 0.7
 FEATURES = 67
 COUNTS = ("poisson", "negative-binomial")
+SHARES = ("categorical", "multinomial")
+HALF = 0.5 / 255
 DTYPES = [(np.float32, 2e-6), (np.float64, 1e-12)]
 
 
@@ -44,7 +46,20 @@ def _log_density(name: str, outputs: np.ndarray, bias: np.ndarray, own: tuple, x
     if name == "negative-binomial":
         mean, r = np.exp(a - np.logaddexp(0, a - 26)), _dispersion(own)
         return stats.nbinom(r, r / (r + mean)).logpmf(x).sum(axis=1)
+    if name in SHARES:
+        return stats.multinomial(x.sum(axis=1), special.softmax(a, axis=1)).logpmf(x)
+    if name == "logistic":
+        upper, lower = stats.logistic(a, _scale(own)), stats.logistic(a, _scale(own))
+        # By the smaller tail, where less is lost.
+        interior = np.where(x > a, lower.sf(x - HALF) - upper.sf(x + HALF), upper.cdf(x + HALF) - lower.cdf(x - HALF))
+        p = np.where(x < HALF, upper.cdf(x + HALF), np.where(x > 1 - HALF, lower.sf(x - HALF), interior))
+        return np.log(p).sum(axis=1)
     return stats.norm(a, deviation).logpdf(x).sum(axis=1)
+
+
+def _scale(own: tuple) -> np.ndarray:
+    u = own[0].astype(np.float64)
+    return np.exp(u + np.logaddexp(0, -10 - u) - np.logaddexp(0, u - 2))
 
 
 def _dispersion(own: tuple) -> np.ndarray:
@@ -69,6 +84,13 @@ class Drawn:
         if name in COUNTS:
             x = generator.poisson(3 * x)
             self.outputs /= 3
+        elif name == "multinomial":
+            x = generator.poisson(x)
+        elif name == "categorical":
+            x = np.eye(features)[generator.integers(features, size=rows)]
+        elif name == "logistic":
+            x = np.round(255 * x) / 255
+            self.outputs /= 10
         self.x = x.astype(dtype)
         self.weight = generator.random(rows)
         self.log_likelihood = np.full(rows, np.nan)
@@ -89,7 +111,9 @@ def test_bernoulli_probabilities_sum_to_one() -> None:
     assert np.exp(log_likelihood).sum() == pytest.approx(1, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name not in ("bernoulli", *COUNTS)])
+@pytest.mark.parametrize(
+    "name", [name for name in LIKELIHOODS if name not in ("bernoulli", "logistic", *COUNTS, *SHARES)]
+)
 def test_densities_integrate_to_one(name: str) -> None:
     drawn = Drawn(name, rows=1, features=1)
 
@@ -101,6 +125,38 @@ def test_densities_integrate_to_one(name: str) -> None:
     low, high = (0, 1) if name == "continuous-bernoulli" else (mean - 50, mean + 50)
     assert integrate.quad(density, low, high, points=[mean])[0] == pytest.approx(1, rel=1e-9)
     assert integrate.quad(lambda x: x * density(x), low, high, points=[mean])[0] == pytest.approx(mean, rel=1e-9)
+
+
+def test_probabilities_of_levels_sum_to_one_and_have_the_mean() -> None:
+    drawn = Drawn("logistic", rows=256, features=1)
+    for middle in (-0.5, 0.01, 0.4, 1.2):
+        outputs, levels = np.full_like(drawn.outputs, middle), np.arange(256) / 255
+        drawn.family.log_likelihood(outputs, drawn.bias, drawn.own, levels[:, None], drawn.log_likelihood)
+        probabilities = np.exp(drawn.log_likelihood)
+        assert probabilities.sum() == pytest.approx(1, rel=1e-12)
+        mean = drawn.family.mean(outputs[:1].copy(), drawn.bias, drawn.own)[0, 0]
+        assert probabilities @ levels == pytest.approx(mean, rel=1e-12)
+
+
+def test_probabilities_of_all_draws_sum_to_one() -> None:
+    draws = np.array([row for row in itertools.product(range(5), repeat=4) if sum(row) == 4], float)
+    generator, log_likelihood = np.random.default_rng(3), np.empty(len(draws))
+    outputs, bias = np.tile(generator.normal(size=4), (len(draws), 1)), generator.normal(size=4)
+    likelihood("multinomial", 4).log_likelihood(outputs, bias, (), draws, log_likelihood)
+    assert np.exp(log_likelihood).sum() == pytest.approx(1, rel=1e-12)
+    likelihood("categorical", 4).log_likelihood(outputs[:4], bias, (), np.eye(4), log_likelihood[:4])
+    assert np.exp(log_likelihood[:4]).sum() == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["logistic", "categorical", "multinomial"])
+def test_far_outputs_give_finite_numbers_and_nan_is_not_hidden(name: str) -> None:
+    drawn = Drawn(name, np.float32, rows=3)
+    drawn.outputs[0] *= 1e4
+    drawn.outputs[2, 5] = np.nan
+    drawn.loss_gradient()
+    assert np.isfinite(drawn.outputs[:2]).all()
+    np.testing.assert_array_equal(np.isfinite(drawn.log_likelihood), [True, True, False])
+    assert np.isnan(drawn.outputs[2, 5])
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -235,6 +291,19 @@ def test_samples_have_the_mean_and_deviation_of_the_distribution(name: str) -> N
     elif name == "negative-binomial":
         expected = np.exp(expected)
         deviation = np.sqrt(expected + expected**2 / _dispersion(drawn.own))
+    elif name == "logistic":
+        levels = np.arange(256)[:, None] / 255
+        columns = [
+            np.exp(
+                [_log_density(name, outputs[:1, j : j + 1], drawn.bias[j : j + 1], (drawn.own[0][j : j + 1],), levels)]
+            )
+            for j in range(features)
+        ]
+        expected = np.array([column[0] @ levels[:, 0] for column in columns])
+        deviation = np.sqrt([column[0] @ np.square(levels[:, 0]) for column in columns] - expected**2)
+    elif name in SHARES:
+        expected = special.softmax(expected)
+        deviation = np.sqrt(expected * (1 - expected))
     mean = drawn.family.mean(outputs.copy(), drawn.bias, drawn.own)[0].astype(np.float64)
     x = drawn.family.sample(outputs, drawn.bias, drawn.own, seed=1, step=0, rows=np.arange(rows))
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
@@ -248,7 +317,8 @@ def test_initial_values_make_the_mean_of_the_data(name: str) -> None:
     initial = family.initial(means, np.array([0.01, 0.2, 0.1]))
     assert len(initial.own) == len(family.own) + len(family.facts)
     mean = family.mean(np.zeros((1, family.outputs)), initial.bias, initial.own)
-    np.testing.assert_allclose(mean[0], means, rtol=1e-8 if name in COUNTS else 1e-12)
+    expected = means / means.sum() if name in SHARES else means
+    np.testing.assert_allclose(mean[0], expected, rtol=1e-8 if name in COUNTS else 1e-12)
 
 
 @pytest.mark.parametrize("name", ["gaussian-shared", "gaussian-feature", "gaussian-decoder"])
@@ -290,6 +360,29 @@ def test_what_is_no_count_is_refused_with_what_fits_it(value: float, hint: str) 
     data[3, 2] = value
     with pytest.raises(DataError, match="row 3, column 2.*" + hint):
         likelihood("poisson", 5).check_data(data)
+
+
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        ([[1, 0, 0], [1, 1, 0]], "take bernoulli"),
+        ([[1, 0, 0], [0, 0, 0]], "take bernoulli"),
+        ([[1, 0, 0], [0, 2, 0]], "multinomial"),
+        ([[1, 0, 0], [0.5, 0.5, 0]], "gaussian-feature"),
+        ([[1], [3]], "OneHotEncoder"),
+    ],
+)
+def test_what_is_not_one_hot_is_refused_with_what_fits_it(rows: list, hint: str) -> None:
+    with pytest.raises(DataError, match=r"row 1 is not one-hot.*" + hint):
+        likelihood("categorical", len(rows[0])).check_data(np.array(rows, np.float32))
+
+
+def test_values_between_levels_are_refused_with_what_takes_them() -> None:
+    data = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(16, 16)
+    likelihood("logistic", 16).check_data(data)
+    data[3, 2] += 0.002
+    with pytest.raises(DataError, match=r"row 3, column 2.*continuous-bernoulli"):
+        likelihood("logistic", 16).check_data(data)
 
 
 def test_initial_bias_of_a_pixel_that_is_never_on_is_finite() -> None:

@@ -9,8 +9,10 @@ from ps_vae.nn.likelihoods.continuous_bernoulli import continuous_bernoulli
 from ps_vae.nn.likelihoods.gaussian import gaussian
 from ps_vae.nn.likelihoods.gaussian_learned import gaussian_decoder, gaussian_feature, gaussian_shared
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
+from ps_vae.nn.likelihoods.logistic import logistic
 from ps_vae.nn.likelihoods.negative_binomial import negative_binomial
 from ps_vae.nn.likelihoods.poisson import poisson
+from ps_vae.nn.likelihoods.softmax import categorical, multinomial
 
 __all__ = ["LIKELIHOODS", "Initial", "Likelihood", "Own", "likelihood"]
 
@@ -21,6 +23,9 @@ LIKELIHOODS: dict[str, Callable[[int, float], Likelihood]] = {
     "gaussian-shared": lambda features, sigma: gaussian_shared(features),
     "gaussian-feature": lambda features, sigma: gaussian_feature(features),
     "gaussian-decoder": lambda features, sigma: gaussian_decoder(features),
+    "logistic": lambda features, sigma: logistic(features),
+    "categorical": lambda features, sigma: categorical(features),
+    "multinomial": lambda features, sigma: multinomial(features),
     "poisson": lambda features, sigma: poisson(features),
     "negative-binomial": lambda features, sigma: negative_binomial(features),
 }

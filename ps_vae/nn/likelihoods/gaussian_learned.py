@@ -17,7 +17,7 @@ would fall for ever. So v has a floor, a fact of the data and not of their unit:
 
 smooth, so that there is a way back up. gaussian-decoder has a ceiling, too, 24 above the floor (sigma_j <= 55 of the
 data's), that a batch unlike all others does not lead astray: b_j(u) = u + softplus(f_j - u) - softplus(u - f_j - 24),
-as in `gaussian_posterior`. A feature without variance has that of its mean's hundredth part, or 1 where that is zero.
+as for the posterior. A feature without variance has that of its mean's hundredth part, or 1 where that is zero.
 Linear models: Lucas et al. (2019); the floor is ours.
 """
 
