@@ -7,8 +7,8 @@
     d/drho    = r (psi(r) - psi(x + r) + softplus(eta - rho)) - d/deta
 
 G is the gamma function, psi its logarithm's derivative (the form of scVI, Lopez et al. 2018). rho is bounded to
-(-12, 12), smoothly, as the posterior's log-variance is (`ps_vae.nn.gaussian`): where the data have no more variance than
-a Poisson's it would grow for ever.
+(-12, 12), smoothly, as the posterior's log-variance is (`ps_vae.nn.gaussian`): where the data have no more variance
+than a Poisson's it would grow for ever.
 """
 
 import math
