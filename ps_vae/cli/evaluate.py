@@ -84,6 +84,7 @@ def _rows(result: dict[str, Any], samples: int) -> list[tuple[str, str]]:
         ("ELBO", f"{nats(result['elbo'])} nats per example"),
         ("  log p(x|z)", nats(result["reconstruction"])),
         ("  KL", nats(result["kl"])),
+        ("active units", f"{count(result['active_units'])} latent dimensions"),
     ]
     if "nll" in result:
         size = result["effective_sample_size"]

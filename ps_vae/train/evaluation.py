@@ -20,12 +20,15 @@ from ps_vae.train.elbo import row_terms
 from ps_vae.train.processes import prepare_environment
 from ps_vae.train.trained import TrainedModel
 from ps_vae.train.warm_up import warm_up_evidence
+from ps_vae.vae.config import prior_of
 from ps_vae.vae.evidence import estimate_evidence
+from ps_vae.vae.inference import encode
 
 __all__ = ["evaluate"]
 
 _ROWS_A_TASK = 20
 _CHUNK = 1024
+_ACTIVE = 0.01
 
 Sums = npt.NDArray[np.float64]
 
@@ -56,9 +59,11 @@ def evaluate(
     progress  called with rows done and rows in all
     version   whose weights; None: the newest checkpoint's
 
-    elbo, reconstruction, kl are at beta = 1, whatever the run trained with. nll is the mean of -log p(x) over the
-    rows; nll_se the standard error that sampling leaves in it, sqrt(sum of the rows' squared errors) / rows;
-    effective_sample_size the mean over the rows (small ones say that nll is too high).
+    elbo, reconstruction, kl are at beta = 1, whatever the run trained with; as a rate and a distortion, kl and
+    -reconstruction. active_units are the latent dimensions whose posterior mean has a variance above 0.01 over the rows
+    (Burda et al. 2016, section 5.2); kl_by_dimension, where the prior is standard, is each one's mean. nll is the mean
+    of -log p(x) over the rows; nll_se the standard error that sampling leaves in it, sqrt(sum of the rows' squared
+    errors) / rows; effective_sample_size the mean over the rows (small ones say that nll is too high).
 
     Raises UsageError for impossible wishes, DataError or CheckpointError where the run cannot be read.
     """
@@ -75,6 +80,7 @@ def evaluate(
         "elbo": float(log_likelihood.mean() - kl.mean()),
         "reconstruction": float(log_likelihood.mean()),
         "kl": float(kl.mean()),
+        **_units(model, split, count),
     }
     if samples:
         rows = _evidence(model, split, count, samples, processes, progress)
@@ -93,6 +99,19 @@ def _elbo(model: TrainedModel, split: str, count: int) -> tuple[Sums, Sums]:
         examples = model.examples(split, start, stop)
         parts.append(row_terms(model.parameters, examples, model.config.seed, np.arange(start, stop, dtype=np.int64)))
     return np.concatenate([part.log_likelihood for part in parts]), np.concatenate([part.kl for part in parts])
+
+
+def _units(model: TrainedModel, split: str, count: int) -> dict[str, Any]:
+    """How much each latent dimension is used."""
+    means, kl = [], []
+    for start, stop in _spans(count, _CHUNK):
+        posterior = encode(model.parameters, model.examples(split, start, stop))
+        mean, log_variance = (part.astype(np.float64) for part in posterior)
+        means.append(mean)
+        kl.append(0.5 * (np.square(mean) + np.expm1(log_variance) - log_variance))
+    active = int((np.concatenate(means).var(axis=0) > _ACTIVE).sum())
+    by_dimension = np.concatenate(kl).mean(axis=0).tolist() if prior_of(model.config.model).is_standard else None
+    return {"active_units": active, "kl_by_dimension": by_dimension}
 
 
 def _evidence(

@@ -20,6 +20,7 @@ from ps_vae.train.examples import fixed_rows
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.update import fresh_state
 from ps_vae.vae.evidence import estimate_evidence
+from ps_vae.vae.inference import encode
 from ps_vae.vae.layout import ParameterLayout
 
 CONFIG = small_config(binarize="static", seed=5)
@@ -110,6 +111,16 @@ def test_the_weights_are_those_of_the_version_that_was_asked_for(run_dir: Path) 
     assert evaluate(run_dir, **whole, version=0) == figures(run_dir)
     with pytest.raises(UsageError, match="has no checkpoint of version 7"):
         evaluate(run_dir, **whole, version=7)
+
+
+def test_divergence_by_dimension_and_active_units_are_those_of_the_posteriors(run_dir: Path) -> None:
+    found = figures(run_dir, limit=100)
+    posterior = encode(LAYOUT.bind(small_weights(CONFIG)), fixed_rows(CONFIG, small_data(), "test", 0, 100))
+    deviation = np.exp(posterior.log_variance / 2)
+    kl = -np.log(deviation) + (deviation**2 + posterior.mean**2) / 2 - 0.5
+    np.testing.assert_allclose(found["kl_by_dimension"], kl.mean(axis=0), rtol=1e-4)
+    assert sum(found["kl_by_dimension"]) == pytest.approx(found["kl"], rel=1e-6)
+    assert found["active_units"] == (posterior.mean.std(axis=0) > 0.1).sum()
 
 
 def test_nll_and_its_standard_error_are_those_of_the_rows(run_dir: Path) -> None:
