@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ps_vae.cli.options import OUTPUT, Debug, Run, SplitName, with_default
+from ps_vae.cli.options import OUTPUT, Debug, Run, SplitName, Version, with_default
 from ps_vae.cli.output import checked_output, write_array
 from ps_vae.cli.terminal import say
 
@@ -23,7 +23,9 @@ Output = Annotated[
 ]
 
 
-def encode(run: Run, split: SplitName = "test", output: Output = None, debug: Debug = False) -> None:
+def encode(
+    run: Run, split: SplitName = "test", version: Version = "newest", output: Output = None, debug: Debug = False
+) -> None:
     """Write the posterior mean of each row to a .npy file.
 
     Example: [bold]ps-vae encode runs/mnist-5k-1 --split test --output latent.npy[/bold]
@@ -31,4 +33,4 @@ def encode(run: Run, split: SplitName = "test", output: Output = None, debug: De
     path = checked_output(output, run / f"encoded-{split}.npy", pictures=False)
     from ps_vae.train.trained import TrainedModel
 
-    write_array(path, TrainedModel.open(run, say=say).encode(split))
+    write_array(path, TrainedModel.open(run, version=version, say=say).encode(split))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from ps_vae.cli import progress
-from ps_vae.cli.options import DATA, OUTPUT, Debug, Json, Processes, Run, SplitName, one_per_core, with_default
+from ps_vae.cli.options import DATA, OUTPUT, Debug, Json, Processes, Run, SplitName, Version, one_per_core, with_default
 from ps_vae.cli.terminal import count, nats, print_json, print_table, say
 
 __all__ = ["evaluate"]
@@ -19,17 +19,6 @@ Limit = Annotated[
         rich_help_panel=DATA,
         show_default=False,
         help=with_default("Only the first N rows.", "all"),
-    ),
-]
-Version = Annotated[
-    int | None,
-    typer.Option(
-        "--version",
-        metavar="N",
-        min=0,
-        rich_help_panel=DATA,
-        show_default=False,
-        help=with_default("The weights of which checkpoint, by its version.", "the newest"),
     ),
 ]
 Samples = Annotated[
@@ -48,7 +37,7 @@ def evaluate(
     run: Run,
     split: SplitName = "test",
     limit: Limit = None,
-    version: Version = None,
+    version: Version = "newest",
     processes: Processes = None,
     samples: Samples = 0,
     json: Json = False,

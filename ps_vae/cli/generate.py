@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ps_vae.cli.options import OUTPUT, Debug, Run, Seed, SplitName, with_default
+from ps_vae.cli.options import OUTPUT, Debug, Run, Seed, SplitName, Version, with_default
 from ps_vae.cli.output import checked_output, say_written, write_array
 from ps_vae.cli.terminal import say
 
@@ -39,7 +39,14 @@ Reconstructions = Annotated[
 ]
 
 
-def sample(run: Run, seed: Seed = 0, count: Count = 100, output: Samples = None, debug: Debug = False) -> None:
+def sample(
+    run: Run,
+    seed: Seed = 0,
+    version: Version = "newest",
+    count: Count = 100,
+    output: Samples = None,
+    debug: Debug = False,
+) -> None:
     """Decode samples from the prior: what the model thinks data look like.
 
     Example: [bold]ps-vae sample runs/mnist-5k-1 --count 64 --output samples.png[/bold]
@@ -47,7 +54,7 @@ def sample(run: Run, seed: Seed = 0, count: Count = 100, output: Samples = None,
     path = checked_output(output, run / "pictures" / "samples.png", pictures=True)
     from ps_vae.train.trained import TrainedModel
 
-    model = TrainedModel.open(run, say=say)
+    model = TrainedModel.open(run, version=version, say=say)
     if path.suffix == ".npy":
         write_array(path, model.sample(count, seed))
         return
@@ -59,7 +66,12 @@ def sample(run: Run, seed: Seed = 0, count: Count = 100, output: Samples = None,
 
 
 def reconstruct(
-    run: Run, split: SplitName = "test", count: Count = 20, output: Reconstructions = None, debug: Debug = False
+    run: Run,
+    split: SplitName = "test",
+    version: Version = "newest",
+    count: Count = 20,
+    output: Reconstructions = None,
+    debug: Debug = False,
 ) -> None:
     """Encode rows and decode them again: what the model keeps of them.
 
@@ -68,7 +80,7 @@ def reconstruct(
     path = checked_output(output, run / "pictures" / "reconstructions.png", pictures=True)
     from ps_vae.train.trained import TrainedModel
 
-    model = TrainedModel.open(run, say=say)
+    model = TrainedModel.open(run, version=version, say=say)
     if path.suffix == ".npy":
         import numpy as np
 

@@ -240,6 +240,15 @@ SplitName = Annotated[
     str,
     typer.Option("--split", metavar="NAME", rich_help_panel=DATA, help="Rows to use: train, validation or test."),
 ]
+Version = Annotated[
+    str,
+    typer.Option(
+        "--version",
+        metavar="N",
+        rich_help_panel=MODEL,
+        help="Which checkpoint: its version, newest, or best (the highest validation ELBO).",
+    ),
+]
 Seed = Annotated[
     int,
     typer.Option("--seed", metavar="N", min=0, rich_help_panel=MODEL, help="Another seed draws other samples."),

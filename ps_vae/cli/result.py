@@ -11,10 +11,12 @@ __all__ = ["print_result"]
 def print_result(result: dict[str, Any]) -> None:
     """The table that `train` and `server` end with; result: what `--json` prints instead."""
     examples = result["examples"]
+    early = [("ended", result["reason"])] if result["stopped_early"] else []
     print_table(
         [
             ("run", str(result["run_dir"])),
             ("steps", f"{count(result['version'])} of {count(result['steps'])}"),
+            *early,
             ("examples", count(examples)),
             ("seconds", f"{result['seconds']:,.1f}"),
             ("examples/s", count(result["examples_per_second"])),
@@ -25,6 +27,7 @@ def print_result(result: dict[str, Any]) -> None:
             ("workers' time", spent(result) or "-"),
             ("training ELBO", f"{nats(result['elbo'])} nats per example"),
             ("validation ELBO", f"{nats(result['validation'].get('elbo'))} nats per example"),
+            ("best of them", _best(result["best"])),
             ("next", _next_command(result)),
         ]
     )
@@ -34,7 +37,13 @@ def _traffic(total: int, examples: int) -> str:
     return f"{megabytes(total)}, {count(total / examples)} bytes per example" if examples else megabytes(total)
 
 
+def _best(best: dict[str, Any] | None) -> str:
+    return "-" if best is None else f"{nats(best['elbo'])} at version {count(best['version'])}"
+
+
 def _next_command(result: dict[str, Any]) -> str:
+    if result["stopped_early"]:
+        return f"ps-vae evaluate {result['run_dir']} --version best"
     if result["version"] < result["steps"]:
         return f"ps-vae train --resume --run-dir {result['run_dir']}"
     return f"ps-vae evaluate {result['run_dir']}"

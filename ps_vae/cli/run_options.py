@@ -110,6 +110,10 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "constant, cosine, cosine:FINAL, cosine:FINAL:WARMUP or stages.",
     ),
     RunOption(
+        "patience", int, "N", TRAINING, "0",
+        "End when N evaluations in a row had no better validation ELBO; the best checkpoint stays. 0: train on.",
+    ),
+    RunOption(
         "clip_norm", float, "X", TRAINING, "0",
         "Scale each microbatch's mean gradient to an L2 norm of at most this, before it is summed; 0: leave it.",
     ),

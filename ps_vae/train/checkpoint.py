@@ -13,7 +13,7 @@ or the disk has lied, which the digest tells.
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -82,13 +82,16 @@ def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint) -> Path
     return path
 
 
-def prune(folder: Path, version: int, *, keep: int) -> None:
-    """Of the checkpoint of `version` and those before it let only the `keep` newest stay. Raises OSError.
+def prune(folder: Path, version: int, *, keep: int, spare: Callable[[int], bool] = lambda version: False) -> None:
+    """Of the checkpoint of `version` and those before it let only the `keep` newest stay, and whose version is spared.
+
+    Raises OSError.
 
     A later one is a damaged one that was passed over: it is left alone until the run comes to its version again.
     """
-    for older in [path for found, path in _versions(folder) if found <= version][keep:]:
-        older.unlink(missing_ok=True)
+    for found, older in [(found, path) for found, path in _versions(folder) if found <= version][keep:]:
+        if not spare(found):
+            older.unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import errno
 import queue
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,14 +72,22 @@ class Written:
 class CheckpointWriter:
     """Takes snapshots and writes them in order; the outcomes are collected by `finished`.
 
+    spare  whether a version's stays on the disk, though it is not one of the `keep` newest; asked on another thread
+
     Invariant: those that wait are together at most 256 MiB, or one. Where the disk cannot keep up the oldest of them
     is left out, and its outcome says so.
     """
 
-    def __init__(self, folder: Path, layout: ParameterLayout, keep: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        layout: ParameterLayout,
+        keep: int,
+        spare: Callable[[int], bool] = lambda version: False,
+    ) -> None:
         self._folder = folder
         self._layout = layout
-        self._keep = keep
+        self._keep, self._spare = keep, spare
         self._waiting: deque[SnapshotTaken] = deque()
         self._is_closing = False
         self._changed = threading.Condition()
@@ -124,7 +133,7 @@ class CheckpointWriter:
         path = None
         try:
             path = write(self._folder, self._layout, assemble(snapshot))
-            prune(self._folder, snapshot.version, keep=self._keep)
+            prune(self._folder, snapshot.version, keep=self._keep, spare=self._spare)
             self._done.put(Written(snapshot.version, path, None))
         except Exception as error:
             # Whatever it is, it is told, and the next checkpoint is tried; without its frames, which hold the arrays.

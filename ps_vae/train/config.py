@@ -44,6 +44,7 @@ class RunConfig:
     free_bits         nats of each latent dimension's KL that cost nothing
     capacity, capacity_warmup
                       nats that the KL is drawn to, growing from 0 over so many steps; 0: to none
+    patience          evaluations in a row without a better validation ELBO that end the run; 0: none do
     batch_size        rows of a step, over all workers
     microbatch        rows of the unit of work; divides batch_size
     steps             of the whole run
@@ -92,6 +93,7 @@ class RunConfig:
     free_bits: float = 0.0
     capacity: float = 0.0
     capacity_warmup: int = 0
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if self.binarize not in BINARIZATIONS:
@@ -118,6 +120,8 @@ class RunConfig:
             if steps < 1:
                 raise UsageError(f"{flag} {steps}: give at least 1 step")
         self._check_objective()
+        if self.patience < 0:
+            raise UsageError(f"--patience {self.patience}: give a number of evaluations, or 0 to train to the end")
         if not 0 <= self.seed < 1 << 63:
             raise UsageError(f"--seed {self.seed}: give a number from 0 to 2^63 - 1")
         optimizer(self.optimizer)

@@ -36,6 +36,6 @@ def ended_before(folder: Path) -> dict[str, Any]:
     """How a run ended that has nothing left to do. Where a server was killed before it noted that, less is known."""
     run = RunFolder(folder)
     steps, result = run.config().steps, run.result()
-    if result is not None and not result["failed"] and result["version"] >= steps:
+    if result is not None and not result["failed"] and (result["version"] >= steps or result.get("stopped_early")):
         return result
     return {"run_dir": str(folder), "version": steps, "steps": steps, "failed": False, "reason": "the run is over"}

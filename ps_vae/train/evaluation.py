@@ -50,7 +50,7 @@ def evaluate(
     limit: int | None,
     progress: Callable[[int, int], None],
     say: Callable[[str], None],
-    version: int | None = None,
+    version: int | str | None = None,
 ) -> dict[str, Any]:
     """Figures of a split, means in nats per example.
 

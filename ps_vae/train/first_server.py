@@ -59,7 +59,7 @@ class FirstServer:
         self._reports = Reports(config, folder)
         if options.resume:
             self._reports.resume(state.version if found is None else found.members[0].before)
-        self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep)
+        self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep, self._spare)
         self._said_at = time.monotonic()
         self._failure = ""
         # Of the newest checkpoint that this server wrote; None while there is none.
@@ -69,6 +69,7 @@ class FirstServer:
         self._changes = Counts()
         self._repetitions = Repetitions()
         self._obeyed = 0
+        self._stopped_early = False
         slices = partition(layout.size, options.shards + options.remote_shards)
         self._known = known or KnownRun(random_id(), random_id(), state.version, len(slices))
         self._is_noted = False
@@ -153,6 +154,7 @@ class FirstServer:
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count
             self._obey()
+        self._stop_early()
         if self._server.ended is None:
             if (reason := self._others.ended()) is not None:
                 self._server.dispatch(self._coordinator.end(True, reason, time.monotonic()))
@@ -169,6 +171,18 @@ class FirstServer:
             text = "WARNING: {path} could not be written: {why}; a first server that is lost costs up to a checkpoint"
             path = f"{self._folder.path}/servers.json"
             self._say(Line("servers-not-written", text, level=WARNING, path=path, why=error.strerror))
+
+    def _spare(self, version: int) -> bool:
+        """The best checkpoint stays, and where there is patience those that nobody has judged yet."""
+        best = self._reports.best
+        return version == best.version or (self._config.patience > 0 and version > best.newest)
+
+    def _stop_early(self) -> None:
+        if self._stopped_early or self._obeyed or not self._reports.best.is_over(self._config.patience):
+            return
+        self._stopped_early = True
+        self._say(Line("stopping-early", "{why}", why=self._reports.best.sentence()))
+        self._server.dispatch(self._coordinator.stop(time.monotonic()))
 
     def _obey(self) -> None:
         now = time.monotonic()
@@ -235,6 +249,9 @@ class FirstServer:
         failed, reason = ended.failed, ended.reason
         if self._failure and not failed:
             failed, reason = True, self._failure
+        elif self._stopped_early and not failed:
+            reason = self._reports.best.sentence()
+        best = self._reports.best
         return {
             "run_dir": str(self._folder.path),
             "steps": self._config.steps,
@@ -249,6 +266,8 @@ class FirstServer:
             "time": state["time"],
             "elbo": self._reports.latest.get("elbo"),
             "validation": self._reports.validation,
+            "best": None if best.version is None else {"version": best.version, "elbo": best.elbo},
+            "stopped_early": self._stopped_early,
             "failed": failed,
             "reason": reason,
         }

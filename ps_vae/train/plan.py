@@ -24,7 +24,7 @@ _MODEL = ("hidden", "latent", "activation", "likelihood", "sigma", "prior")
 # What a resumed run may change: when it ends, what it writes, and how far it steps.
 _FREE = (
     *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
-    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay", "clip_norm"),
+    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay", "clip_norm", "patience"),
 )
 
 # Local steps from which the outer optimizer has the rate and momentum of DiLoCo by default. They move the weights seven
@@ -79,6 +79,7 @@ class Wishes:
     delay: int | None = None
     clip_norm: float | None = None
     aggregate: str | None = None
+    patience: int | None = None
     seed: int | None = None
 
     def said(self) -> dict[str, Any]:
@@ -115,6 +116,7 @@ DEFAULTS = Wishes(
     delay=0,
     clip_norm=0.0,
     aggregate=MEAN,
+    patience=0,
     seed=0,
 )
 
@@ -161,8 +163,14 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         delay=said["delay"],
         clip_norm=said["clip_norm"],
         aggregate=said["aggregate"],
+        patience=said["patience"],
         seed=said["seed"],
     )
+    if config.patience and not len(data.validation):
+        raise UsageError(
+            f"--patience {config.patience} waits for a better ELBO of validation rows, and there are none; give "
+            "--split with a part for them, such as 0.9,0.1,0"
+        )
     is_stable = config.local_steps >= _LONG_ROUND and not config.leaves_out
     momentum = said.get("outer_momentum", _DILOCO_MOMENTUM if is_stable else 0.0)
     rate = said.get("outer_rate", _DILOCO_RATE if momentum else 1.0)
@@ -205,6 +213,7 @@ def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
         ("outer_momentum", wishes.outer_momentum),
         ("delay", wishes.delay),
         ("clip_norm", wishes.clip_norm),
+        ("patience", wishes.patience),
     ):
         if wish is not None:
             changes[name] = wish

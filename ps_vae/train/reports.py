@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ps_vae.ps.outbox import StepApplied, Told
+from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
 from ps_vae.train.run_folder import RunFolder
 
@@ -18,6 +19,7 @@ class Reports:
     A line covers the steps since the line before; sums are in the order of application, in float64, so under bsp
     the lines are the same whoever computed the steps.
 
+    best       what evaluators told
     unwritten  why the newest line could not be written, if so
     """
 
@@ -29,7 +31,7 @@ class Reports:
         self._steps = 0
         self._sums = [0.0, 0.0]
         self._staleness = 0
-        self._validated = -1
+        self.best = Best()
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
         self._line_at = time.monotonic()
@@ -54,10 +56,10 @@ class Reports:
 
     def told(self, event: Told) -> None:
         """An evaluator's figures; whoever tells them again tells nothing new."""
-        if event.version <= self._validated:
+        if event.version <= self.best.newest:
             return
-        self._validated = event.version
         self.validation = {**dict(event.values), "version": event.version}
+        self.best.told(event.version, self.validation["elbo"])
         self._append({**dict(event.values), "kind": "validation", "version": event.version})
 
     def flush(self) -> None:
@@ -72,8 +74,7 @@ class Reports:
         for line in lines:
             if line["kind"] == "unfinished" and line["version"] == version:
                 self._steps, self._sums, self._staleness = line["steps"], list(line["sums"]), line["staleness"]
-            if line["kind"] == "validation":
-                self._validated = max(self._validated, line["version"])
+        self.best = Best.of(lines)
         self._folder.rewrite_metrics([line for line in lines if line["kind"] != "unfinished"])
 
     def speed(self) -> tuple[float, int, float]:

@@ -11,6 +11,7 @@ from ps_vae.errors import CheckpointError, NothingLeft, UsageError
 from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
 from ps_vae.train.advice import advice
+from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
 from ps_vae.train.plan import Wishes, check_examples, plan, resumed
 from ps_vae.train.run_folder import RunFolder, free_name
@@ -61,6 +62,10 @@ def starting_point(
             if found.version >= config.steps:
                 have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
                 raise NothingLeft(f"{have}; give more --steps or --epochs to go on")
+            best = Best.of(line for line in folder.metrics() if line["version"] <= found.version)
+            if best.is_over(config.patience):
+                said = f"{folder.path} was {best.sentence()}"
+                raise NothingLeft(f"{said}; give more --patience than {config.patience}, or 0, to go on")
             return found.state, f"continued from version {found.version:,}"
     moments = feature_moments(data.train)
     for line in advice(config, moments):

@@ -12,6 +12,7 @@ from ps_vae.data import Dataset, load
 from ps_vae.errors import CheckpointError, DataError, UsageError
 from ps_vae.jit import announce_compilation
 from ps_vae.train import checkpoint
+from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import fixed_rows
 from ps_vae.train.run_folder import RunFolder
@@ -35,10 +36,15 @@ class TrainedModel:
     parameters: Parameters
 
     @staticmethod
-    def open(run_dir: Path, *, version: int | None = None, say: Callable[[str], None]) -> "TrainedModel":
-        """Raises UsageError where there is no run, CheckpointError where it has no whole checkpoint."""
+    def open(run_dir: Path, *, version: int | str | None = None, say: Callable[[str], None]) -> "TrainedModel":
+        """Of a version, a number or "best" (the highest validation ELBO); None: the newest.
+
+        Raises UsageError where there is no run or no such version, CheckpointError where it has no whole checkpoint.
+        """
         announce_compilation(say)
         folder = RunFolder(run_dir)
+        if isinstance(version, str):
+            version = _number(version, folder)
         config = folder.config()
         layout = ParameterLayout(config.model)
         if version is not None:
@@ -91,3 +97,16 @@ class TrainedModel:
     def sample(self, count: int, seed: int) -> Floats:
         """Means of p(x|z) for `count` z from the prior, (count, inputs)."""
         return sample_prior(self.parameters, count, seed=seed)[1].astype(np.float32, copy=False)
+
+
+def _number(version: str, folder: RunFolder) -> int | None:
+    if version.isascii() and version.isdecimal():
+        return int(version)
+    if version == "newest":
+        return None
+    if version != "best":
+        raise UsageError(f"--version {version}: give a number, newest or best")
+    best = Best.of(folder.metrics()).version
+    if best is None:
+        raise UsageError(f"{folder.path} has no validation figures, so no best version; leave --version out")
+    return best

@@ -25,6 +25,8 @@ RESULT: dict[str, Any] = {
     "time": {"computing": 0.75, "encoding": 0.05, "waiting": 0.2},
     "elbo": -106.7,
     "validation": {"version": 500, "elbo": -107.25, "reconstruction": -80.0, "kl": 27.25},
+    "best": {"version": 450, "elbo": -107.0},
+    "stopped_early": False,
     "failed": False,
     "reason": "done",
 }
@@ -91,6 +93,8 @@ EVALUATION: dict[str, Any] = {
     "elbo": -106.7,
     "reconstruction": -80.7,
     "kl": 26.0,
+    "active_units": 17,
+    "kl_by_dimension": [1.3] * 20,
     "samples": 5000,
     "nll": 98.125,
     "nll_se": 0.0625,

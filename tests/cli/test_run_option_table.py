@@ -56,6 +56,7 @@ EVERYTHING = Wishes(
     delay=1,
     clip_norm=2.5,
     aggregate="median",
+    patience=4,
     seed=11,
 )
 

@@ -57,6 +57,7 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "delay": integers,
     "clip_norm": numbers,
     "aggregate": texts,
+    "patience": integers,
     "seed": integers,
 }
 

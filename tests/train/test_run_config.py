@@ -25,7 +25,7 @@ TRANSLATED = {"epochs", "checkpoint_every"}
 # What a resumed run may change.
 FREE = {
     *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
-    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay", "clip_norm"),
+    *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay", "clip_norm", "patience"),
 }
 
 
@@ -72,6 +72,7 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         aggregate="mean",
         bound=draw(st.sampled_from(["elbo", "elbo:2", "iwae:50", "stl", "dreg:3"])),
         capacity_warmup=draw(st.integers(0, 1 << 40)),
+        patience=draw(st.integers(0, 1 << 40)),
     )
 
 
@@ -245,6 +246,7 @@ OTHER: dict[str, Any] = {
     "delay": 1,
     "clip_norm": 2.5,
     "aggregate": "median",
+    "patience": 3,
     "seed": 7,
 }
 
@@ -292,6 +294,7 @@ def test_a_resumed_run_of_which_nothing_is_said_stays_as_it_was() -> None:
         (Wishes(pull_codec="fp16"), {"pull_codec": "fp16"}),
         (Wishes(delay=1), {"delay": 1}),
         (Wishes(clip_norm=2.5), {"clip_norm": 2.5}),
+        (Wishes(patience=3), {"patience": 3}),
     ],
 )
 def test_a_resumed_run_may_end_later_write_at_other_times_and_take_other_strides(
@@ -335,6 +338,8 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"free_bits": -0.5}, ["--free-bits -0.5"]),
     ({"capacity": math.inf}, ["--capacity inf"]),
     ({"capacity_warmup": -1}, ["--capacity-warmup -1"]),
+    ({"patience": -1}, ["--patience -1"]),
+    ({"patience": 2, "split": "0.8,0,0.2"}, ["--patience 2", "validation rows", "--split"]),
     ({"free_bits": 0.5, "capacity": 2.0}, ["--free-bits 0.5", "--capacity 2"]),
     ({"free_bits": 0.5, "bound": "stl"}, ["--free-bits 0.5", "--bound stl", "--bound elbo"]),
     ({"capacity": 5.0, "prior": "mixture:3"}, ["--capacity 5", "--prior mixture:3", "--prior normal"]),

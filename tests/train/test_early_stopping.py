@@ -1,0 +1,87 @@
+"""A run ends when nothing gets better, and what was best stays."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ps_vae.errors import NothingLeft, UsageError
+from ps_vae.train.best import Best
+from ps_vae.train.plan import Wishes
+from ps_vae.train.run_folder import RunFolder
+from ps_vae.train.server import serve
+from ps_vae.train.server_options import ServerOptions
+from ps_vae.train.trained import TrainedModel
+
+figures = st.lists(st.floats(allow_nan=True, allow_infinity=False, width=16))
+
+
+def judged(elbos: list[float]) -> Best:
+    return Best.of({"kind": "validation", "version": at, "elbo": elbo} for at, elbo in enumerate(elbos))
+
+
+@given(figures)
+def test_the_best_is_the_first_of_the_highest_and_nan_is_none(elbos: list[float]) -> None:
+    best, numbers = judged(elbos), [elbo for elbo in elbos if not math.isnan(elbo)]
+    if not numbers:
+        assert (best.version, best.since) == (None, len(elbos))
+        return
+    assert best.elbo == max(numbers)
+    assert best.version == elbos.index(max(numbers))
+    assert best.since == len(elbos) - 1 - best.version
+
+
+@given(figures, st.integers(0, 4))
+def test_patience_ends_after_so_many_in_a_row_that_were_no_better(elbos: list[float], patience: int) -> None:
+    assert judged(elbos).is_over(patience) is (patience > 0 and judged(elbos).since >= patience)
+
+
+def ps_vae(*words: str) -> dict:
+    result = subprocess.run(
+        [sys.executable, "-m", "ps_vae", *words, "--json"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A run that has a rate with which it gets worse at some time, long before its end."""
+    run_dir = tmp_path_factory.mktemp("early") / "run"
+    words = ["--data", "digits", "--hidden", "64", "--latent", "8", "--learning-rate", "0.05", "--steps", "100000"]
+    words += ["--checkpoint-every", "20", "--patience", "4", "--keep", "1", "--run-dir", str(run_dir), "--no-pictures"]
+    return run_dir, ps_vae("train", *words)
+
+
+def test_a_run_that_gets_no_better_is_stopped_and_says_so(stopped: tuple[Path, dict]) -> None:
+    run_dir, result = stopped
+    assert result["stopped_early"]
+    assert result["reason"].startswith("stopped early: no better validation ELBO than")
+    assert result["version"] < 100_000
+    told = [line for line in RunFolder(run_dir).metrics() if line["kind"] == "validation"]
+    highest = max(told, key=lambda line: line["elbo"])
+    assert result["best"] == {"version": highest["version"], "elbo": highest["elbo"]}
+    assert sum(line["version"] > highest["version"] for line in told) >= 4
+
+
+def test_the_best_checkpoint_stays_and_can_be_asked_for(stopped: tuple[Path, dict]) -> None:
+    run_dir, result = stopped
+    best = result["best"]
+    assert TrainedModel.open(run_dir, version="best", say=lambda text: None).version == best["version"]
+    assert TrainedModel.open(run_dir, version="newest", say=lambda text: None).version > best["version"]
+    found = ps_vae("evaluate", str(run_dir), "--split", "validation", "--version", "best")
+    assert found["elbo"] == pytest.approx(best["elbo"], rel=1e-6)
+    with pytest.raises(UsageError, match="--version worst: give a number, newest or best"):
+        TrainedModel.open(run_dir, version="worst", say=lambda text: None)
+
+
+def test_a_run_that_was_stopped_early_is_over_until_it_is_given_more_patience(stopped: tuple[Path, dict]) -> None:
+    run_dir, _ = stopped
+    options = ServerOptions(listen=f"ipc://{run_dir}/server", run_dir=run_dir, resume=True)
+    with pytest.raises(NothingLeft, match=r"stopped early: .* give more --patience than 4, or 0, to go on"):
+        serve(Wishes(), options, say=lambda text: None, should_stop=lambda: True)
