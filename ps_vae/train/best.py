@@ -25,11 +25,11 @@ class Best:
 
     @staticmethod
     def of(lines: Iterable[Mapping[str, Any]]) -> "Best":
-        """As the lines of metrics.jsonl say."""
+        """As the lines of metrics.jsonl say; figures without an ELBO are none."""
         best = Best()
         for line in lines:
             if line["kind"] == "validation":
-                best.told(line["version"], line["elbo"])
+                best.told(line["version"], line.get("elbo", math.nan))
         return best
 
     def told(self, version: int, elbo: float) -> None:

@@ -1,5 +1,6 @@
 """What a server knows about its run: sums over steps become lines of metrics.jsonl and figures for `status`."""
 
+import math
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -59,7 +60,7 @@ class Reports:
         if event.version <= self.best.newest:
             return
         self.validation = {**dict(event.values), "version": event.version}
-        self.best.told(event.version, self.validation["elbo"])
+        self.best.told(event.version, self.validation.get("elbo", math.nan))
         self._append({**dict(event.values), "kind": "validation", "version": event.version})
 
     def flush(self) -> None:
