@@ -22,7 +22,9 @@ from ps_vae.cli.evaluate import evaluate
 from ps_vae.cli.evaluator import evaluator
 from ps_vae.cli.generate import reconstruct, sample
 from ps_vae.cli.keys import keys
+from ps_vae.cli.latent import interpolate, traverse
 from ps_vae.cli.options import Invocation
+from ps_vae.cli.score import score
 from ps_vae.cli.server import server
 from ps_vae.cli.status import status
 from ps_vae.cli.terminal import speaker
@@ -49,7 +51,10 @@ app.command(rich_help_panel=_TRAIN)(train)
 app.command(rich_help_panel=_USE)(evaluate)
 app.command(rich_help_panel=_USE)(sample)
 app.command(rich_help_panel=_USE)(reconstruct)
+app.command(rich_help_panel=_USE)(interpolate)
+app.command(rich_help_panel=_USE)(traverse)
 app.command(rich_help_panel=_USE)(encode)
+app.command(rich_help_panel=_USE)(score)
 app.command(rich_help_panel=_CLUSTER)(server)
 app.command(rich_help_panel=_CLUSTER)(worker)
 app.command(rich_help_panel=_CLUSTER)(status)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ps_vae.errors import UsageError
 
-__all__ = ["draw_loss", "draw_reconstructions", "draw_samples"]
+__all__ = ["draw_grid", "draw_loss", "draw_reconstructions", "draw_samples"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -51,6 +51,20 @@ def draw_reconstructions(
     """Originals, each above its reconstruction; two arrays (count, height * width), the rest as in `draw_samples`."""
     bands = [list(pair) for pair in zip(_rows(originals, shape), _rows(means, shape), strict=True)]
     _draw_bands(path, bands, labels=["original", "reconstruction"], span=span, title=title)
+
+
+def draw_grid(
+    path: Path,
+    images: Floats,
+    shape: tuple[int, int],
+    *,
+    labels: list[str],
+    span: tuple[float, float],
+    title: str,
+) -> None:
+    """Rows of images, each with its label; images (rows, columns, height * width), the rest as in `draw_samples`."""
+    rows = list(images.reshape(len(images), -1, *shape))
+    _draw_bands(path, [rows], labels=labels, span=span, title=title)
 
 
 def draw_loss(path: Path, lines: Sequence[dict[str, Any]], *, title: str) -> None:

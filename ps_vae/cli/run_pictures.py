@@ -6,9 +6,9 @@ from pathlib import Path
 from ps_vae.cli import pictures
 from ps_vae.errors import UsageError
 from ps_vae.train.run_folder import RunFolder
-from ps_vae.train.trained import TrainedModel
+from ps_vae.train.trained import Floats, TrainedModel
 
-__all__ = ["draw_run", "picture_reconstructions", "picture_samples"]
+__all__ = ["draw_run", "picture_grid", "picture_reconstructions", "picture_samples"]
 
 _SAMPLES = 100
 _RECONSTRUCTIONS = 20
@@ -46,6 +46,11 @@ def picture_reconstructions(model: TrainedModel, path: Path, split: str, count: 
     originals, means = model.reconstruct(split, count)
     title = f"{split} rows, version {model.version:,}"
     pictures.draw_reconstructions(path, originals, means, shape, span=_span(model), title=title)
+
+
+def picture_grid(model: TrainedModel, path: Path, images: Floats, labels: list[str], title: str) -> None:
+    """Rows of images (rows, columns, inputs) with a label each. Raises UsageError where rows are no images."""
+    pictures.draw_grid(path, images, _shape(model), labels=labels, span=_span(model), title=title)
 
 
 def _shape(model: TrainedModel) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from ps_vae.vae.config import prior_of
 from ps_vae.vae.evidence import estimate_evidence
 from ps_vae.vae.inference import encode
 
-__all__ = ["evaluate"]
+__all__ = ["RowScores", "evaluate", "score_rows"]
 
 _ROWS_A_TASK = 20
 _CHUNK = 1024
@@ -33,12 +33,17 @@ _ACTIVE = 0.01
 Sums = npt.NDArray[np.float64]
 
 
-class _Rows(NamedTuple):
+class RowScores(NamedTuple):
     """Per row: log p(x), its standard error, effective sample size."""
 
     log_evidence: Sums
     standard_error: Sums
     effective_sample_size: Sums
+
+    def rows(self) -> Iterator[tuple[int, float, float, float]]:
+        """Number of the row, -log p(x), its standard error, effective sample size."""
+        for number, (log_evidence, error, size) in enumerate(zip(*self, strict=True)):
+            yield number, -float(log_evidence), float(error), float(size)
 
 
 def evaluate(
@@ -93,6 +98,26 @@ def evaluate(
     return result
 
 
+def score_rows(
+    run_dir: Path,
+    *,
+    split: str,
+    samples: int,
+    processes: int,
+    limit: int | None,
+    progress: Callable[[int, int], None],
+    say: Callable[[str], None],
+    version: int | str | None = None,
+) -> RowScores:
+    """log p(x) of each row of a split; arguments and errors as of `evaluate`."""
+    if samples < 2 or processes < 1 or (limit is not None and limit < 1):
+        raise UsageError("--samples is at least 2, --processes and --limit are at least 1")
+    use_one_thread()
+    model = TrainedModel.open(run_dir, version=version, say=say)
+    count = min(len(model.data.split(split)), limit or len(model.data.split(split)))
+    return _evidence(model, split, count, samples, processes, progress)
+
+
 def _elbo(model: TrainedModel, split: str, count: int) -> tuple[Sums, Sums]:
     parts = []
     for start, stop in _spans(count, _CHUNK):
@@ -116,10 +141,10 @@ def _units(model: TrainedModel, split: str, count: int) -> dict[str, Any]:
 
 def _evidence(
     model: TrainedModel, split: str, count: int, samples: int, processes: int, progress: Callable[[int, int], None]
-) -> _Rows:
+) -> RowScores:
     spans = list(_spans(count, _ROWS_A_TASK))
     done = 0
-    parts: list[_Rows] = []
+    parts: list[RowScores] = []
     prepare_environment()
     # Here, where there is somebody to tell; the processes then find the kernels in the cache.
     warm_up_evidence(model.parameters)
@@ -134,7 +159,7 @@ def _evidence(
                 progress(done, count)
     except BrokenProcessPool:
         raise PsVaeError("an evaluating process was killed (out of memory?); give fewer --processes") from None
-    return _Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return RowScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _spans(count: int, size: int) -> Iterator[tuple[int, int]]:
@@ -150,7 +175,7 @@ def _open_in_child(run_dir: str, version: int, split: str, samples: int) -> None
     _child.update(model=model, split=split, samples=samples)
 
 
-def _evidence_in_child(span: tuple[int, int]) -> _Rows:
+def _evidence_in_child(span: tuple[int, int]) -> RowScores:
     model: TrainedModel = _child["model"]
     evidence = estimate_evidence(
         model.parameters,
@@ -159,4 +184,4 @@ def _evidence_in_child(span: tuple[int, int]) -> _Rows:
         seed=model.config.seed,
         rows=np.arange(*span, dtype=np.int64),
     )
-    return _Rows(evidence.log_evidence, evidence.standard_error, evidence.effective_sample_size)
+    return RowScores(evidence.log_evidence, evidence.standard_error, evidence.effective_sample_size)

@@ -16,12 +16,14 @@ from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
 from ps_vae.train.examples import fixed_rows
 from ps_vae.train.run_folder import RunFolder
-from ps_vae.vae.inference import encode, latent_of, reconstruct, sample_prior
+from ps_vae.vae.inference import decode, encode, latent_of, reconstruct, sample_prior
 from ps_vae.vae.layout import ParameterLayout, Parameters
 
-__all__ = ["TrainedModel"]
+__all__ = ["Floats", "TrainedModel"]
 
 _CHUNK = 1024
+# From which the prior's first and last percent are taken.
+_PRIOR_SAMPLES = 5000
 
 Floats = npt.NDArray[np.float32]
 
@@ -85,18 +87,53 @@ class TrainedModel:
     def encode(self, split: str) -> Floats:
         """z at the posterior means of a split, (rows, latent)."""
         count = len(self.data.split(split))
-        chunks = [self.examples(split, at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK)]
-        means = [latent_of(self.parameters, encode(self.parameters, chunk).mean) for chunk in chunks]
-        return np.concatenate(means).astype(np.float32, copy=False)
+        return np.concatenate([self._z(split, at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK)])
 
     def reconstruct(self, split: str, count: int) -> tuple[Floats, Floats]:
         """The first `count` examples of a split, and the means of what the model makes of them."""
         examples = self.examples(split, 0, min(count, len(self.data.split(split))))
         return examples, reconstruct(self.parameters, examples).astype(np.float32, copy=False)
 
+    def interpolate(self, split: str, pairs: int, steps: int) -> Floats:
+        """Means along the lines between the z of rows 0 and 1, 2 and 3, ...: (pairs, steps, inputs)."""
+        count = len(self.data.split(split))
+        if count < 2 * pairs:
+            raise UsageError(f"--pairs {pairs} are {2 * pairs:,} rows, and {split} has {count:,}; give fewer")
+        z = self._z(split, 0, 2 * pairs)
+        along = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
+        ways = z[0::2, None] * (1 - along) + z[1::2, None] * along
+        return self._decode(ways)
+
+    def traverse(self, split: str, row: int, dimensions: int, steps: int) -> tuple[list[int], Floats]:
+        """Latent dimensions, and means (dimensions, steps, inputs) with each moved through the prior.
+
+        The dimensions are those whose z varies most over the first rows of the split; the way is from the first to the
+        last percent of the prior.
+        """
+        count = len(self.data.split(split))
+        if row >= count:
+            raise UsageError(f"--row {row}: {split} has {count:,} rows, counted from 0")
+        used = self._z(split, 0, min(count, _CHUNK)).var(axis=0)
+        chosen = np.argsort(-used, kind="stable")[:dimensions]
+        prior = sample_prior(self.parameters, _PRIOR_SAMPLES, seed=0)[0]
+        ways = np.repeat(np.repeat(self._z(split, row, row + 1)[None], len(chosen), axis=0), steps, axis=1)
+        for number, dimension in enumerate(chosen):
+            low, high = np.quantile(prior[:, dimension], [0.01, 0.99])
+            ways[number, :, dimension] = np.linspace(low, high, steps)
+        return chosen.tolist(), self._decode(ways)
+
     def sample(self, count: int, seed: int) -> Floats:
         """Means of p(x|z) for `count` z from the prior, (count, inputs)."""
         return sample_prior(self.parameters, count, seed=seed)[1].astype(np.float32, copy=False)
+
+    def _z(self, split: str, start: int, stop: int) -> Floats:
+        examples = self.examples(split, start, stop)
+        return latent_of(self.parameters, encode(self.parameters, examples).mean).astype(np.float32, copy=False)
+
+    def _decode(self, z: Floats) -> Floats:
+        """Of z (..., latent): (..., inputs)."""
+        flat = decode(self.parameters, np.ascontiguousarray(z.reshape(-1, z.shape[-1])))
+        return flat.reshape(*z.shape[:-1], -1).astype(np.float32, copy=False)
 
 
 def _number(version: str, folder: RunFolder) -> int | None:

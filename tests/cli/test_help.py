@@ -14,7 +14,10 @@ from ps_vae.ps.codecs.table import CODECS
 
 GROUP = typer.main.get_command(app)
 COMMANDS = sorted(GROUP.commands)  # type: ignore[attr-defined]
-PROMISED = ["encode", "evaluate", "keys", "reconstruct", "sample", "server", "status", "train", "worker"]
+PROMISED = [
+    *("encode", "evaluate", "interpolate", "keys", "reconstruct", "sample", "score", "server", "status", "train"),
+    *("traverse", "worker"),
+]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`sample`, `reconstruct`, `encode`, `evaluate` on a run's folder: what they write is what the model says."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ps_vae.train.plan import Wishes, plan
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.trained import TrainedModel
 from ps_vae.train.update import fresh_state
+from ps_vae.vae.inference import decode
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
 
@@ -108,6 +110,66 @@ def test_a_picture_goes_where_it_was_asked_for(images: Path, tmp_path: Path, cap
     assert run([command, str(images), "--count", "3", "--output", str(path)]) == 0
     assert path.read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.startswith(f"{path}: 3 ")
+
+
+def test_interpolation_leads_from_one_reconstruction_to_the_other(images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "between.npy"
+    assert run(["interpolate", str(images), "--pairs", "3", "--steps", "5", "--output", str(path)]) == 0
+    means = np.load(path)
+    assert means.shape == (3, 5, 64)
+    _, reconstructions = TrainedModel.open(images, say=silent).reconstruct("test", 6)
+    np.testing.assert_allclose(means[:, 0], reconstructions[0::2], atol=1e-6)
+    np.testing.assert_allclose(means[:, -1], reconstructions[1::2], atol=1e-6)
+
+
+def test_a_traversal_moves_one_dimension_at_a_time_through_the_prior(images: Path, tmp_path: Path) -> None:
+    path, model = tmp_path / "moved.npy", TrainedModel.open(images, say=silent)
+    assert run(["traverse", str(images), "--row", "2", "--dimensions", "2", "--steps", "4", "--output", str(path)]) == 0
+    means = np.load(path)
+    dimensions, same = model.traverse("test", 2, 2, 4)
+    np.testing.assert_array_equal(means, same)
+    z = model.encode("test")
+    assert dimensions == np.argsort(-z.var(axis=0))[:2].tolist()
+    for number, dimension in enumerate(dimensions):
+        moved = np.repeat(z[2:3], 4, axis=0)
+        moved[:, dimension] = np.linspace(-2.326, 2.326, 4)
+        np.testing.assert_allclose(means[number], decode(model.parameters, moved), atol=0.02)
+
+
+@pytest.mark.parametrize("command", ["interpolate", "traverse"])
+def test_ways_through_the_latent_space_are_pictures_by_default(images: Path, capsys, command: str) -> None:
+    assert run([command, str(images)]) == 0
+    (path,) = (images / "pictures").glob(f"{command[:7]}*.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["interpolate", "--pairs", "11"], "--pairs 11 are 22 rows, and test has 20"),
+        (["traverse", "--row", "20"], "--row 20: test has 20 rows"),
+        (["score", "--output", "scores.txt"], "has to end in .csv"),
+        (["evaluate", "--version", "7"], "has no checkpoint of version 7"),
+        (["sample", "--version", "best"], "no validation figures, so no best version"),
+    ],
+)
+def test_what_a_run_does_not_have_is_told(images: Path, capsys, words: list[str], text: str) -> None:
+    assert run([words[0], str(images), *words[1:]]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_scores_are_those_of_evaluate_and_the_least_likely_are_shown(table: Path, capsys) -> None:
+    assert run(["score", str(table), "--samples", "50", "--top", "3", "--processes", "1"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    with (table / "scores-test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["row"] for row in rows] == [str(number) for number in range(10)]
+    highest = sorted(rows, key=lambda row: -float(row["score"]))[:3]
+    assert [line.split()[1] for line in shown[:3]] == [row["row"] for row in highest]
+    assert run(["evaluate", str(table), "--samples", "50", "--processes", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["nll"] == pytest.approx(np.mean([float(row["score"]) for row in rows]), rel=1e-9)
 
 
 def test_evaluate_splits_the_elbo_into_its_parts(images: Path, capsys) -> None:

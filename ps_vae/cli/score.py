@@ -1,0 +1,100 @@
+"""`ps-vae score`: how unlikely each row is, to find those that do not belong."""
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ps_vae.cli import progress
+from ps_vae.cli.evaluate import Limit
+from ps_vae.cli.options import OUTPUT, Debug, Json, Processes, Run, SplitName, Version, one_per_core, with_default
+from ps_vae.cli.output import say_written
+from ps_vae.cli.terminal import nats, print_json, print_table, say
+from ps_vae.errors import UsageError
+
+if TYPE_CHECKING:
+    from ps_vae.train.evaluation import RowScores
+
+__all__ = ["score"]
+
+Samples = Annotated[
+    int,
+    typer.Option("--samples", metavar="N", min=2, rich_help_panel=OUTPUT, help="Importance samples a row."),
+]
+Top = Annotated[
+    int, typer.Option("--top", metavar="N", min=1, rich_help_panel=OUTPUT, help="Show so many, the least likely first.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help=with_default("FILE.csv for all rows.", "RUN/scores-SPLIT.csv"),
+    ),
+]
+
+_COLUMNS = ("row", "score", "standard_error", "effective_samples")
+
+
+def score(
+    run: Run,
+    split: SplitName = "test",
+    limit: Limit = None,
+    version: Version = "newest",
+    processes: Processes = None,
+    samples: Samples = 500,
+    top: Top = 10,
+    output: Output = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write -log p(x) of each row, its anomaly score, in nats and with its standard error; show the highest.
+
+    Example: [bold]ps-vae score runs/mnist-5k-1 --split test --top 20[/bold]
+    """
+    path = _checked(output, run / f"scores-{split}.csv")
+    from ps_vae.train import evaluation
+
+    with progress.counting("rows") as show:
+        scores = evaluation.score_rows(
+            run,
+            split=split,
+            samples=samples,
+            processes=processes or one_per_core(),
+            limit=limit,
+            progress=show,
+            say=say,
+            version=version,
+        )
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        writer.writerows(scores.rows())
+    if json:
+        print_json({"split": split, "output": str(path), "top": _top(scores, top)})
+        return
+    print_table(
+        [
+            (f"row {each['row']:,}", f"{nats(each['score'])} ± {nats(each['standard_error'])} nats")
+            for each in _top(scores, top)
+        ]
+    )
+    say_written(path, f"{len(scores.log_evidence):,} rows of {split}")
+
+
+def _checked(path: Path | None, otherwise: Path) -> Path:
+    if path is None:
+        return otherwise
+    if path.suffix != ".csv":
+        raise UsageError(f"--output {path}: the name has to end in .csv")
+    if not path.parent.is_dir():
+        raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
+    return path
+
+
+def _top(scores: "RowScores", count: int) -> list[dict[str, float]]:
+    highest = sorted(scores.rows(), key=lambda row: -row[1])[:count]
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in highest]
