@@ -26,9 +26,10 @@ def test_scikit_learns_own_checks_pass(estimator, check) -> None:
     check(estimator)
 
 
-def test_weights_and_scores_have_the_same_bits_with_any_number_of_workers() -> None:
+@pytest.mark.parametrize("more", [{}, {"prior": "vamp:4", "bound": "dreg:3"}], ids=["elbo", "dreg, vamp"])
+def test_weights_and_scores_have_the_same_bits_with_any_number_of_workers(more: dict) -> None:
     rows = _rows()
-    models = [VAE(**SMALL, random_state=3, workers=workers).fit(rows) for workers in (0, 1, 2)]
+    models = [VAE(**SMALL, **more, random_state=3, workers=workers).fit(rows) for workers in (0, 1, 2)]
     for other in models[1:]:
         np.testing.assert_array_equal(other.weights_, models[0].weights_)
         np.testing.assert_array_equal(other.score_samples(rows), models[0].score_samples(rows))

@@ -7,11 +7,12 @@ W (x - b) / sigma^2 / precision.
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import integrate, optimize, special, stats
 
 from ps_vae.errors import UsageError
 from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.evidence import estimate_evidence
+from ps_vae.vae.inference import decode, encode
 from ps_vae.vae.layout import ParameterLayout, Parameters
 
 INPUTS, LATENT, SIGMA = 12, 3, 0.5
@@ -114,3 +115,59 @@ def test_standard_error_and_effective_sample_size_fit_together() -> None:
     evidence = estimate_evidence(parameters, x, samples=5, seed=1, rows=ROWS)
     expected = np.sqrt((5 / evidence.effective_sample_size - 1) / 4)
     np.testing.assert_allclose(evidence.standard_error, expected, rtol=1e-9)
+
+
+def _widen(layout: ParameterLayout, vector: np.ndarray) -> None:
+    """Posteriors that cover the prior, so that no weight is much larger than the others."""
+    views = layout.views(vector)
+    views["posterior.weight"][:] *= 0.2
+    views["posterior.bias"][layout.config.latent :] = 1.5
+
+
+@pytest.mark.parametrize("prior", ["mixture:3", "vamp:3"])
+def test_evidence_with_a_mixture_as_prior_is_that_of_a_mixture_of_normals(prior: str) -> None:
+    """x = W^T u + b + sigma e: each component of u makes a normal of x."""
+    generator = np.random.default_rng(4)
+    layout = ParameterLayout(ModelConfig(4, (), 2, "identity", "gaussian", SIGMA, prior=prior))
+    vector = layout.zeros(np.float64)
+    for view in layout.views(vector).values():
+        view[:] = 0.5 * generator.normal(size=view.shape)
+    _widen(layout, vector)
+    parameters = layout.bind(vector)
+    if prior.startswith("vamp"):
+        means, log_variances = encode(parameters, parameters.prior[0])
+        shares = np.full(3, 1 / 3)
+    else:
+        means, u = np.split(parameters.prior[0], 2, axis=1)
+        log_variances = u + np.logaddexp(0, -20 - u) - np.logaddexp(0, u - 10)
+        shares = special.softmax(parameters.prior[1])
+    weight, bias = parameters.decoder[0].weight, parameters.decoder[0].bias
+    x = generator.normal(size=(6, 4))
+    densities = [
+        stats.multivariate_normal(mean @ weight + bias, weight.T * np.exp(v) @ weight + SIGMA**2 * np.eye(4)).pdf(x)
+        for mean, v in zip(means, log_variances, strict=True)
+    ]
+    evidence = estimate_evidence(parameters, x, samples=20_000, seed=1, rows=ROWS)
+    np.testing.assert_array_less(
+        np.abs(evidence.log_evidence - np.log(shares @ densities)), 3 * evidence.standard_error
+    )
+    assert evidence.standard_error.max() < 0.2
+
+
+def test_evidence_with_a_uniform_prior_is_the_integral_over_the_unit_interval() -> None:
+    layout = ParameterLayout(ModelConfig(3, (4,), 1, "tanh", prior="uniform"))
+    vector = layout.zeros(np.float64)
+    for view in layout.views(vector).values():
+        view[:] = np.random.default_rng(8).normal(size=view.shape)
+    _widen(layout, vector)
+    parameters = layout.bind(vector)
+    x = np.random.default_rng(9).integers(0, 2, size=(6, 3)).astype(float)
+
+    def density(z: float, row: np.ndarray) -> float:
+        p = decode(parameters, np.array([[z]]))[0]
+        return float(np.prod(np.where(row == 1, p, 1 - p)))
+
+    exact = [np.log(integrate.quad(density, 0, 1, args=(row,))[0]) for row in x]
+    evidence = estimate_evidence(parameters, x, samples=20_000, seed=1, rows=ROWS)
+    np.testing.assert_array_less(np.abs(evidence.log_evidence - exact), 3 * evidence.standard_error + 1e-9)
+    assert evidence.standard_error.max() < 0.05
