@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ps_vae.cli.options import OUTPUT, Debug, Run, SplitName, Version, with_default
+from ps_vae.cli.options import OUTPUT, Debug, Run, Seed, SplitName, Version, with_default
 from ps_vae.cli.output import checked_output, write_array
 from ps_vae.cli.terminal import say
 
@@ -23,14 +23,26 @@ Output = Annotated[
 ]
 
 
+Draw = Annotated[
+    bool,
+    typer.Option("--draw", rich_help_panel=OUTPUT, help="A sample of each row's posterior (--seed), not its mean."),
+]
+
+
 def encode(
-    run: Run, split: SplitName = "test", version: Version = "newest", output: Output = None, debug: Debug = False
+    run: Run,
+    split: SplitName = "test",
+    version: Version = "newest",
+    seed: Seed = 0,
+    draw: Draw = False,
+    output: Output = None,
+    debug: Debug = False,
 ) -> None:
-    """Write the posterior mean of each row to a .npy file.
+    """Write z of each row, at the posterior's mean, to a .npy file.
 
     Example: [bold]ps-vae encode runs/mnist-5k-1 --split test --output latent.npy[/bold]
     """
     path = checked_output(output, run / f"encoded-{split}.npy", pictures=False)
     from ps_vae.train.trained import TrainedModel
 
-    write_array(path, TrainedModel.open(run, version=version, say=say).encode(split))
+    write_array(path, TrainedModel.open(run, version=version, say=say).encode(split, seed=seed if draw else None))

@@ -40,6 +40,7 @@ class Stream(IntEnum):
     INITIAL = 4  # initial weights; step = tensor, row = input
     OBSERVATION = 5  # x drawn from p(x|z)
     EVALUATION = 6  # reparameterisation outside of training
+    ENCODING = 7  # samples of q(z|x) that were asked for; row = index in the split
 
 
 def uniform(out: Floats, *, seed: int, stream: Stream, step: int, rows: Rows) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ps_vae.data import Dataset, load
 from ps_vae.errors import CheckpointError, DataError, UsageError
 from ps_vae.jit import announce_compilation
+from ps_vae.nn.noise import Stream, standard_normal
 from ps_vae.train import checkpoint
 from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
@@ -84,10 +85,10 @@ class TrainedModel:
         """Rows of a split as the model sees them."""
         return fixed_rows(self.config, self.data, split, start, stop)
 
-    def encode(self, split: str) -> Floats:
-        """z at the posterior means of a split, (rows, latent)."""
+    def encode(self, split: str, *, seed: int | None = None) -> Floats:
+        """z of the rows of a split, (rows, latent): at the posteriors' means, or with a seed drawn from them."""
         count = len(self.data.split(split))
-        return np.concatenate([self._z(split, at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK)])
+        return np.concatenate([self._z(split, at, min(at + _CHUNK, count), seed) for at in range(0, count, _CHUNK)])
 
     def reconstruct(self, split: str, count: int) -> tuple[Floats, Floats]:
         """The first `count` examples of a split, and the means of what the model makes of them."""
@@ -126,9 +127,14 @@ class TrainedModel:
         """Means of p(x|z) for `count` z from the prior, (count, inputs)."""
         return sample_prior(self.parameters, count, seed=seed)[1].astype(np.float32, copy=False)
 
-    def _z(self, split: str, start: int, stop: int) -> Floats:
-        examples = self.examples(split, start, stop)
-        return latent_of(self.parameters, encode(self.parameters, examples).mean).astype(np.float32, copy=False)
+    def _z(self, split: str, start: int, stop: int, seed: int | None = None) -> Floats:
+        mean, log_variance = encode(self.parameters, self.examples(split, start, stop))
+        u = np.ascontiguousarray(mean)
+        if seed is not None:
+            noise = np.empty_like(u)
+            standard_normal(noise, seed=seed, stream=Stream.ENCODING, step=0, rows=np.arange(start, stop))
+            u += np.exp(0.5 * log_variance) * noise
+        return latent_of(self.parameters, u).astype(np.float32, copy=False)
 
     def _decode(self, z: Floats) -> Floats:
         """Of z (..., latent): (..., inputs)."""

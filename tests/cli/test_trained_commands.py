@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from ps_vae.cli.main import run
 from ps_vae.cli.run_pictures import draw_run
@@ -16,7 +17,7 @@ from ps_vae.train.plan import Wishes, plan
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.trained import TrainedModel
 from ps_vae.train.update import fresh_state
-from ps_vae.vae.inference import decode
+from ps_vae.vae.inference import decode, encode
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
 
@@ -80,6 +81,22 @@ def test_encode_writes_the_posterior_means_of_a_split(images: Path, capsys) -> N
     assert written.dtype == np.float32
     np.testing.assert_array_equal(written, TrainedModel.open(images, say=silent).encode("validation"))
     assert capsys.readouterr() == (f"{images / 'encoded-validation.npy'}: 20 x 3 float32\n", "")
+
+
+def test_encode_draws_from_the_posteriors_where_it_is_told_to(images: Path, tmp_path: Path) -> None:
+    def draw(seed: int) -> np.ndarray:
+        path = tmp_path / "z.npy"
+        assert (
+            run(["encode", str(images), "--split", "train", "--draw", "--seed", str(seed), "--output", str(path)]) == 0
+        )
+        return np.load(path)
+
+    model = TrainedModel.open(images, say=silent)
+    mean, log_variance = encode(model.parameters, model.examples("train", 0, 160))
+    standard = (draw(1) - mean) / np.exp(log_variance / 2)
+    assert kstest(standard.reshape(-1), "norm").pvalue > 0.001
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert (draw(1) != draw(2)).all()
 
 
 def test_reconstruct_writes_originals_and_means(images: Path, tmp_path: Path) -> None:
