@@ -61,7 +61,7 @@ def _widths(text: str) -> tuple[int, ...]:
 RUN_OPTIONS: tuple[RunOption, ...] = (
     RunOption(
         "data", str, "NAME|PATH", DATA, "mnist-5k",
-        "digits, mnist-5k, mnist, gaussian:NxD, or a file or folder: .npy, .npz, IDX, IDX.gz.",
+        "digits, mnist-5k, mnist, gaussian:NxD, or a file or folder: CSV, Parquet, .npy, .npz, IDX.",
     ),
     RunOption(
         "split", str, "A,B,C", DATA, "auto",

@@ -1,7 +1,8 @@
 """What `--data` may say: the name of a data set, or a file.
 
 Named data sets are the table SOURCES. Files are recognised by their first bytes, whatever their name: .npy
-(memory-mapped), .npz, IDX (memory-mapped) and IDX.gz; a folder holds MNIST's IDX files. Every file is checked
+(memory-mapped), .npz, Parquet, IDX (memory-mapped) and IDX.gz; a folder holds MNIST's IDX files. CSV has no such bytes:
+a name that ends in .csv or .tsv, perhaps .gz. Every file is checked
 against its own size before it is trusted.
 """
 
@@ -23,6 +24,7 @@ from ps_vae.data.npz import read_npz
 from ps_vae.data.openml import fetch_openml, mnist
 from ps_vae.data.packaged import digits, mnist_5k
 from ps_vae.data.splitting import divide
+from ps_vae.data.tables import PARQUET_MAGIC, TEXT_ENDINGS, read_table
 from ps_vae.errors import DataError, UsageError
 
 __all__ = ["SOURCES", "Source", "from_arrays", "load"]
@@ -71,8 +73,8 @@ def load(spec: str, split: str = "auto") -> Dataset:
         if not spec or not os.path.exists(path):
             known = ", ".join(source.says for source in SOURCES.values())
             raise UsageError(
-                f"unknown data set {spec!r}: choose from {known}, or give a file (.npy, .npz, IDX, IDX.gz) or a folder "
-                "of IDX files that exists"
+                f"unknown data set {spec!r}: choose from {known}, or give a file (CSV, Parquet, .npy, .npz, IDX, "
+                "IDX.gz) or a folder of IDX files that exists"
             )
         return divide(checked(spec, _read_path(path)), split)
     except OSError as error:
@@ -90,9 +92,15 @@ def _read_path(path: Path) -> dict[str, npt.NDArray[Any]]:
     if path.is_dir():
         return read_idx_folder(path)
     if not path.is_file():
-        raise DataError(f"{path}: neither a file nor a folder; give .npy, .npz, IDX, IDX.gz or a folder of IDX files")
+        raise DataError(
+            f"{path}: neither a file nor a folder; give CSV, Parquet, .npy, .npz, IDX, IDX.gz or a folder of IDX files"
+        )
+    if path.name.lower().endswith(TEXT_ENDINGS):
+        return {"train": read_table(path)}
     with path.open("rb") as file:
         start = file.read(len(npy.MAGIC))
+    if start.startswith(PARQUET_MAGIC):
+        return {"train": read_table(path)}
     if start == npy.MAGIC:
         return {"train": npy.read_npy(path)}
     if start.startswith(_ZIP_MAGIC):
