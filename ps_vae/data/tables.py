@@ -62,8 +62,8 @@ def _numbers(place: str, column: Any) -> npt.NDArray[Any]:
     kind = column.type
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)):
         raise DataError(
-            f"{place} holds {kind}, such as {_first_that_is_no_number(column)!r}, and numbers are needed; leave it out, "
-            "or write it as one column of 0 and 1 for each value (pandas: get_dummies)"
+            f"{place} holds {kind}, such as {_first_that_is_no_number(column)!r}, and numbers are needed; leave it "
+            "out, or write it as one column of 0 and 1 for each value (pandas: get_dummies)"
         )
     if column.null_count:
         row = next(number for number, value in enumerate(column.to_pylist()) if value is None)
