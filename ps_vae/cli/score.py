@@ -76,13 +76,13 @@ def score(
     if json:
         print_json({"split": split, "output": str(path), "top": _top(scores, top)})
         return
-    print_table(
-        [
-            (f"row {each['row']:,}", f"{nats(each['score'])} ± {nats(each['standard_error'])} nats")
-            for each in _top(scores, top)
-        ]
-    )
+    print_table([(f"row {each['row']:,}", _in_words(each, samples)) for each in _top(scores, top)])
     say_written(path, f"{len(scores.log_evidence):,} rows of {split}")
+
+
+def _in_words(row: dict[str, float], samples: int) -> str:
+    size = f"{row['effective_samples']:,.1f} of {samples:,} samples count"
+    return f"{nats(row['score'])} ± {nats(row['standard_error'])} nats; {size}"
 
 
 def _checked(path: Path | None, otherwise: Path) -> Path:

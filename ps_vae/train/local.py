@@ -110,7 +110,7 @@ class LocalCluster:
             self._tell_of(COMPILING)
         if self._options.communication == "auto":
             self._tell_of(CHOICE)
-        self._tell_of(ADVICE)
+        self._pass_on_advice()
         return state
 
     def stop(self) -> None:
@@ -168,6 +168,13 @@ class LocalCluster:
         if told:
             self._told.add(beginning)
             self._say(told[0])
+
+    def _pass_on_advice(self) -> None:
+        """Each line of it, once."""
+        for line in self._lines("server"):
+            if line.startswith(ADVICE) and line not in self._told:
+                self._told.add(line)
+                self._say(line)
 
     def _last_words(self, name: str) -> str:
         lines = self._lines(name)
