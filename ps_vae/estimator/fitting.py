@@ -53,12 +53,19 @@ def fit(rows: Floats, wishes: Wishes, workers: int, progress: Say) -> Fitted:
     moments = feature_moments(data.train)
     for line in advice(config, moments):
         warnings.warn(line.removeprefix("WARNING: "), stacklevel=3)
-    if workers:
-        return _fit_by(workers, rows, wishes, progress)
-    # The end is all that is asked for.
-    config = replace(config, milestone=config.steps)
-    state = fresh_state(config, new_weights(config, data, moments, ParameterLayout(config.model)))
-    return Fitted(config, train_here(config, data, state, progress))
+    try:
+        if workers:
+            return _fit_by(workers, rows, wishes, progress)
+        # The end is all that is asked for.
+        config = replace(config, milestone=config.steps)
+        state = fresh_state(config, new_weights(config, data, moments, ParameterLayout(config.model)))
+        return Fitted(config, train_here(config, data, state, progress))
+    except PsVaeError as error:
+        what, is_numerical, _ = str(error).partition("; --resume with a lower")
+        if not is_numerical:
+            raise
+        # What it says is for the commands.
+        raise NumericalError(f"{what}; give a lower learning_rate than {config.learning_rate:g}") from None
 
 
 def _fit_by(workers: int, rows: Floats, wishes: Wishes, progress: Say) -> Fitted:
@@ -75,7 +82,6 @@ def _fit_by(workers: int, rows: Floats, wishes: Wishes, progress: Say) -> Fitted
                 time.sleep(_POLL_SECONDS)
             result = run.result()
         if result["failed"]:
-            error = NumericalError if "gradient" in result["reason"] else PsVaeError
-            raise error(result["reason"])
+            raise PsVaeError(result["reason"])
         model = TrainedModel.open(run_dir, say=lambda text: None)
         return Fitted(model.config, model.parameters.vector.astype(np.float32))

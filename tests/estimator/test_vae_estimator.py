@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ps_vae import VAE
-from ps_vae.errors import CheckpointError, DataError, UsageError
+from ps_vae.errors import CheckpointError, DataError, NumericalError, UsageError
 
 SMALL = {"latent_dim": 2, "hidden": (8,), "epochs": 3, "batch_size": 32, "importance_samples": 20}
 
@@ -97,6 +97,13 @@ def test_a_uniform_priors_latent_lies_in_the_unit_cube() -> None:
 def test_what_cannot_be_trained_is_refused_with_a_way_out(params: dict, rows: np.ndarray, text: str) -> None:
     with pytest.raises((DataError, UsageError), match=text):
         VAE(**{**SMALL, **params}).fit(rows)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_that_diverges_says_so_in_the_words_of_python(workers: int) -> None:
+    model = VAE(**SMALL, likelihood="gaussian", optimizer="sgd", learning_rate=1e15, workers=workers, random_state=1)
+    with pytest.raises(NumericalError, match=r"the gradient is .* give a lower learning_rate than 1e\+15"):
+        model.fit(_rows())
 
 
 def test_it_is_quiet_unless_it_is_told_to_speak(capfd: pytest.CaptureFixture[str]) -> None:
