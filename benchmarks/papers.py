@@ -36,6 +36,8 @@ from typing import Any
 
 import report
 
+from ps_vae.train.checkpoint import newest_version
+from ps_vae.train.config import steps_of
 from ps_vae.train.run_folder import RunFolder
 
 __all__ = ["EXPERIMENTS", "Experiment", "command", "training_seconds"]
@@ -92,6 +94,15 @@ def training_seconds(lines: list[dict[str, Any]], rows_a_step: int, version: int
             seconds += (line["version"] - before) * rows_a_step / line["examples_per_second"]
             before = line["version"]
     return seconds
+
+
+def is_done(run_dir: Path, epochs: int) -> bool:
+    """Whether a run is at the end of so many epochs, so that only measuring is left."""
+    folder = RunFolder(run_dir)
+    if not folder.has_begun:
+        return False
+    config = folder.config()
+    return newest_version(folder.checkpoints) >= steps_of(epochs, config.train_rows, config.rows_a_step)
 
 
 def train(words: list[str], minutes: float | None) -> None:
@@ -170,7 +181,9 @@ def main() -> None:
         codec = "".join(letter if letter.isalnum() else "-" for letter in words.more).strip("-")
         run_dir = words.runs / "-".join(filter(None, [words.experiment, words.consistency, codec]))
         began = time.monotonic()
-        train(command(EXPERIMENTS[words.experiment], words, run_dir), words.minutes)
+        experiment = EXPERIMENTS[words.experiment]
+        if not is_done(run_dir, words.epochs or experiment.epochs):
+            train(command(experiment, words, run_dir), words.minutes)
         print(f"trained for {(time.monotonic() - began) / 60:.0f} minutes; now the test images", file=sys.stderr)
         measure(run_dir, words.samples, curve=words.curve)
     columns = {"run": "", "how": "", "epochs": ",.0f", "minutes": ",.0f", "images": ",.0f"}

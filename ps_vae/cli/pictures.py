@@ -110,7 +110,7 @@ def _draw_bands(
     size = (max(360, left + len(bands[0][0]) * column_width + _MARGIN), _TITLE + len(bands) * band_height + _MARGIN)
     if max(size) >= _LARGEST:
         raise UsageError(
-            f"--count: {size[0]:,} x {size[1]:,} pixels are too many for a picture; give fewer, or FILE.npy"
+            f"{size[0]:,} x {size[1]:,} pixels are too many for a picture; ask for fewer images, or for FILE.npy"
         )
     canvas = np.full((size[1], size[0]), np.nan, np.float32)
     figure = Figure((size[0] / _DPI, size[1] / _DPI), dpi=_DPI)

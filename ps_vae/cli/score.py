@@ -96,5 +96,6 @@ def _checked(path: Path | None, otherwise: Path) -> Path:
 
 
 def _top(scores: "RowScores", count: int) -> list[dict[str, float]]:
-    highest = sorted(scores.rows(), key=lambda row: -row[1])[:count]
+    # What is no number comes first: nothing is less likely.
+    highest = sorted(scores.rows(), key=lambda row: (row[1] == row[1], -row[1]))[:count]
     return [dict(zip(_COLUMNS, row, strict=True)) for row in highest]

@@ -45,7 +45,13 @@ def _read_text(path: Path) -> Any:
     from pyarrow import csv
 
     separator = "\t" if ".tsv" in path.name.lower() else ","
-    return csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=separator))
+    table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=separator))
+    if all(_is_number(name) for name in table.column_names):
+        raise DataError(
+            f"{path}: its first row, {', '.join(table.column_names)[:_SHOWN]}, has numbers where the columns' names "
+            "stand; put a row of names above it"
+        )
+    return table
 
 
 def _read_parquet(path: Path) -> Any:
@@ -71,15 +77,17 @@ def _numbers(place: str, column: Any) -> npt.NDArray[Any]:
             f"{place} has no value in row {row} (counted from 0), and in {column.null_count:,} rows in all; fill them "
             "in, or leave these rows out"
         )
-    numbers: npt.NDArray[Any] = column.cast("float64").to_numpy()
+    numbers: npt.NDArray[Any] = column.cast("float64", safe=False).to_numpy()
     return numbers
 
 
 def _first_that_is_no_number(column: Any) -> str:
-    for value in column.to_pylist():
-        try:
-            float(value)
-        except (TypeError, ValueError):
-            if value is not None:
-                return str(value)[:_SHOWN]
-    return ""
+    return next((str(value)[:_SHOWN] for value in column.to_pylist() if not (value is None or _is_number(value))), "")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True

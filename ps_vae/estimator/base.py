@@ -5,6 +5,7 @@ cannot answer.
 """
 
 import inspect
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +18,16 @@ __all__ = ["Base", "checked_rows", "is_fitted_or_raise", "seed_of"]
 
 Array = npt.NDArray[Any]
 
-_HAS_SKLEARN = find_spec("sklearn") is not None
+
+def _has_sklearn() -> bool:
+    """Whether it is there, and new enough: 1.6 brought `validate_data` and the tags."""
+    if find_spec("sklearn") is None:
+        return False
+    major, minor = version("scikit-learn").split(".")[:2]
+    return (int(major), int(minor)) >= (1, 6)
+
+
+_HAS_SKLEARN = _has_sklearn()
 
 
 class _StandIn:

@@ -1,5 +1,6 @@
 """From an array and wishes to trained weights: in this process, or by a server and workers of this machine."""
 
+import re
 import tempfile
 import time
 import warnings
@@ -28,6 +29,7 @@ __all__ = ["Fitted", "fit"]
 
 _POLL_SECONDS = 0.05
 _ALL = "1,0,0"
+_FLAG = re.compile(r"--([a-z][a-z-]*)")
 
 Floats = npt.NDArray[np.float32]
 Say = Callable[[Progress], None]
@@ -48,7 +50,11 @@ def fit(rows: Floats, wishes: Wishes, workers: int, progress: Say) -> Fitted:
     if workers < 0:
         raise UsageError(f"workers={workers}: give 0 to train in this process, or how many")
     data = from_arrays("X", rows, _ALL)
-    config = plan(replace(wishes, data="X", split=_ALL), data)
+    try:
+        config = plan(replace(wishes, data="X", split=_ALL), data)
+    except UsageError as error:
+        # Its words are those of the commands.
+        raise UsageError(_FLAG.sub(lambda flag: flag[1].replace("-", "_"), str(error))) from None
     check_examples(config, data.train)
     moments = feature_moments(data.train)
     for line in advice(config, moments):
@@ -73,7 +79,8 @@ def _fit_by(workers: int, rows: Floats, wishes: Wishes, progress: Say) -> Fitted
         path = Path(folder) / "X.npy"
         np.save(path, rows)
         run_dir = Path(folder) / "run"
-        options = ServerOptions(run_dir=run_dir)
+        # A socket in a private folder: nobody else finds it.
+        options = ServerOptions(listen="", run_dir=run_dir)
         with LocalCluster(replace(wishes, data=str(path), split=_ALL), options, workers, say=lambda text: None) as run:
             while not run.is_done:
                 state = run.poll()

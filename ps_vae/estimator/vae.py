@@ -1,7 +1,7 @@
 """The variational autoencoder as a scikit-learn estimator."""
 
 import hashlib
-import json
+import operator
 import sys
 import time
 from pathlib import Path
@@ -10,13 +10,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.errors import CheckpointError, UsageError
+from ps_vae.errors import CheckpointError, DataError, UsageError
 from ps_vae.estimator.base import Base, checked_rows, is_fitted_or_raise, seed_of
 from ps_vae.estimator.fitting import fit
-from ps_vae.train.config import RunConfig
-from ps_vae.train.durable import replace_file
+from ps_vae.estimator.model_file import read_model, write_model
 from ps_vae.train.in_process import Progress
 from ps_vae.train.plan import Wishes
+from ps_vae.vae.config import family_of
 from ps_vae.vae.evidence import estimate_evidence
 from ps_vae.vae.inference import decode, encode, latent_of, sample_prior
 from ps_vae.vae.layout import ParameterLayout, Parameters
@@ -24,7 +24,6 @@ from ps_vae.vae.layout import ParameterLayout, Parameters
 __all__ = ["VAE"]
 
 _SAY_SECONDS = 2.0
-_FORMAT = "ps_vae.VAE 1"
 
 Array = npt.NDArray[Any]
 
@@ -101,7 +100,8 @@ class VAE(Base):
         diverges.
         """
         rows = checked_rows(self, X, is_new=True)
-        fitted = fit(_single(rows), self._wishes(), self.workers, _Teller() if self.verbose else _nothing)
+        workers = _whole("workers", self.workers)
+        fitted = fit(_single(rows), self._wishes(), workers, _Teller() if self.verbose else _nothing)
         self.config_, self.weights_ = fitted.config, fitted.weights
         self.n_iter_ = fitted.config.steps
         return self
@@ -115,6 +115,8 @@ class VAE(Base):
         """E[x|z] of each row of Z (n, latent_dim): (n, features)."""
         is_fitted_or_raise(self, "weights_")
         z = np.ascontiguousarray(Z)
+        if not np.isfinite(z).all():
+            raise DataError("Z contains NaN or infinity; give latent vectors, such as `transform` makes")
         means = decode(self._parameters, z.astype(np.float32))
         return means.astype(z.dtype if z.dtype.kind == "f" else np.float64)
 
@@ -126,50 +128,45 @@ class VAE(Base):
         return sample_prior(self._parameters, n_samples, seed=seed_of(random_state))[1]
 
     def score_samples(self, X: Any) -> npt.NDArray[np.float64]:
-        """log p(x) of each row in nats, by importance sampling; the noise of a row follows from its values."""
+        """log p(x) of each row in nats, by importance sampling; the noise of a row follows from its values.
+
+        Raises DataError for rows that the likelihood cannot take.
+        """
         parameters, rows = self._asked(X)
         x = _single(rows)
+        family_of(self.config_.model).check_data(x)
         names = np.array([_name(row) for row in x], dtype=np.int64)
-        seed = self.config_.seed
-        return estimate_evidence(parameters, x, samples=self.importance_samples, seed=seed, rows=names).log_evidence
+        samples, seed = _whole("importance_samples", self.importance_samples), self.config_.seed
+        return estimate_evidence(parameters, x, samples=samples, seed=seed, rows=names).log_evidence
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples`."""
         return float(self.score_samples(X).mean())
 
     def save(self, path: str | Path) -> None:
-        """Write the trained model to one file, in the format of safetensors."""
-        from safetensors.numpy import save
-
+        """Write the trained model to one file, in the format of safetensors, with a digest of all that is in it."""
         is_fitted_or_raise(self, "weights_")
         params = self.get_params(deep=False)
-        if not isinstance(self.random_state, int | None):
+        if not isinstance(self.random_state, int | np.integer | None):
             params["random_state"] = None
-        about = {"format": _FORMAT, "config": self.config_.to_json(), "params": params}
-        tensors = ParameterLayout(self.config_.model).views(self.weights_)
-        text = json.dumps(about, default=list)
-        replace_file(Path(path), save({name: each.copy() for name, each in tensors.items()}, {"ps_vae": text}))
+        names = getattr(self, "feature_names_in_", None)
+        named = None if names is None else names.tolist()
+        about = {"config": self.config_.to_json(), "params": params, "feature_names": named}
+        write_model(Path(path), about, ParameterLayout(self.config_.model), self.weights_)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """What `save` has written. Raises CheckpointError where the file is something else, or damaged."""
-        from safetensors import SafetensorError, safe_open
-
+        about, config, weights = read_model(Path(path))
         try:
-            with safe_open(path, "numpy") as file:
-                about = json.loads((file.metadata() or {})["ps_vae"])
-                config = RunConfig.from_json(about["config"])
-                layout = ParameterLayout(config.model)
-                weights = layout.zeros()
-                for name, view in layout.views(weights).items():
-                    view[:] = file.get_tensor(name)
-        except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise CheckpointError(f"{path} is no model that VAE.save has written: {error}") from None
-        params = about["params"]
-        params["hidden"] = tuple(params["hidden"])
-        model = cls(**params)
+            model = cls(**about["params"] | {"hidden": tuple(about["params"]["hidden"])})
+            names = about["feature_names"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} was written by another version of ps_vae: {error!r}") from None
         model.config_, model.weights_, model.n_iter_ = config, weights, config.steps
         model.n_features_in_ = config.model.inputs
+        if names is not None:
+            setattr(model, "feature_names_in_", np.array(names, dtype=object))  # noqa: B010 (scikit-learn's, if any)
         return model
 
     @property
@@ -186,20 +183,20 @@ class VAE(Base):
 
     def _wishes(self) -> Wishes:
         return Wishes(
-            hidden=tuple(self.hidden),
-            latent=self.latent_dim,
+            hidden=_widths(self.hidden),
+            latent=_whole("latent_dim", self.latent_dim),
             activation=self.activation,
             likelihood=self.likelihood,
             sigma=float(self.sigma),
             prior=self.prior,
             bound=self.bound,
             beta=float(self.beta),
-            beta_warmup=self.beta_warmup,
+            beta_warmup=_whole("beta_warmup", self.beta_warmup),
             optimizer=self.optimizer,
             learning_rate=float(self.learning_rate),
             schedule=self.schedule,
             epochs=float(self.epochs),
-            batch_size=self.batch_size,
+            batch_size=_whole("batch_size", self.batch_size),
             consistency=self.consistency,
             seed=seed_of(self.random_state),
         )
@@ -225,7 +222,27 @@ def _nothing(progress: Progress) -> None:
 
 
 def _single(rows: Array) -> npt.NDArray[np.float32]:
-    return np.ascontiguousarray(rows, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(rows, dtype=np.float32)
+    if not np.isfinite(single).all():
+        raise DataError("X has values beyond 3.4e38, which float32 cannot hold; scale it")
+    return single
+
+
+def _whole(name: str, value: Any) -> int:
+    """A number of things, of Python's or NumPy's integers."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name}={value!r}: give a whole number") from None
+
+
+def _widths(hidden: Any) -> tuple[int, ...]:
+    try:
+        widths = tuple(hidden)
+    except TypeError:
+        raise UsageError(f"hidden={hidden!r}: give a tuple of widths, such as (400,), or () for none") from None
+    return tuple(_whole("hidden", width) for width in widths)
 
 
 def _name(row: npt.NDArray[np.float32]) -> int:

@@ -8,6 +8,8 @@ An invertible map leaves a divergence as it is, so KL(q(z|x) || uniform) = KL(q(
 
 import math
 
+import numpy as np
+
 from ps_vae.jit import kernel
 from ps_vae.nn.arrays import Floats
 
@@ -31,12 +33,12 @@ def to_cube_backward(u: Floats, d_z: Floats) -> None:
 def _to_cube(u: Floats, z: Floats) -> None:
     for i in range(u.shape[0]):
         for j in range(u.shape[1]):
-            z[i, j] = 0.5 * math.erfc(-_SQRT_HALF * float(u[i, j]))
+            z[i, j] = 0.5 * math.erfc(-_SQRT_HALF * np.float64(u[i, j]))
 
 
 @kernel
 def _to_cube_backward(u: Floats, d_z: Floats) -> None:
     for i in range(u.shape[0]):
         for j in range(u.shape[1]):
-            at = float(u[i, j])
+            at = np.float64(u[i, j])
             d_z[i, j] *= u.dtype.type(_DENSITY_AT_ZERO * math.exp(-0.5 * at * at))

@@ -165,7 +165,7 @@ def _log_posterior(posterior: Floats, noise: Floats, log_density: Sums) -> None:
         for k in range(log_density.size // rows):
             squares = 0.0
             for j in range(latent):
-                e = float(noise[i, k * latent + j])
+                e = np.float64(noise[i, k * latent + j])
                 squares += e * e
             log_density[k * rows + i] = -0.5 * (squares + volume)
 
@@ -175,7 +175,7 @@ def _log_standard_normal(z: Floats, log_density: Sums) -> None:
     for i in range(z.shape[0]):
         squares = 0.0
         for j in range(z.shape[1]):
-            squares += float(z[i, j]) * float(z[i, j])
+            squares += np.float64(z[i, j]) * np.float64(z[i, j])
         log_density[i] = -0.5 * (squares + z.shape[1] * _LOG_2_PI)
 
 

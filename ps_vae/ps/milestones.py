@@ -36,7 +36,8 @@ class Milestones:
         evaluator = self._roster.find(report.session, "evaluator", now)
         evaluator.sender, evaluator.warming = sender, False
         outputs: list[Output] = []
-        if report.version is not None and report.version > evaluator.reported:
+        # What lies ahead is of a server before this one, which had come further, or of nobody.
+        if report.version is not None and evaluator.reported < report.version <= self._newest:
             evaluator.reported = report.version
             outputs += [Told(report.version, report.values)] if report.values else []
         if evaluator.reported < self._newest:

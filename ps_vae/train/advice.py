@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from ps_vae.data import Moments
 from ps_vae.lines import WARNING, Line
+from ps_vae.nn.likelihoods.gaussian_learned import varies
 from ps_vae.train.config import RunConfig
 
 __all__ = ["ADVICE", "advice"]
@@ -16,9 +17,11 @@ ADVICE = "WARNING: the data"
 
 # Root mean square of a feature from which an encoder's first layer is far from where it can learn.
 _FAR = 100.0
-# Between the deviations of two features that share one sigma.
+# A deviation from the usual one, of features that share one sigma.
 _APART = 100.0
 _SHARED = ("gaussian", "gaussian-shared")
+# They cannot be scaled.
+_COUNTS = ("poisson", "negative-binomial", "multinomial")
 _OWN = ("gaussian-feature", "gaussian-decoder")
 _SCALE = "scale every column to a deviation of 1 (scikit-learn: StandardScaler)"
 _NAMED = 5
@@ -29,25 +32,24 @@ def advice(config: RunConfig, moments: Moments) -> Iterator[Line]:
     means, deviations = moments.means, np.sqrt(np.maximum(moments.variances, 0))
     likelihood = config.model.likelihood
     size = np.hypot(means, deviations)
-    if (far := np.flatnonzero(size > _FAR)).size:
+    if likelihood not in _COUNTS and (far := np.flatnonzero(size > _FAR)).size:
         text = "{begins} have values of about {size:.3g} in {columns}; the encoder learns little from them: {hint}"
         yield _line("large-values", text, far, size=float(size.max()), hint=_SCALE)
-    varies = deviations > 1e-6 * np.abs(means)
-    if likelihood in _SHARED and varies.any():
-        least, most = deviations[varies].min(), deviations.max()
-        if most > _APART * least:
+    changes = varies(means, moments.variances)
+    if likelihood in _SHARED and changes.any():
+        usual = float(np.median(deviations[changes]))
+        if (wide := np.flatnonzero(deviations > _APART * usual)).size:
             text = (
-                "{begins} have deviations from {least:.3g} to {most:.3g}, and one sigma is for all of them: the "
-                "largest decide ({columns}); {hint}, or take gaussian-feature"
+                "{begins} have deviations of about {usual:.3g}, but up to {most:.3g} in {columns}, and one sigma is "
+                "for all of them: the largest decide; {hint}, or take gaussian-feature"
             )
-            wide = np.flatnonzero(deviations * _APART > most)
-            yield _line("unlike-scales", text, wide, least=float(least), most=float(most), hint=_SCALE)
-    if likelihood in _OWN and not varies.all():
+            yield _line("unlike-scales", text, wide, usual=usual, most=float(deviations.max()), hint=_SCALE)
+    if likelihood in _OWN and not changes.all():
         text = (
             "{begins} never change in {columns}: a deviation of their own has nothing to learn, and their densities "
             "only raise log p(x); leave them out"
         )
-        yield _line("constant-columns", text, np.flatnonzero(~varies))
+        yield _line("constant-columns", text, np.flatnonzero(~changes))
 
 
 def _line(event: str, template: str, columns: npt.NDArray[np.intp], **fields: object) -> Line:

@@ -10,11 +10,11 @@ __all__ = ["Best"]
 
 @dataclass(slots=True)
 class Best:
-    """Of what evaluators told, in the order of versions.
+    """Of what evaluators told, in the order of versions. Version 0, of which there is no checkpoint, is never best.
 
     version  with the highest validation ELBO so far, the first of equals; None while there is none
     elbo     that one's, in nats per example
-    since    versions told after it; those that were no number count, too
+    since    versions told after it, 0 not counted; those that were no number are
     newest   version that was told; -1: none yet
     """
 
@@ -35,6 +35,8 @@ class Best:
     def told(self, version: int, elbo: float) -> None:
         """An evaluator's figure. NaN is never an improvement."""
         self.newest = version
+        if version == 0:
+            return
         if elbo > self.elbo:
             self.version, self.elbo, self.since = version, elbo, 0
         else:

@@ -13,7 +13,7 @@ or the disk has lied, which the digest tells.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +29,19 @@ from ps_vae.train.durable import make_folder, replace_file
 from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.layout import ParameterLayout
 
-__all__ = ["Checkpoint", "Damaged", "list_checkpoints", "newest", "newest_version", "prune", "read", "write"]
+__all__ = [
+    "Checkpoint",
+    "Damaged",
+    "Spare",
+    "digest_of",
+    "list_checkpoints",
+    "newest",
+    "newest_version",
+    "prune",
+    "read",
+    "vector_of",
+    "write",
+]
 
 _ABOUT = "ps_vae"
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
@@ -72,7 +84,7 @@ def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint) -> Path
         "model": json.dumps(asdict(layout.config)),
         "optimizer": json.dumps(list(checkpoint.state.optimizer)),
     }
-    metadata["sha256"] = _digest(tensors, metadata)
+    metadata["sha256"] = digest_of(tensors, metadata)
     # One entry: safetensors writes several in any order, and the same run is to make the same file.
     about = {_ABOUT: json.dumps(metadata, sort_keys=True)}
     content = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, about)
@@ -82,16 +94,20 @@ def write(folder: Path, layout: ParameterLayout, checkpoint: Checkpoint) -> Path
     return path
 
 
-def prune(folder: Path, version: int, *, keep: int, spare: Callable[[int], bool] = lambda version: False) -> None:
-    """Of the checkpoint of `version` and those before it let only the `keep` newest stay, and whose version is spared.
+Spare = Callable[[Sequence[int]], Collection[int]]
+"""Which of these versions, the newest first, stay on the disk though they would have to go."""
+
+
+def prune(folder: Path, version: int, *, keep: int, spare: Spare = lambda versions: ()) -> None:
+    """Of the checkpoint of `version` and those before it let only the `keep` newest stay, and those that are spared.
 
     Raises OSError.
 
     A later one is a damaged one that was passed over: it is left alone until the run comes to its version again.
     """
-    for found, older in [(found, path) for found, path in _versions(folder) if found <= version][keep:]:
-        if not spare(found):
-            older.unlink(missing_ok=True)
+    older = dict([(found, path) for found, path in _versions(folder) if found <= version][keep:])
+    for found in set(older).difference(spare(list(older))):
+        older[found].unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -126,7 +142,7 @@ def read(path: Path, layout: ParameterLayout) -> Checkpoint:
     except (OSError, ValueError, RecursionError, safetensors.SafetensorError, AttributeError) as error:
         # AttributeError: of numbers that NumPy has no type for.
         raise _DamageError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(metadata, dict) or metadata.get("sha256") != _digest(tensors, metadata):
+    if not isinstance(metadata, dict) or metadata.get("sha256") != digest_of(tensors, metadata):
         raise _DamageError(f"{path}: its contents do not match its digest; the file is damaged")
     _check_model(path, layout, tensors)
     try:
@@ -160,14 +176,17 @@ def _checkpoint(
             f"{path}: was written by {written_by}, this run is {layout.config}; start another --run-dir"
         )
     names: list[str] = json.loads(metadata["optimizer"])
-    optimizer = {name: _vector(layout, tensors, f"optimizer/{name}/") for name in names}
-    state = ShardState(int(metadata["version"]), _vector(layout, tensors, ""), optimizer)
+    optimizer = {name: vector_of(layout, tensors, f"optimizer/{name}/") for name in names}
+    state = ShardState(int(metadata["version"]), vector_of(layout, tensors, ""), optimizer)
     return Checkpoint(state, tuple(tensors["metrics"].tolist()))
 
 
-def _vector(
+def vector_of(
     layout: ParameterLayout, tensors: dict[str, npt.NDArray[np.generic]], prefix: str
 ) -> npt.NDArray[np.float32]:
+    """The tensors whose names begin so, as one vector. Raises KeyError where one is missing, ValueError where it has
+    another shape or dtype.
+    """
     vector: npt.NDArray[np.float32] = layout.zeros()
     for name, view in layout.views(vector).items():
         found = tensors[prefix + name]
@@ -177,7 +196,8 @@ def _vector(
     return vector
 
 
-def _digest(tensors: dict[str, npt.NDArray[np.generic]], metadata: dict[str, str]) -> str:
+def digest_of(tensors: dict[str, npt.NDArray[np.generic]], metadata: dict[str, str]) -> str:
+    """SHA-256 of all tensors and of the metadata, but for a digest that is in there."""
     told = {name: text for name, text in metadata.items() if name != "sha256"}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for name, piece in _pieces(tensors):

@@ -4,7 +4,6 @@ import errno
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.outbox import SnapshotTaken
 from ps_vae.ps.state import ShardState
-from ps_vae.train.checkpoint import Checkpoint, prune, write
+from ps_vae.train.checkpoint import Checkpoint, Spare, prune, write
 from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["CheckpointWriter", "Written", "assemble"]
@@ -72,7 +71,7 @@ class Written:
 class CheckpointWriter:
     """Takes snapshots and writes them in order; the outcomes are collected by `finished`.
 
-    spare  whether a version's stays on the disk, though it is not one of the `keep` newest; asked on another thread
+    spare  which stay on the disk, though they are not of the `keep` newest; asked on another thread
 
     Invariant: those that wait are together at most 256 MiB, or one. Where the disk cannot keep up the oldest of them
     is left out, and its outcome says so.
@@ -83,7 +82,7 @@ class CheckpointWriter:
         folder: Path,
         layout: ParameterLayout,
         keep: int,
-        spare: Callable[[int], bool] = lambda version: False,
+        spare: Spare = lambda versions: (),
     ) -> None:
         self._folder = folder
         self._layout = layout

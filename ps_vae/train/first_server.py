@@ -1,7 +1,7 @@
 """A first server that serves: the state machines, the run's folder, the signals."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ps_vae.lines import WARNING, Line
@@ -34,6 +34,8 @@ __all__ = ["FirstServer", "invitation"]
 Say = Callable[[str], None]
 
 _SAY_SECONDS = 5.0
+# Milestones that an evaluator may be behind.
+_UNJUDGED = 10
 
 
 class FirstServer:
@@ -69,7 +71,7 @@ class FirstServer:
         self._changes = Counts()
         self._repetitions = Repetitions()
         self._obeyed = 0
-        self._stopped_early = False
+        self._stopped_early = self._misses_judges = False
         slices = partition(layout.size, options.shards + options.remote_shards)
         self._known = known or KnownRun(random_id(), random_id(), state.version, len(slices))
         self._is_noted = False
@@ -172,13 +174,24 @@ class FirstServer:
             path = f"{self._folder.path}/servers.json"
             self._say(Line("servers-not-written", text, level=WARNING, path=path, why=error.strerror))
 
-    def _spare(self, version: int) -> bool:
-        """The best checkpoint stays, and where there is patience those that nobody has judged yet."""
+    def _spare(self, versions: Sequence[int]) -> set[int]:
+        """The best checkpoint, and where there are judges the newest that are not judged yet: one may be the best."""
         best = self._reports.best
-        return version == best.version or (self._config.patience > 0 and version > best.newest)
+        has_judges = best.newest >= 0 or self._config.patience > 0
+        unjudged = [version for version in versions if version > best.newest] if has_judges else []
+        return {*unjudged[:_UNJUDGED], *(version for version in versions if version == best.version)}
 
     def _stop_early(self) -> None:
-        if self._stopped_early or self._obeyed or not self._reports.best.is_over(self._config.patience):
+        best, patience = self._reports.best, self._config.patience
+        if not patience or self._stopped_early or self._coordinator.phase != "training":
+            return
+        behind = (self._reports.latest.get("version", 0) - max(0, best.newest)) // self._config.milestone
+        if behind > _UNJUDGED and not self._misses_judges:
+            self._misses_judges = True
+            text = "WARNING: nobody evaluates the run, so --patience {patience} does not end it; start one: {command}"
+            command = "ps-vae evaluator --server ADDRESS"
+            self._say(Line("no-evaluator", text, level=WARNING, patience=patience, command=command))
+        if not best.is_over(patience):
             return
         self._stopped_early = True
         self._say(Line("stopping-early", "{why}", why=self._reports.best.sentence()))

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.data import Dataset
-from ps_vae.errors import NumericalError
+from ps_vae.errors import NumericalError, PsVaeError
 from ps_vae.ps.addresses import SAME_HOST
 from ps_vae.ps.client import work_over
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.in_process import InProcess
-from ps_vae.ps.outbox import Event, SnapshotTaken, StepApplied
+from ps_vae.ps.outbox import Event, Refused, SnapshotTaken, StepApplied
 from ps_vae.ps.partition import Slice
 from ps_vae.ps.state import ShardState
 from ps_vae.train.arithmetic import fingerprint, one_thread
@@ -46,7 +46,7 @@ def train_here(
 ) -> Vector:
     """The weights (size,) after all steps of a run that begins with `state`.
 
-    Raises NumericalError where a gradient is not finite any more.
+    Raises NumericalError where a gradient is not finite any more, PsVaeError where it ends otherwise.
     """
     run = _Run(config, data, state, progress)
     return run.weights()
@@ -75,8 +75,10 @@ class _Run:
                 fingerprint=fingerprint(),
                 should_stop=lambda: False,
             )
+        if self._trained is None and self._said:
+            raise NumericalError(self._said)
         if self._trained is None:
-            raise NumericalError(self._said or outcome.reason)
+            raise PsVaeError(outcome.reason)
         return self._trained
 
     def _notice(self, event: Event) -> None:
@@ -84,6 +86,8 @@ class _Run:
             case StepApplied():
                 log_likelihood, kl = (total / self._config.rows_a_step for total in event.metrics)
                 self._progress(Progress(event.version, self._config.steps, log_likelihood - kl, kl))
+            case Refused():
+                raise PsVaeError(f"a fault in ps_vae itself: {event.who} was refused ({event.code}): {event.text}")
             case SnapshotTaken():
                 if event.version == self._config.steps:
                     self._trained = event.parts[0].payload[0].copy()

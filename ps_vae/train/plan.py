@@ -14,7 +14,7 @@ from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.train.config import RunConfig, default_microbatch, steps_of
 from ps_vae.vae.config import ModelConfig, family_of
 
-__all__ = ["CHOSEN", "DEFAULTS", "Wishes", "check_examples", "in_rounds", "plan", "resumed"]
+__all__ = ["CHOSEN", "DEFAULTS", "Wishes", "check_examples", "check_patience", "in_rounds", "plan", "resumed"]
 
 # A run has about this many lines in metrics.jsonl, and at most this many checkpoints.
 _REPORTS = 200
@@ -166,11 +166,7 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         patience=said["patience"],
         seed=said["seed"],
     )
-    if config.patience and not len(data.validation):
-        raise UsageError(
-            f"--patience {config.patience} waits for a better ELBO of validation rows, and there are none; give "
-            "--split with a part for them, such as 0.9,0.1,0"
-        )
+    check_patience(config, data)
     is_stable = config.local_steps >= _LONG_ROUND and not config.leaves_out
     momentum = said.get("outer_momentum", _DILOCO_MOMENTUM if is_stable else 0.0)
     rate = said.get("outer_rate", _DILOCO_RATE if momentum else 1.0)
@@ -218,6 +214,15 @@ def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
         if wish is not None:
             changes[name] = wish
     return dataclasses.replace(config, **changes)
+
+
+def check_patience(config: RunConfig, data: Dataset) -> None:
+    """Raise UsageError where the run waits for figures of rows that are not there."""
+    if config.patience and not len(data.validation):
+        raise UsageError(
+            f"--patience {config.patience} waits for a better ELBO of validation rows, and there are none; leave it "
+            "out, or begin a run with --split that has a part for them, such as 0.9,0.1,0"
+        )
 
 
 def check_examples(config: RunConfig, split: Split) -> None:

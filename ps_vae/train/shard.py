@@ -14,6 +14,7 @@ from ps_vae.ps.state import ShardState
 from ps_vae.ps.transport import PUBLISHED, open_segment
 from ps_vae.train.config import RunConfig
 from ps_vae.train.encoding import pull_codecs, push_codecs
+from ps_vae.train.facts import keeping_facts
 from ps_vae.train.gradient import METRICS, is_finite
 from ps_vae.train.update import look_ahead_rule, shard_rule
 from ps_vae.vae.layout import ParameterLayout
@@ -58,8 +59,8 @@ def shard_of(
     segment = open_segment(PUBLISHED, piece.size, transport)
     published = Buffers(piece.size, segment.arrays() if segment is not None else ())
     push, pull = next(iter(push_codecs(config, [piece])), None), next(iter(pull_codecs(config, [piece])), None)
-    rule, ahead = shard_rule(config), look_ahead_rule(config)
     layout = ParameterLayout(config.model)
+    rule, ahead = keeping_facts(shard_rule(config), layout, piece), look_ahead_rule(config)
 
     def name_of(element: int) -> str:
         return f"{layout.tensor_at(piece.start + element)} (element {element})"

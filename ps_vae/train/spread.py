@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -49,8 +50,38 @@ def spread(update: Update, worth_it: int) -> Update:
     return spread_update
 
 
+class _Mail:
+    """What the two threads have in common."""
+
+    def __init__(self) -> None:
+        self.job: Callable[[], None] | None = None
+        self.error: BaseException | None = None
+        self.is_over = False
+        self.go, self.done = threading.Lock(), threading.Lock()
+        self.go.acquire()
+        self.done.acquire()
+
+    def end(self) -> None:
+        self.is_over = True
+        self.go.release()
+
+    def run(self) -> None:
+        while True:
+            self.go.acquire()
+            if self.is_over:
+                return
+            try:
+                if self.job is not None:
+                    self.job()
+            except BaseException as error:
+                self.error = error
+            self.job = None
+            self.done.release()
+
+
 class _Second:
-    """A thread that is there: to start one, or to hand a job to a pool, takes as long as a small job.
+    """A thread that is there: to start one, or to hand a job to a pool, takes as long as a small job. It ends when
+    nobody has this object any more.
 
     It keeps away from the processor that hands it the job. The scheduler would often wake it up there, since the worker
     that sent the last gradient is still busy going to sleep on the other one; then both halves run one after the other.
@@ -58,26 +89,24 @@ class _Second:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._job: Callable[[], None] | None = None
-        self._error: BaseException | None = None
+        self._mail = _Mail()
         self._processors = os.sched_getaffinity(0)
         self._avoided = -1
-        self._go, self._done = threading.Lock(), threading.Lock()
-        self._go.acquire()
-        self._done.acquire()
 
     def begin(self, job: Callable[[], None]) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="update", daemon=True)
+            # It holds on to the mail alone.
+            self._thread = threading.Thread(target=self._mail.run, name="update", daemon=True)
             self._thread.start()
+            weakref.finalize(self, self._mail.end)
         self._keep_away(_processor())
-        self._job = job
-        self._go.release()
+        self._mail.job = job
+        self._mail.go.release()
 
     def wait(self) -> None:
         """Until the job is done. Raises what it has raised."""
-        self._done.acquire()
-        error, self._error = self._error, None
+        self._mail.done.acquire()
+        error, self._mail.error = self._mail.error, None
         if error is not None:
             raise error
 
@@ -88,14 +117,3 @@ class _Second:
             # The processors that we may use can have become others meanwhile; this is a hint.
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self._thread.native_id, others)
-
-    def _run(self) -> None:
-        while True:
-            self._go.acquire()
-            try:
-                if self._job is not None:
-                    self._job()
-            except BaseException as error:
-                self._error = error
-            self._job = None
-            self._done.release()

@@ -13,7 +13,7 @@ from ps_vae.train import checkpoint
 from ps_vae.train.advice import advice
 from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
-from ps_vae.train.plan import Wishes, check_examples, plan, resumed
+from ps_vae.train.plan import Wishes, check_examples, check_patience, plan, resumed
 from ps_vae.train.run_folder import RunFolder, free_name
 from ps_vae.train.update import fresh_state
 from ps_vae.vae.config import prior_of
@@ -38,6 +38,7 @@ def settle(wishes: Wishes, run_dir: Path | None, *, resumes: bool) -> tuple[RunF
         data = load(config.data, config.split)
         if data.fingerprint != config.data_fingerprint:
             raise CheckpointError(f"the data {config.data} are not what {folder.path} was trained on; restore them")
+        check_patience(config, data)
         return folder, config, data
     said = Wishes(data=wishes.data, split=wishes.split)
     data = load(said.data or "mnist-5k", said.split or "auto")

@@ -1,6 +1,5 @@
 """What a model is: sizes and names, checked once, here."""
 
-import math
 from dataclasses import dataclass
 
 from ps_vae.errors import UsageError
@@ -9,6 +8,9 @@ from ps_vae.nn.likelihoods import LIKELIHOODS, Likelihood, likelihood
 from ps_vae.vae.priors import Prior, prior
 
 __all__ = ["ModelConfig", "family_of", "prior_of"]
+
+# Of which float32 holds the square and what one is divided by it.
+_LEAST_SIGMA = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ class ModelConfig:
             raise UsageError(f"activation {self.activation!r} is not known: use {', '.join(ACTIVATIONS)}")
         if self.likelihood not in LIKELIHOODS:
             raise UsageError(f"likelihood {self.likelihood!r} is not known: use {', '.join(LIKELIHOODS)}")
-        if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise UsageError(f"sigma {self.sigma}: give a finite number above zero")
+        if not _LEAST_SIGMA <= self.sigma <= 1 / _LEAST_SIGMA:
+            raise UsageError(f"sigma {self.sigma}: give a number from {_LEAST_SIGMA:g} to {1 / _LEAST_SIGMA:g}")
         prior_of(self)
 
 

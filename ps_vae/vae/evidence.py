@@ -39,7 +39,10 @@ _CHUNK = 500  # samples decoded at once; part of the noise's address, so results
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Three arrays (rows,) float64: log p(x) in nats, its standard error in nats, the effective sample size."""
+    """Three arrays (rows,) float64: log p(x) in nats, its standard error in nats, the effective sample size.
+
+    -inf, 0 and 0 for an x of which no sample gives a number.
+    """
 
     log_evidence: Sums
     standard_error: Sums
@@ -96,6 +99,9 @@ def _fill_log_weights(parameters: Parameters, x: Floats, posterior: Floats, prio
 
 def _summary(log_weights: Sums) -> tuple[float, float, float]:
     top = log_weights.max()
+    if top == -math.inf:
+        # Not even in logarithms is such an x possible.
+        return -math.inf, 0.0, 0.0
     weights = np.exp(log_weights - top)
     mean = weights.mean()
     standard_error = weights.std(ddof=1) / (mean * math.sqrt(len(weights)))

@@ -8,7 +8,8 @@
     prior.components (K, 2 latent) ...                           what the prior has, if anything
 
 Tensors follow one another in this order, in C order, each starting on a multiple of 16 elements (64 bytes of
-float32); what lies between is zero and stays zero. Gradients and optimizer states have the same layout.
+float32); what lies between is zero to begin with, and nobody reads it. Gradients and optimizer states have the same
+layout. Facts of the data among the tensors (`Likelihood.facts`) are never changed.
 """
 
 from bisect import bisect_right
@@ -106,6 +107,11 @@ class ParameterLayout:
             tensor.name: vector[tensor.offset : tensor.offset + prod(tensor.shape)].reshape(tensor.shape)
             for tensor in self.tensors
         }
+
+    def facts(self) -> tuple[Tensor, ...]:
+        """The tensors that nobody learns."""
+        names = {f"likelihood.{name}" for name, _ in family_of(self.config).facts}
+        return tuple(tensor for tensor in self.tensors if tensor.name in names)
 
     def bind(self, vector: Floats) -> Parameters:
         """`vector` (size,) seen as layers. Raises UsageError for another shape."""

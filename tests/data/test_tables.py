@@ -76,6 +76,19 @@ def test_a_damaged_table_is_told_with_its_path(tmp_path: Path, name: str, conten
         load(str(path))
 
 
+def test_a_table_without_names_is_not_read_without_its_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("1,2.5\n3,4\n5,6\n")
+    with pytest.raises(DataError, match=r"its first row, 1, 2\.5, has numbers where the columns' names stand"):
+        load(str(path))
+
+
+def test_whole_numbers_beyond_float64_are_rounded(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"a,b\n{2**63 - 1},1\n5,6\n")
+    assert rows_of(path).max() == np.float32(2**63)
+
+
 def test_without_pyarrow_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "table.csv"
     TABLE.to_csv(path, index=False)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from ps_vae import VAE
 from ps_vae.vae.layout import ParameterLayout
@@ -62,13 +63,33 @@ def test_a_learned_deviation_neither_collapses_nor_explodes(kind: str, likelihoo
         ("a constant column", "gaussian-feature", "never change in column 2"),
         ("a constant column", "gaussian-decoder", "leave them out"),
         ("a column of millions", "gaussian-shared", r"in column 3; .* scale every column"),
-        ("a column of millions", "gaussian", r"from 0\..* to .*e\+0[56], and one sigma is for all of them"),
+        ("a column of millions", "gaussian", r"up to .*e\+0[56] in column 3, and one sigma is for all of them"),
         ("a column of millions", "gaussian-feature", "scale every column"),
     ],
 )
 def test_a_warning_says_what_to_scale_or_leave_out(kind: str, likelihood: str, text: str) -> None:
     with pytest.warns(UserWarning, match=text):
         VAE(2, (4,), likelihood=likelihood, epochs=1).fit(_rows(kind))
+
+
+def test_times_in_seconds_are_no_constant_column_and_counts_are_not_to_be_scaled() -> None:
+    rows = _rows("as it should be")
+    rows[:, 1] = 1.7e9 + 1000 * rows[:, 1]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = VAE(2, (4,), likelihood="gaussian-feature", epochs=1).fit(rows)
+        VAE(2, (4,), likelihood="poisson", epochs=1).fit(np.full((50, 2), 300.0) + np.arange(50)[:, None])
+    (warning,) = [each for each in told if "the data" in str(each.message)]
+    assert "scale every column" in str(warning.message)
+    # float32 holds such times to 128 seconds.
+    assert _deviations(model, rows)[1] == pytest.approx(1000, rel=0.2)
+
+
+def test_pictures_whose_edges_hardly_change_are_as_they_should_be() -> None:
+    rows = load_digits().data / 16
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VAE(2, (4,), likelihood="gaussian-shared", epochs=1).fit(rows)
 
 
 @pytest.mark.parametrize("likelihood", LEARNED)

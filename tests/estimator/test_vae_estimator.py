@@ -1,12 +1,17 @@
 """`ps_vae.VAE`: scikit-learn's own checks, the same bits with any number of workers, files, and likelihoods that are
 known."""
 
+import gc
 import os
 import subprocess
 import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from scipy import stats
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -44,6 +49,67 @@ def test_a_loaded_model_is_the_one_that_was_saved(tmp_path: Path) -> None:
     assert (loaded.config_, loaded.n_iter_, loaded.n_features_in_) == (model.config_, model.n_iter_, 5)
     np.testing.assert_array_equal(loaded.transform(rows), model.transform(rows))
     np.testing.assert_array_equal(loaded.score_samples(rows), model.score_samples(rows))
+
+
+def test_what_was_changed_in_a_file_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    VAE(**SMALL, random_state=3).fit(_rows()).save(path)
+    whole = path.read_bytes()
+    for place in (len(whole) - 5, whole.index(b"format") + 20, whole.index(b"learning_rate") + 18):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+            VAE.load(path)
+
+
+def test_names_of_a_dataframe_come_back_with_a_loaded_model(tmp_path: Path) -> None:
+    frame = pandas.DataFrame(_rows(), columns=list("abcde"))
+    VAE(**SMALL, random_state=3).fit(frame).save(tmp_path / "model.safetensors")
+    loaded = VAE.load(tmp_path / "model.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded.transform(frame)
+    assert loaded.feature_names_in_.tolist() == list("abcde")
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    counts = {"latent_dim": np.int64(2), "hidden": np.array([8]), "batch_size": np.int32(32), "workers": np.int64(0)}
+    counts |= {"importance_samples": np.int64(20), "random_state": np.int64(3), "beta": np.float32(0.5)}
+    model = VAE(**{**SMALL, **counts}).fit(_rows())
+    plain = VAE(**SMALL, beta=0.5, random_state=3).fit(_rows())
+    np.testing.assert_array_equal(model.weights_, plain.weights_)
+    model.set_params(hidden=(np.int64(8),)).save(tmp_path / "model.safetensors")
+    loaded = VAE.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(loaded.score_samples(_rows()), plain.score_samples(_rows()))
+
+
+def test_two_models_are_trained_side_by_side() -> None:
+    rows = _rows()
+    with ThreadPoolExecutor(2) as pool:
+        models = list(pool.map(lambda seed: VAE(**SMALL, random_state=seed, workers=1).fit(rows), (1, 2)))
+    for seed, model in zip((1, 2), models, strict=True):
+        np.testing.assert_array_equal(model.weights_, VAE(**SMALL, random_state=seed).fit(rows).weights_)
+
+
+def test_training_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    # Large enough for an update on two cores.
+    VAE(20, (1200,), epochs=1, batch_size=64).fit(_rows(64, 200))
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "poisson"])
+def test_rows_that_the_likelihood_cannot_take_have_no_score(likelihood: str) -> None:
+    model = VAE(**SMALL, likelihood=likelihood).fit(_rows().round())
+    for value in (-1.0, 1e30):
+        with pytest.raises(DataError, match="row 3, column 2"):
+            model.score_samples(np.where(np.arange(500).reshape(100, 5) == 17, value, 0.0))
+    with pytest.raises(DataError, match=r"beyond 3\.4e38"):
+        model.transform(_rows() * 1e300)
+    with pytest.raises(DataError, match="Z contains NaN"):
+        model.inverse_transform(np.full((2, 2), np.nan))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\0\0\0\0\0\0\0{}      "])
@@ -91,6 +157,11 @@ def test_a_uniform_priors_latent_lies_in_the_unit_cube() -> None:
         ({"likelihood": "poisson"}, _rows(), "for values from 0 to 1"),
         ({"workers": -1}, _rows(), "workers=-1"),
         ({"latent_dim": 0}, _rows(), "0 latent dimensions"),
+        ({"latent_dim": 2.5}, _rows(), "latent_dim=2.5: give a whole number"),
+        ({"hidden": 400}, _rows(), r"hidden=400: give a tuple of widths, such as \(400,\)"),
+        ({"epochs": 0}, _rows(), r"^epochs 0\.0: give a number above zero"),
+        ({"batch_size": 0}, _rows(), "^batch_size 0"),
+        ({"sigma": 1e-200}, _rows(), "sigma 1e-200: give a number from 1e-15 to"),
         ({"random_state": "lucky"}, _rows(), "random_state='lucky'"),
     ],
 )

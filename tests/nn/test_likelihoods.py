@@ -336,6 +336,31 @@ def test_features_that_never_change_have_a_finite_beginning(name: str) -> None:
     assert all(np.isfinite(array).all() for array in (initial.bias, *initial.own))
 
 
+@pytest.mark.parametrize("name", COUNTS)
+def test_large_counts_lose_no_nats_in_float32(name: str) -> None:
+    """Nearly all of the sum is taken away again by the gamma functions."""
+    features, generator = 1000, np.random.default_rng(1)
+    family = likelihood(name, features)
+    outputs = (math.log(1000) + 0.01 * generator.normal(size=(10, features))).astype(np.float32)
+    own = tuple(np.full(size, 10, np.float32) for _, size in family.own)
+    x = generator.poisson(1000, size=(1, features)).astype(np.float32)
+    log_likelihood, bias = np.empty(10), np.zeros(features, np.float32)
+    family.log_likelihood(outputs, bias, own, x, log_likelihood)
+    np.testing.assert_allclose(log_likelihood, _log_density(name, outputs, bias, own, x), rtol=0, atol=0.05)
+    again, d_own = np.empty(10), tuple(map(np.copy, own))
+    family.loss_gradient(outputs, bias, own, x, np.ones(10), again, bias.copy(), d_own)
+    np.testing.assert_allclose(again, log_likelihood, rtol=0, atol=1e-6)
+
+
+def test_shares_of_many_values_begin_as_those_of_the_data() -> None:
+    means = np.zeros(30_000)
+    means[:100] = 1.0
+    bias = likelihood("multinomial", 30_000).initial(means, means).bias
+    shares = special.softmax(bias)
+    assert shares[:100].sum() > 0.999
+    assert np.isfinite(bias).all()
+
+
 @pytest.mark.parametrize("rate", [1e-3, 0.7, 20.0, 900.0, 1e6])
 def test_counts_are_distributed_as_poisson_says(rate: float) -> None:
     rows = 20_000
@@ -352,7 +377,13 @@ def test_counts_are_distributed_as_poisson_says(rate: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "hint"),
-    [(-1.0, "gaussian-feature"), (0.5, "continuous-bernoulli"), (2.5, "gaussian-feature"), (np.nan, "")],
+    [
+        (-1.0, "gaussian-feature"),
+        (0.5, "continuous-bernoulli"),
+        (2.5, "gaussian-feature"),
+        (2e7, "16,777,216 is the largest"),
+        (np.nan, "mend the data"),
+    ],
 )
 def test_what_is_no_count_is_refused_with_what_fits_it(value: float, hint: str) -> None:
     data = np.full((6, 5), 3.0, np.float32)

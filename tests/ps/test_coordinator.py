@@ -378,6 +378,17 @@ def test_an_evaluator_that_missed_a_milestone_is_told_again_and_its_figures_coun
     assert machine.handle("e", figures, 3.0) == []
 
 
+def test_figures_of_a_version_that_is_not_there_are_not_believed():
+    machine = started()
+    enter(machine, "e", role="evaluator")
+    apply(machine, 5)
+
+    ahead = Report(session("e"), 1 << 62, (("elbo", 1e9),), 0)
+    assert machine.handle("e", ahead, 1.0) == [Send("e", Milestone(5, False))]
+    figures = Report(session("e"), 5, (("elbo", -1.0),), 0)
+    assert machine.handle("e", figures, 2.0) == [Told(5, (("elbo", -1.0),))]
+
+
 def test_a_run_is_done_when_its_last_snapshot_is_written_and_every_evaluator_has_reported():
     machine = started()
     for name in ("e", "f"):

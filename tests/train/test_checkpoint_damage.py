@@ -138,7 +138,7 @@ def test_a_whole_file_with_other_contents_than_ours_is_refused_with_its_name(
     metadata = {"version": "1", "model": model, "optimizer": "[]"} | ({} if value is None else {key: value})
     if value is None:
         del metadata[key]
-    metadata["sha256"] = checkpoint._digest(tensors, metadata)
+    metadata["sha256"] = checkpoint.digest_of(tensors, metadata)
     path = tmp_path / "step-00000001.safetensors"
     path.write_bytes(save(tensors, {"ps_vae": json.dumps(metadata)}))
 

@@ -6,16 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ps_vae.data import from_arrays, load
 from ps_vae.errors import NothingLeft, UsageError
 from ps_vae.train.best import Best
-from ps_vae.train.plan import Wishes
+from ps_vae.train.plan import Wishes, plan
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.server import serve
 from ps_vae.train.server_options import ServerOptions
+from ps_vae.train.start import settle
 from ps_vae.train.trained import TrainedModel
 
 figures = st.lists(st.floats(allow_nan=True, allow_infinity=False, width=16))
@@ -27,18 +30,30 @@ def judged(elbos: list[float]) -> Best:
 
 @given(figures)
 def test_the_best_is_the_first_of_the_highest_and_nan_is_none(elbos: list[float]) -> None:
-    best, numbers = judged(elbos), [elbo for elbo in elbos if not math.isnan(elbo)]
+    best, counted = judged(elbos), elbos[1:]
+    numbers = [elbo for elbo in counted if not math.isnan(elbo)]
     if not numbers:
-        assert (best.version, best.since) == (None, len(elbos))
+        assert (best.version, best.since) == (None, len(counted))
         return
     assert best.elbo == max(numbers)
-    assert best.version == elbos.index(max(numbers))
+    assert best.version == elbos.index(max(numbers), 1)
     assert best.since == len(elbos) - 1 - best.version
 
 
 @given(figures, st.integers(0, 4))
 def test_patience_ends_after_so_many_in_a_row_that_were_no_better(elbos: list[float], patience: int) -> None:
     assert judged(elbos).is_over(patience) is (patience > 0 and judged(elbos).since >= patience)
+
+
+def test_a_run_without_validation_rows_cannot_be_given_patience(tmp_path: Path) -> None:
+    data = from_arrays("X", np.random.default_rng(0).random((50, 4)), "1,0,0")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((50, 4)))
+    with pytest.raises(UsageError, match="--patience 3 waits for"):
+        plan(Wishes(data="X", split="1,0,0", patience=3), data)
+    config = plan(Wishes(data=str(tmp_path / "x.npy"), split="1,0,0"), load(str(tmp_path / "x.npy"), "1,0,0"))
+    RunFolder(tmp_path / "run").create(config)
+    with pytest.raises(UsageError, match="--patience 3 waits for"):
+        settle(Wishes(patience=3), tmp_path / "run", resumes=True)
 
 
 def ps_vae(*words: str) -> dict:

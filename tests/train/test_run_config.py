@@ -46,7 +46,7 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
             latent=draw(st.integers(1, 512)),
             activation=draw(st.sampled_from(list(ACTIVATIONS))),
             likelihood=likelihood,
-            sigma=draw(positive),
+            sigma=draw(st.floats(1e-15, 1e15)),
             prior=draw(st.sampled_from(["normal", "uniform", "mixture:3", "vamp:50"])),
         ),
         bias_from_data=draw(st.booleans()),

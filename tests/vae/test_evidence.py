@@ -103,6 +103,15 @@ def test_one_sample_has_no_standard_error_and_is_refused() -> None:
         estimate_evidence(parameters, x, samples=1, seed=1, rows=ROWS)
 
 
+def test_an_x_that_no_sample_can_make_has_no_likelihood_and_no_nan() -> None:
+    parameters, x, _ = _linear_gaussian(np.float32)
+    x[1] = 3e38
+    with np.errstate(over="ignore", invalid="ignore"):
+        evidence = estimate_evidence(parameters, x, samples=10, seed=1, rows=ROWS)
+    assert (evidence.log_evidence[1], evidence.standard_error[1], evidence.effective_sample_size[1]) == (-np.inf, 0, 0)
+    assert np.isfinite(evidence.log_evidence[[0, 2, 3, 4, 5]]).all()
+
+
 def test_rows_and_names_have_to_agree() -> None:
     parameters, x, _ = _linear_gaussian(np.float32)
     with pytest.raises(UsageError, match=r"names of shape \(5,\)"):

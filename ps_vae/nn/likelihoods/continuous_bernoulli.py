@@ -81,7 +81,7 @@ def _loss_gradient(
             outputs[i, j] = d
             d_bias[j] += d
         log_likelihood[i] = -loss
-        total -= float(loss)
+        total -= np.float64(loss)
     return total
 
 

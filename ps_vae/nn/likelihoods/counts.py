@@ -31,7 +31,11 @@ def check_counts(data: Array) -> None:
     if place is None:
         return
     value = data[place]
-    if value < 0:
+    if value != value:
+        hint = "mend the data"
+    elif value > _MOST:
+        hint = f"{_MOST:,.0f} is the largest that float32 holds exactly; count in other units, or take gaussian-feature"
+    elif value < 0:
         hint = "gaussian-feature takes numbers of either sign"
     elif 0 <= value <= 1:
         hint = "for values from 0 to 1, such as grey pixels, take bernoulli or continuous-bernoulli"

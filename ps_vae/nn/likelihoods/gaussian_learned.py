@@ -13,6 +13,7 @@ Where the model can be exact (a column that never changes, rows that are there t
 would fall for ever. So v has a floor, a fact of the data and not of their unit:
 
     b_j(u) = u + softplus(f_j - u),     f_j = log(variance of feature j) - 16     (sigma_j >= 1/2981 of the data's)
+                                        of gaussian-shared: of the mean variance over the features
     b_j'(u) = sigmoid(u - f_j)
 
 smooth, so that there is a way back up. gaussian-decoder has a ceiling, too, 24 above the floor (sigma_j <= 55 of the
@@ -27,12 +28,12 @@ import numpy as np
 
 from ps_vae.jit import kernel
 from ps_vae.nn import noise
-from ps_vae.nn.arrays import Floats, Rows, Sums
-from ps_vae.nn.elementary import exp, sigmoid, softplus
+from ps_vae.nn.arrays import Array, Floats, Rows, Sums
+from ps_vae.nn.elementary import exp, expm1, sigmoid, softplus
 from ps_vae.nn.likelihoods.gaussian import check_finite, mean_of
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
-__all__ = ["gaussian_decoder", "gaussian_feature", "gaussian_shared"]
+__all__ = ["gaussian_decoder", "gaussian_feature", "gaussian_shared", "varies"]
 
 _DEPTH, _HEIGHT = 16.0, 24.0
 _HALF_LOG_2_PI = math.log(2 * math.pi) / 2
@@ -90,7 +91,13 @@ def _learned(name: str, features: int, size: int) -> Likelihood:
 def _positive(means: Sums, variances: Sums) -> Sums:
     """The data's variances; of what never changes something that fits its size."""
     otherwise = np.where(means == 0, 1.0, np.square(0.01 * means))
-    return np.where(variances > 1e-12 * np.square(means), variances, otherwise)
+    return np.where(varies(means, variances), variances, otherwise)
+
+
+def varies(means: Sums, variances: Sums) -> Array:
+    """Of each feature, whether its values differ by more than what float32 rounds them to."""
+    is_more: Array = variances > np.square(1e-7 * means)
+    return is_more
 
 
 def _decoder_initial(means: Sums, variances: Sums) -> Initial:
@@ -275,10 +282,14 @@ def _decoder_parameters(outputs: Floats, bias: Floats, floor: Floats, means: Flo
 
 @kernel
 def _bounded(u, floor, height):  # type: ignore[no-untyped-def]
-    """b(u) and b'(u), which is sigmoid(a) - sigmoid(a - height), a = u - floor, to 1e-14 of itself."""
+    """b(u) and, with a = u - floor, b'(u) = sigmoid(a) - sigmoid(a - height)
+
+    = sigmoid(a) sigmoid(height - a) (1 - e^-height), where nothing cancels.
+    """
     far = height + height + height
     above = u - floor
     # Out there b no longer changes, and the difference of large numbers loses its digits.
     above = -far if above < -far else above
     above = far if above > far else above
-    return floor + above + softplus(-above) - softplus(above - height), sigmoid(above) * sigmoid(height - above)
+    slope = sigmoid(above) * sigmoid(height - above) * -expm1(-height)
+    return floor + above + softplus(-above) - softplus(above - height), slope

@@ -123,7 +123,7 @@ def _loss_gradient(
             d_bias[j] += d
             d_t[j] += of_row * (upper * above - lower * below - has_upper * has_lower * d_log_width[j])
         log_likelihood[i] = -loss
-        total -= float(loss)
+        total -= np.float64(loss)
     for j in range(log_scale.size):
         d_log_scale[j] = d_t[j] * slope[j]
     return total
@@ -152,7 +152,7 @@ def _scales(log_scale: Floats) -> tuple[Floats, Floats, Floats, Sums]:
     precision, log_width, d_log_width = np.empty((3, log_scale.size), log_scale.dtype)
     slope = np.empty(log_scale.size)
     for j in range(log_scale.size):
-        u = min(max(float(log_scale[j]), -60.0), 60.0)
+        u = min(max(np.float64(log_scale[j]), -60.0), 60.0)
         t = u + softplus(_LOW - u) - softplus(u - _HIGH)
         width = 2 * _HALF * math.exp(-t)
         precision[j] = math.exp(-t)

@@ -92,13 +92,14 @@ def _loss_gradient(
     for i in range(outputs.shape[0]):
         row = i % x.shape[0]
         of_row = number(weight[i])
-        loss = number(0)
+        loss = 0.0
         for j in range(features):
             a = outputs[i, j] + bias[j]
             eta = a - softplus(a - highest)
             count = x[row, j]
             above = softplus(eta - rho[j])
-            loss += r[j] * above + count * softplus(rho[j] - eta)
+            # Of large counts nearly all of this is taken away again by the gamma functions.
+            loss += np.float64(r[j]) * np.float64(above) + np.float64(count) * np.float64(softplus(rho[j] - eta))
             d_eta = r[j] * sigmoid(eta - rho[j]) - count * sigmoid(rho[j] - eta)
             d = of_row * d_eta * sigmoid(highest - a)
             outputs[i, j] = d
@@ -118,11 +119,13 @@ def _log_likelihood(outputs: Floats, bias: Floats, learned: Floats, x: Floats, l
     unused = np.zeros(x.shape[1])
     for i in range(outputs.shape[0]):
         row = i % x.shape[0]
-        loss = outputs.dtype.type(0)
+        loss = 0.0
         for j in range(x.shape[1]):
             a = outputs[i, j] + bias[j]
             eta = a - softplus(a - highest)
-            loss += r[j] * softplus(eta - rho[j]) + x[row, j] * softplus(rho[j] - eta)
+            loss += np.float64(r[j]) * np.float64(softplus(eta - rho[j])) + np.float64(x[row, j]) * np.float64(
+                softplus(rho[j] - eta)
+            )
         log_likelihood[i] = -loss - _gammas(x[row], r, unused, 0.0)
 
 
@@ -132,7 +135,7 @@ def _gammas(counts: Floats, r: Floats, d_rho: Sums, weight: float) -> float:
     total = log_factorials(counts)
     for j in range(counts.size):
         if counts[j] > 0:
-            dispersion = float(r[j])
+            dispersion = np.float64(r[j])
             total += math.lgamma(dispersion) - math.lgamma(counts[j] + dispersion)
             if weight != 0.0:
                 d_rho[j] += weight * dispersion * (_digamma(dispersion) - _digamma(counts[j] + dispersion))
@@ -171,11 +174,11 @@ def _invert(u: Floats, means: Floats, learned: Floats) -> None:
     _, dispersions, _ = _dispersions(learned)
     for i in range(means.shape[0]):
         for j in range(means.shape[1]):
-            mean, r = float(means[i, j]), float(dispersions[j])
+            mean, r = np.float64(means[i, j]), np.float64(dispersions[j])
             slope = mean / (r + mean)
             mode = int(mean * (r - 1.0) / r) if r > 1.0 else 0
             logarithm = math.lgamma(mode + r) - math.lgamma(r) - math.lgamma(mode + 1.0)
             logarithm += r * math.log(r / (r + mean))
             if mode > 0:
                 logarithm += mode * math.log(slope)
-            means[i, j] = count_at(float(u[i, j]), mode, math.exp(logarithm), slope, slope * r)
+            means[i, j] = count_at(np.float64(u[i, j]), mode, math.exp(logarithm), slope, slope * r)

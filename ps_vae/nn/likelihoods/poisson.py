@@ -61,12 +61,13 @@ def _loss_gradient(
     for i in range(outputs.shape[0]):
         row = i % x.shape[0]
         of_row = number(weight[i])
-        loss = number(0)
+        loss = 0.0
         for j in range(outputs.shape[1]):
             a = outputs[i, j] + bias[j]
             eta = a - softplus(a - highest)
             rate = exp(eta)
-            loss += rate - x[row, j] * eta
+            # Of large counts nearly all of this is taken away again by log(x!).
+            loss += np.float64(rate) - np.float64(x[row, j]) * np.float64(eta)
             d = of_row * (rate - x[row, j]) * sigmoid(highest - a)
             outputs[i, j] = d
             d_bias[j] += d
@@ -80,11 +81,11 @@ def _log_likelihood(outputs: Floats, bias: Floats, x: Floats, log_likelihood: Su
     highest = outputs.dtype.type(HIGHEST)
     for i in range(outputs.shape[0]):
         row = i % x.shape[0]
-        loss = outputs.dtype.type(0)
+        loss = 0.0
         for j in range(outputs.shape[1]):
             a = outputs[i, j] + bias[j]
             eta = a - softplus(a - highest)
-            loss += exp(eta) - x[row, j] * eta
+            loss += np.float64(exp(eta)) - np.float64(x[row, j]) * np.float64(eta)
         log_likelihood[i] = -loss - log_factorials(x[row])
 
 
@@ -115,7 +116,7 @@ def _sample(outputs: Floats, bias: Floats, own: Own, *, seed: int, step: int, ro
 def _invert(u: Floats, rates: Floats) -> None:
     for i in range(rates.shape[0]):
         for j in range(rates.shape[1]):
-            rate = float(rates[i, j])
+            rate = np.float64(rates[i, j])
             mode = int(rate)
             logarithm = mode * math.log(rate) - rate - math.lgamma(mode + 1.0) if rate > 0.0 else 0.0
-            rates[i, j] = count_at(float(u[i, j]), mode, math.exp(logarithm), 0.0, rate)
+            rates[i, j] = count_at(np.float64(u[i, j]), mode, math.exp(logarithm), 0.0, rate)

@@ -24,7 +24,7 @@ from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
 __all__ = ["categorical", "multinomial"]
 
-_RAREST = 1e-4  # share of a value that is never seen
+_RAREST = 1e-4  # together, the shares of the values that are never seen
 
 
 def categorical(features: int) -> Likelihood:
@@ -54,7 +54,7 @@ def _shares(name: str, features: int, check_data: Callable[[Array], None]) -> Li
 
 
 def _initial(means: Sums, variances: Sums) -> Initial:
-    shares = np.maximum(means / max(float(means.sum()), 1e-30), _RAREST)
+    shares = np.maximum(means / max(float(means.sum()), 1e-30), _RAREST / means.size)
     return Initial(np.log(shares / shares.sum()))
 
 
@@ -118,10 +118,10 @@ def _log_probability(outputs: Floats, bias: Floats, x: Floats) -> float:
     for j in range(x.size):
         total += exp(outputs[j] + bias[j] - top)
     for j in range(x.size):
-        product += float(x[j]) * float(outputs[j] + bias[j] - top)
-        count += float(x[j])
+        product += np.float64(x[j]) * np.float64(outputs[j] + bias[j] - top)
+        count += np.float64(x[j])
     gammas = math.lgamma(count + 1.0) if count > 1 else 0.0
-    return product - count * math.log(total) + gammas - log_factorials(x)
+    return product - count * math.log(np.float64(total)) + gammas - log_factorials(x)
 
 
 @kernel
