@@ -10,7 +10,7 @@ from ps_vae.vae.priors import Prior, prior
 __all__ = ["ModelConfig", "family_of", "prior_of"]
 
 # Of which float32 holds the square and what one is divided by it.
-_LEAST_SIGMA = 1e-15
+_LEAST_SIGMA, _MOST_SIGMA = 1e-15, 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class ModelConfig:
             raise UsageError(f"activation {self.activation!r} is not known: use {', '.join(ACTIVATIONS)}")
         if self.likelihood not in LIKELIHOODS:
             raise UsageError(f"likelihood {self.likelihood!r} is not known: use {', '.join(LIKELIHOODS)}")
-        if not _LEAST_SIGMA <= self.sigma <= 1 / _LEAST_SIGMA:
-            raise UsageError(f"sigma {self.sigma}: give a number from {_LEAST_SIGMA:g} to {1 / _LEAST_SIGMA:g}")
+        if not _LEAST_SIGMA <= self.sigma <= _MOST_SIGMA:
+            raise UsageError(f"sigma {self.sigma}: give a number from {_LEAST_SIGMA:g} to {_MOST_SIGMA:g}")
         prior_of(self)
 
 
