@@ -42,7 +42,7 @@ def encode(
 
     Example: [bold]ps-vae encode runs/mnist-5k-1 --split test --output latent.npy[/bold]
     """
-    path = checked_output(output, run / f"encoded-{split}.npy", pictures=False)
+    path = checked_output(output, ".npy") or run / f"encoded-{split}.npy"
     from ps_vae.train.trained import TrainedModel
 
     write_array(path, TrainedModel.open(run, version=version, say=say).encode(split, seed=seed if draw else None))

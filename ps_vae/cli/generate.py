@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ps_vae.cli.options import OUTPUT, Debug, Run, Seed, SplitName, Version, with_default
-from ps_vae.cli.output import checked_output, say_written, write_array
+from ps_vae.cli.output import checked_output, output_of, say_written, write_array, write_table
 from ps_vae.cli.terminal import say
 
 __all__ = ["reconstruct", "sample"]
@@ -20,7 +20,7 @@ Samples = Annotated[
         rich_help_panel=OUTPUT,
         show_default=False,
         help=with_default(
-            "FILE.png for a picture, FILE.npy for the means (count, inputs).", "RUN/pictures/samples.png"
+            "FILE.png for a picture, FILE.csv or FILE.npy for the means (count, inputs).", "samples in RUN"
         ),
     ),
 ]
@@ -32,8 +32,8 @@ Reconstructions = Annotated[
         rich_help_panel=OUTPUT,
         show_default=False,
         help=with_default(
-            "FILE.png for originals above their reconstructions, FILE.npy for both (2, count, inputs).",
-            "RUN/pictures/reconstructions.png",
+            "FILE.png for originals above their reconstructions, FILE.csv or FILE.npy (2, count, inputs).",
+            "reconstructions in RUN",
         ),
     ),
 ]
@@ -51,18 +51,20 @@ def sample(
 
     Example: [bold]ps-vae sample runs/mnist-5k-1 --count 64 --output samples.png[/bold]
     """
-    path = checked_output(output, run / "pictures" / "samples.png", pictures=True)
+    path = checked_output(output, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
 
     model = TrainedModel.open(run, version=version, say=say)
+    path = path or output_of(run, "samples", are_pictures=model.has_pictures)
     if path.suffix == ".npy":
         write_array(path, model.sample(count, seed))
-        return
-    from ps_vae.cli.run_pictures import picture_samples
+    elif path.suffix == ".csv":
+        write_table(path, model.data.columns, model.sample(count, seed).tolist())
+    else:
+        from ps_vae.cli.run_pictures import picture_samples
 
-    path.parent.mkdir(exist_ok=True)
-    picture_samples(model, path, count, seed)
-    say_written(path, f"{count} samples")
+        picture_samples(model, path, count, seed)
+        say_written(path, f"{count} samples")
 
 
 def reconstruct(
@@ -77,17 +79,23 @@ def reconstruct(
 
     Example: [bold]ps-vae reconstruct runs/mnist-5k-1 --count 40 --output reconstructions.png[/bold]
     """
-    path = checked_output(output, run / "pictures" / "reconstructions.png", pictures=True)
+    path = checked_output(output, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
 
     model = TrainedModel.open(run, version=version, say=say)
-    if path.suffix == ".npy":
-        import numpy as np
+    path = path or output_of(run, "reconstructions", are_pictures=model.has_pictures)
+    if path.suffix == ".png":
+        from ps_vae.cli.run_pictures import picture_reconstructions
 
-        write_array(path, np.stack(model.reconstruct(split, count)))
+        picture_reconstructions(model, path, split, count)
+        say_written(path, f"{count} rows of {split} and their reconstructions")
         return
-    from ps_vae.cli.run_pictures import picture_reconstructions
+    import numpy as np
 
-    path.parent.mkdir(exist_ok=True)
-    picture_reconstructions(model, path, split, count)
-    say_written(path, f"{count} rows of {split} and their reconstructions")
+    pair = np.stack(model.reconstruct(split, count))
+    if path.suffix == ".npy":
+        write_array(path, pair)
+    else:
+        names = model.data.columns
+        columns = ["row", *names, *(f"{name} reconstructed" for name in names)]
+        write_table(path, columns, ([row, *both.ravel().tolist()] for row, both in enumerate(pair.swapaxes(0, 1))))

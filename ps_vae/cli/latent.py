@@ -1,13 +1,16 @@
 """`ps-vae interpolate` and `ps-vae traverse`: what lies between rows, and what each latent dimension does."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ps_vae.cli.options import DATA, OUTPUT, Debug, Run, SplitName, Version, with_default
-from ps_vae.cli.output import checked_output, say_written, write_array
+from ps_vae.cli.output import checked_output, output_of, say_written, write_array, write_table
 from ps_vae.cli.terminal import say
+
+if TYPE_CHECKING:
+    from ps_vae.train.trained import Floats, TrainedModel
 
 __all__ = ["interpolate", "traverse"]
 
@@ -35,7 +38,7 @@ Interpolations = Annotated[
         rich_help_panel=OUTPUT,
         show_default=False,
         help=with_default(
-            "FILE.png for pictures, FILE.npy for the means (pairs, steps, inputs).", "RUN/pictures/interpolations.png"
+            "FILE.png for pictures, FILE.csv or FILE.npy for the means (pairs, steps, inputs).", "interpolations in RUN"
         ),
     ),
 ]
@@ -47,7 +50,8 @@ Traversals = Annotated[
         rich_help_panel=OUTPUT,
         show_default=False,
         help=with_default(
-            "FILE.png for pictures, FILE.npy for the means (dimensions, steps, inputs).", "RUN/pictures/traversals.png"
+            "FILE.png for pictures, FILE.csv or FILE.npy for the means (dimensions, steps, inputs).",
+            "traversals in RUN",
         ),
     ),
 ]
@@ -66,19 +70,19 @@ def interpolate(
 
     Example: [bold]ps-vae interpolate runs/mnist-5k-1 --pairs 5 --output between.png[/bold]
     """
-    path = checked_output(output, run / "pictures" / "interpolations.png", pictures=True)
+    path = checked_output(output, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
 
     model = TrainedModel.open(run, version=version, say=say)
+    path = path or output_of(run, "interpolations", are_pictures=model.has_pictures)
     means = model.interpolate(split, pairs, steps)
-    if path.suffix == ".npy":
-        write_array(path, means)
-        return
-    from ps_vae.cli.run_pictures import picture_grid
+    if path.suffix == ".png":
+        from ps_vae.cli.run_pictures import picture_grid
 
-    path.parent.mkdir(exist_ok=True)
-    picture_grid(model, path, means, [""] * len(means), f"between rows of {split}, version {model.version:,}")
-    say_written(path, f"{len(means)} pairs of {split}, {steps} steps each")
+        picture_grid(model, path, means, [""] * len(means), f"between rows of {split}, version {model.version:,}")
+        say_written(path, f"{len(means)} pairs of {split}, {steps} steps each")
+    else:
+        _write(path, model, means, "pair", list(range(len(means))))
 
 
 def traverse(
@@ -96,17 +100,27 @@ def traverse(
 
     Example: [bold]ps-vae traverse runs/mnist-5k-1 --row 3 --output dimensions.png[/bold]
     """
-    path = checked_output(output, run / "pictures" / "traversals.png", pictures=True)
+    path = checked_output(output, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
 
     model = TrainedModel.open(run, version=version, say=say)
+    path = path or output_of(run, "traversals", are_pictures=model.has_pictures)
     moved, means = model.traverse(split, row, dimensions, steps)
+    if path.suffix == ".png":
+        from ps_vae.cli.run_pictures import picture_grid
+
+        labels = [f"z[{dimension}]" for dimension in moved]
+        picture_grid(model, path, means, labels, f"{split} row {row}, version {model.version:,}")
+        say_written(path, f"{len(moved)} dimensions of {split} row {row}, {steps} steps each")
+    else:
+        _write(path, model, means, "dimension", moved)
+
+
+def _write(path: Path, model: "TrainedModel", means: "Floats", what: str, numbers: list[int]) -> None:
+    """Means (ways, steps, inputs), with the number of each way."""
     if path.suffix == ".npy":
         write_array(path, means)
         return
-    from ps_vae.cli.run_pictures import picture_grid
-
-    path.parent.mkdir(exist_ok=True)
-    labels = [f"z[{dimension}]" for dimension in moved]
-    picture_grid(model, path, means, labels, f"{split} row {row}, version {model.version:,}")
-    say_written(path, f"{len(moved)} dimensions of {split} row {row}, {steps} steps each")
+    ways = zip(numbers, means.tolist(), strict=True)
+    rows = ([number, step, *values] for number, way in ways for step, values in enumerate(way))
+    write_table(path, [what, "step", *model.data.columns], rows)

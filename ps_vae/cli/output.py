@@ -1,5 +1,7 @@
 """Files that a command writes at the user's wish: a name is judged before anything is computed."""
 
+import csv
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,15 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["NO_PICTURES", "can_draw", "checked_output", "say_written", "write_array"]
+__all__ = [
+    "NO_PICTURES",
+    "can_draw",
+    "checked_output",
+    "output_of",
+    "say_written",
+    "write_array",
+    "write_table",
+]
 
 NO_PICTURES = "pictures need matplotlib: pip install 'ps_vae[demo]'"
 
@@ -20,22 +30,44 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def checked_output(path: Path | None, otherwise: Path, *, pictures: bool) -> Path:
-    """Where to write: `path`, or what is taken where nothing was said.
+def checked_output(path: Path | None, *kinds: str) -> Path | None:
+    """The name that was said, if one was.
 
-    pictures  whether the name may end in .png, too, besides .npy
+    kinds  what it may end in, of .png, .csv and .npy
 
     Raises UsageError for another name, a folder that is not there, and a picture without its library.
     """
-    chosen = path or otherwise
-    kinds = [".png", ".npy"] if pictures else [".npy"]
-    if chosen.suffix not in kinds:
-        raise UsageError(f"--output {chosen}: the name has to end in {' or '.join(kinds)}")
-    if path is not None and not path.parent.is_dir():
+    if path is None:
+        return None
+    if path.suffix not in kinds:
+        raise UsageError(f"--output {path}: the name has to end in {' or '.join(kinds)}")
+    if not path.parent.is_dir():
         raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
-    if chosen.suffix == ".png" and not can_draw():
+    if path.suffix == ".png" and not can_draw():
         raise UsageError(f"{NO_PICTURES}, or give --output FILE.npy")
-    return chosen
+    return path
+
+
+def output_of(run: Path, name: str, *, are_pictures: bool) -> Path:
+    """Where a command writes if nothing was said: pictures where rows are pictures, a table otherwise."""
+    if not are_pictures:
+        return run / f"{name}.csv"
+    if not can_draw():
+        raise UsageError(f"{NO_PICTURES}, or give --output FILE.npy")
+    (run / "pictures").mkdir(exist_ok=True)
+    return run / "pictures" / f"{name}.png"
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows below the names of their columns, and say so. Raises OSError where the disk refuses."""
+    count = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow(row)
+            count += 1
+    say_written(path, f"{count:,} rows of {len(columns):,} columns")
 
 
 def write_array(path: Path, rows: "npt.NDArray[np.float32]") -> None:

@@ -55,7 +55,7 @@ def picture_grid(model: TrainedModel, path: Path, images: Floats, labels: list[s
 
 def _shape(model: TrainedModel) -> tuple[int, int]:
     if model.data.image_shape is None:
-        raise UsageError(f"rows of {model.config.data} are no images; give --output FILE.npy")
+        raise UsageError(f"rows of {model.config.data} are no images; give --output FILE.csv or FILE.npy")
     return model.data.image_shape
 
 

@@ -1,6 +1,7 @@
 """`ps-vae score`: how unlikely each row is, to find those that do not belong."""
 
-import csv
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,8 @@ import typer
 from ps_vae.cli import progress
 from ps_vae.cli.evaluate import Limit
 from ps_vae.cli.options import OUTPUT, Debug, Json, Processes, Run, SplitName, Version, one_per_core, with_default
-from ps_vae.cli.output import say_written
+from ps_vae.cli.output import checked_output, write_table
 from ps_vae.cli.terminal import nats, print_json, print_table, say
-from ps_vae.errors import UsageError
 
 if TYPE_CHECKING:
     from ps_vae.train.evaluation import RowScores
@@ -55,7 +55,7 @@ def score(
 
     Example: [bold]ps-vae score runs/mnist-5k-1 --split test --top 20[/bold]
     """
-    path = _checked(output, run / f"scores-{split}.csv")
+    path = checked_output(output, ".csv") or run / f"scores-{split}.csv"
     from ps_vae.train import evaluation
 
     with progress.counting("rows") as show:
@@ -69,30 +69,18 @@ def score(
             say=say,
             version=version,
         )
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        writer.writerows(scores.rows())
     if json:
+        with contextlib.redirect_stdout(sys.stderr):
+            write_table(path, _COLUMNS, scores.rows())
         print_json({"split": split, "output": str(path), "top": _top(scores, top)})
         return
     print_table([(f"row {each['row']:,}", _in_words(each, samples)) for each in _top(scores, top)])
-    say_written(path, f"{len(scores.log_evidence):,} rows of {split}")
+    write_table(path, _COLUMNS, scores.rows())
 
 
 def _in_words(row: dict[str, float], samples: int) -> str:
     size = f"{row['effective_samples']:,.1f} of {samples:,} samples count"
     return f"{nats(row['score'])} ± {nats(row['standard_error'])} nats; {size}"
-
-
-def _checked(path: Path | None, otherwise: Path) -> Path:
-    if path is None:
-        return otherwise
-    if path.suffix != ".csv":
-        raise UsageError(f"--output {path}: the name has to end in .csv")
-    if not path.parent.is_dir():
-        raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
-    return path
 
 
 def _top(scores: "RowScores", count: int) -> list[dict[str, float]]:

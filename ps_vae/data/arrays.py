@@ -23,6 +23,7 @@ class Arrays:
     validation, test  None where the source has no such split of its own
     image_shape       (height, width) where the source says that rows are pictures
     divisor           what a stored number is divided by to become a float32
+    columns           names of the features, where the source has them
     """
 
     name: str
@@ -31,15 +32,22 @@ class Arrays:
     test: npt.NDArray[Any] | None
     image_shape: tuple[int, int] | None
     divisor: float
+    columns: tuple[str, ...] | None = None
 
 
-def checked(name: str, arrays: Mapping[str, npt.NDArray[Any]], divisor: float | None = None) -> Arrays:
+def checked(
+    name: str,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    divisor: float | None = None,
+    columns: tuple[str, ...] | None = None,
+) -> Arrays:
     """Check arrays that a source has read.
 
     name     what errors begin with: the path, or the data set's name
     arrays   "train" and perhaps "validation" and "test": (n, features), (n, height, width) or (n, ...) of bool,
              integers or floats; memory-mapped ones are read in chunks, and only where they are floats
     divisor  None: 255 for uint8, 1 for everything else
+    columns  names of the features, where they have some
 
     Raises DataError for no rows, fewer than two dimensions, other types, NaN, infinity, numbers too large for
     float32, and splits that differ in shape or type. Arrays of more than two dimensions in Fortran order are copied.
@@ -54,7 +62,8 @@ def checked(name: str, arrays: Mapping[str, npt.NDArray[Any]], divisor: float | 
             )
     if divisor is None:
         divisor = 255.0 if train.dtype == np.uint8 else 1.0
-    return Arrays(name, train, rows.get("validation"), rows.get("test"), _image_shape(arrays["train"].shape), divisor)
+    shape = _image_shape(arrays["train"].shape)
+    return Arrays(name, train, rows.get("validation"), rows.get("test"), shape, divisor, columns)
 
 
 def _rows(place: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:

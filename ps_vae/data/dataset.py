@@ -61,6 +61,7 @@ class Dataset:
     image_shape  (height, width) where rows are pictures, height * width == features
     fingerprint  hexadecimal; equal where the data are (shapes, types, sampled rows), whatever file they lie in
     description  one line for people
+    columns      names of the features: the file's own, else x0, x1, ...
     """
 
     name: str
@@ -71,6 +72,7 @@ class Dataset:
     image_shape: tuple[int, int] | None
     fingerprint: str
     description: str
+    columns: tuple[str, ...]
 
     def split(self, name: str) -> Split:
         """The split `name`, with at least one row in it; UsageError otherwise."""

@@ -76,7 +76,7 @@ def load(spec: str, split: str = "auto") -> Dataset:
                 f"unknown data set {spec!r}: choose from {known}, or give a file (CSV, Parquet, .npy, .npz, IDX, "
                 "IDX.gz) or a folder of IDX files that exists"
             )
-        return divide(checked(spec, _read_path(path)), split)
+        return divide(_read_path(spec, path), split)
     except OSError as error:
         raise DataError(
             f"{spec}: cannot be read ({error.strerror or error}); check the path and its permissions"
@@ -88,21 +88,20 @@ def from_arrays(name: str, rows: npt.NDArray[Any], split: str = "auto") -> Datas
     return divide(checked(name, {"train": rows}), split)
 
 
-def _read_path(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _read_path(spec: str, path: Path) -> Arrays:
     if path.is_dir():
-        return read_idx_folder(path)
+        return checked(spec, read_idx_folder(path))
     if not path.is_file():
         raise DataError(
             f"{path}: neither a file nor a folder; give CSV, Parquet, .npy, .npz, IDX, IDX.gz or a folder of IDX files"
         )
-    if path.name.lower().endswith(TEXT_ENDINGS):
-        return {"train": read_table(path)}
     with path.open("rb") as file:
         start = file.read(len(npy.MAGIC))
-    if start.startswith(PARQUET_MAGIC):
-        return {"train": read_table(path)}
+    if path.name.lower().endswith(TEXT_ENDINGS) or start.startswith(PARQUET_MAGIC):
+        rows, columns = read_table(path)
+        return checked(spec, {"train": rows}, columns=columns)
     if start == npy.MAGIC:
-        return {"train": npy.read_npy(path)}
+        return checked(spec, {"train": npy.read_npy(path)})
     if start.startswith(_ZIP_MAGIC):
-        return read_npz(path)
-    return {"train": read_idx(path)}
+        return checked(spec, read_npz(path))
+    return checked(spec, {"train": read_idx(path)})

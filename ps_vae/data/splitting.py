@@ -63,6 +63,7 @@ def divide(arrays: Arrays, split: str) -> Dataset:
         image_shape=arrays.image_shape,
         fingerprint=fingerprint(splits),
         description=describe(arrays.name, splits, arrays.image_shape),
+        columns=arrays.columns or tuple(f"x{number}" for number in range(train_split.features)),
     )
 
 

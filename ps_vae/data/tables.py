@@ -19,8 +19,8 @@ TEXT_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SHOWN = 40
 
 
-def read_table(path: Path) -> npt.NDArray[np.float32]:
-    """The rows, (n, columns), in the order of the file; true and false are 1 and 0.
+def read_table(path: Path) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """The rows, (n, columns), in the order of the file, and the columns' names; true and false are 1 and 0.
 
     Raises UsageError without pyarrow, DataError for a file that cannot be read, for text and for missing values.
     """
@@ -38,7 +38,7 @@ def read_table(path: Path) -> npt.NDArray[np.float32]:
         with np.errstate(over="ignore"):
             # What is too large for float32 is infinite, which is refused with its place.
             rows[:, number] = _numbers(f"{path}: column {name!r}", table.column(number))
-    return rows
+    return rows, tuple(table.column_names)
 
 
 def _read_text(path: Path) -> Any:

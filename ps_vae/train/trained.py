@@ -81,6 +81,11 @@ class TrainedModel:
             )
         return data
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether rows are pictures."""
+        return self.data.image_shape is not None
+
     def examples(self, split: str, start: int, stop: int) -> Floats:
         """Rows of a split as the model sees them."""
         return fixed_rows(self.config, self.data, split, start, stop)

@@ -90,7 +90,7 @@ def test_an_interrupt_shows_nothing_and_is_told_by_the_code(fail, capsys) -> Non
         (["evaluate"], "RUN"),
         (["server", "--join", "tcp://127.0.0.1:1", "--latent", "3"], "--join"),
         (["server", "--advertise", "tcp://127.0.0.1:1"], "--advertise"),
-        (["sample", "runs/a", "--output", "a.jpg"], ".png or .npy"),
+        (["sample", "runs/a", "--output", "a.jpg"], ".png or .csv or .npy"),
         (["encode", "runs/a", "--output", "a.png"], ".npy"),
         (["encode", "runs/a", "--output", "nowhere/a.npy"], "nowhere"),
     ],

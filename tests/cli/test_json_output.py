@@ -245,7 +245,7 @@ def test_without_matplotlib_the_run_still_succeeds(stubs, capsys, monkeypatch: p
 def test_without_matplotlib_a_picture_that_was_asked_for_is_refused(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ps_vae.cli.output.find_spec", lambda name: None)
 
-    assert run(["sample", "runs/a"]) == 2
+    assert run(["sample", "runs/a", "--output", "a.png"]) == 2
     assert capsys.readouterr().err == (
         "ps-vae: pictures need matplotlib: pip install 'ps_vae[demo]', or give --output FILE.npy\n"
     )

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from scipy.stats import kstest
 
@@ -67,10 +68,43 @@ def test_rows_that_are_no_images_have_a_loss_curve_only(table: Path) -> None:
     assert [path.name for path in draw_run(table, silent)] == ["loss.png"]
 
 
-@pytest.mark.parametrize("command", ["sample", "reconstruct"])
-def test_rows_that_are_no_images_are_not_drawn(table: Path, capsys, command: str) -> None:
-    assert run([command, str(table)]) == 2
-    assert "no images; give --output FILE.npy" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["sample", "reconstruct", "interpolate", "traverse"])
+def test_rows_that_are_no_images_are_not_drawn(table: Path, tmp_path: Path, capsys, command: str) -> None:
+    few = ["--pairs", "2"] if command == "interpolate" else []
+    assert run([command, str(table), *few, "--output", str(tmp_path / "x.png")]) == 2
+    assert "no images; give --output FILE.csv or FILE.npy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "columns", "count"),
+    [
+        (["sample", "--count", "7"], "samples", [], 7),
+        (["reconstruct", "--count", "6"], "reconstructions", ["row"], 6),
+        (["interpolate", "--pairs", "2", "--steps", "3"], "interpolations", ["pair", "step"], 6),
+        (["traverse", "--dimensions", "2", "--steps", "4"], "traversals", ["dimension", "step"], 8),
+    ],
+)
+def test_rows_that_are_no_images_are_written_as_tables(
+    table: Path, tmp_path: Path, words: list[str], name: str, columns: list[str], count: int
+) -> None:
+    command, *more = words
+    assert run([command, str(table), *more]) == 0
+    assert run([command, str(table), *more, "--output", str(tmp_path / "x.npy")]) == 0
+    written, array = pandas.read_csv(table / f"{name}.csv"), np.load(tmp_path / "x.npy")
+    features = [f"x{number}" for number in range(5)]
+    if command == "reconstruct":
+        features += [f"{feature} reconstructed" for feature in features]
+        array = np.concatenate(list(array), axis=1)
+    assert list(written.columns) == [*columns, *features]
+    np.testing.assert_allclose(written[features].to_numpy(), array.reshape(count, -1), rtol=1e-6)
+
+
+def test_columns_of_a_table_keep_their_names(tmp_path: Path) -> None:
+    rows = pandas.DataFrame(np.random.default_rng(0).normal(size=(50, 2)), columns=["age", "income"])
+    rows.to_csv(tmp_path / "people.csv", index=False)
+    run_dir = make_run(tmp_path, tmp_path / "people.csv", "gaussian")
+    assert run(["sample", str(run_dir), "--count", "3"]) == 0
+    assert list(pandas.read_csv(run_dir / "samples.csv").columns) == ["age", "income"]
 
 
 def test_encode_writes_the_posterior_means_of_a_split(images: Path, capsys) -> None:
