@@ -7,7 +7,8 @@ from ps_vae.errors import UsageError
 from ps_vae.nn.likelihoods.bernoulli import bernoulli
 from ps_vae.nn.likelihoods.continuous_bernoulli import continuous_bernoulli
 from ps_vae.nn.likelihoods.gaussian import gaussian
-from ps_vae.nn.likelihoods.gaussian_learned import gaussian_decoder, gaussian_feature, gaussian_shared
+from ps_vae.nn.likelihoods.gaussian_decoder import gaussian_decoder
+from ps_vae.nn.likelihoods.gaussian_learned import gaussian_feature, gaussian_shared
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 from ps_vae.nn.likelihoods.logistic import logistic
 from ps_vae.nn.likelihoods.negative_binomial import negative_binomial
