@@ -13,7 +13,7 @@ from typing import Any
 from ps_vae.errors import PeerError
 from ps_vae.ps.coordinator import Coordinator
 from ps_vae.ps.messages import Error, Push, Weights
-from ps_vae.ps.outbox import COORDINATOR, Event, Output, Refused, RunEnded, Send, Sender, ShardAddress
+from ps_vae.ps.outbox import COORDINATOR, Event, Output, Refused, Send, Sender, ShardAddress
 from ps_vae.ps.shard import Shard
 from ps_vae.ps.sharing.segment import Segment
 
@@ -29,23 +29,29 @@ class InProcess:
     """
 
     def __init__(self, coordinator: Coordinator, shard: Shard, notify: Callable[[Event], None]) -> None:
-        self.ended: RunEnded | None = None
         self._coordinator, self._shard, self._notify = coordinator, shard, notify
         self._inbox: deque[tuple[int | None, Any]] = deque()
-        self._dispatch(shard.tick(time.monotonic()))
-
-    def stop(self) -> None:
-        """Finish the open steps, and end."""
-        self._dispatch(self._coordinator.stop(time.monotonic()))
+        self.dispatch(shard.tick(time.monotonic()))
 
     def dispatch(self, outputs: list[Output]) -> None:
-        """Deliver what the coordinator returned to whoever drives it."""
-        self._dispatch(outputs)
+        """Deliver what a machine returned, and what that leads to."""
+        waiting = deque(outputs)
+        while waiting:
+            output = waiting.popleft()
+            if not isinstance(output, Send):
+                self._notify(output)
+            elif output.to == COORDINATOR:
+                waiting.extend(self._handled(self._coordinator, COORDINATOR, output.message))
+            elif isinstance(output.to, ShardAddress):
+                waiting.extend(self._handled(self._shard, COORDINATOR, output.message))
+            else:
+                shard = self._shard.number if isinstance(output.message, Weights) else None
+                self._inbox.append((shard, _copy(output.message)))
 
     def wait(self) -> None:
         """Nothing comes but what is here already; time passes for the server."""
         now = time.monotonic()
-        self._dispatch(self._shard.tick(now) + self._coordinator.tick(now))
+        self.dispatch(self._shard.tick(now) + self._coordinator.tick(now))
 
     def messages(self) -> list[tuple[int | None, Any]]:
         """What has come for the worker, with the number of the shard that it is from; None: from the coordinator."""
@@ -57,7 +63,7 @@ class InProcess:
         """From the worker. Nobody reads what was sent any more when this returns."""
         for send in sends:
             machine = self._shard if isinstance(send.to, ShardAddress) else self._coordinator
-            self._dispatch(self._handled(machine, _CLIENT, _copy(send.message)))
+            self.dispatch(self._handled(machine, _CLIENT, _copy(send.message)))
         return []
 
     def open_shards(self, addresses: Sequence[str]) -> None:
@@ -78,22 +84,6 @@ class InProcess:
         except PeerError as error:
             refused = Refused(str(sender), error.code, str(error))
             return [refused] if sender == COORDINATOR else [refused, Send(sender, Error(error.code, str(error)))]
-
-    def _dispatch(self, outputs: list[Output]) -> None:
-        waiting = deque(outputs)
-        while waiting:
-            output = waiting.popleft()
-            if not isinstance(output, Send):
-                if isinstance(output, RunEnded):
-                    self.ended = output
-                self._notify(output)
-            elif output.to == COORDINATOR:
-                waiting.extend(self._handled(self._coordinator, COORDINATOR, output.message))
-            elif isinstance(output.to, ShardAddress):
-                waiting.extend(self._handled(self._shard, COORDINATOR, output.message))
-            else:
-                shard = self._shard.number if isinstance(output.message, Weights) else None
-                self._inbox.append((shard, _copy(output.message)))
 
 
 def _copy(message: Any) -> Any:

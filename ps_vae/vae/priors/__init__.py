@@ -7,7 +7,7 @@ from ps_vae.vae.priors.mixtures import mixture, vamp
 from ps_vae.vae.priors.prior import Prior, PriorTerms
 from ps_vae.vae.priors.standard import normal, uniform
 
-__all__ = ["PRIORS", "Prior", "PriorTerms", "check_prior", "prior"]
+__all__ = ["PRIORS", "Prior", "PriorTerms", "prior"]
 
 _COUNTED = ":K"
 _MOST = 1 << 16
@@ -35,8 +35,3 @@ def prior(name: str, inputs: int, latent: int) -> Prior:
             f"prior {name!r} is not known: use {', '.join(PRIORS)}, K being a number of components from 1 to {_MOST:,}"
         )
     return make(inputs, latent, int(count))
-
-
-def check_prior(name: str) -> None:
-    """Raises what `prior` does."""
-    prior(name, 1, 1)
