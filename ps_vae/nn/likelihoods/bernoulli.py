@@ -15,7 +15,7 @@ from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 from ps_vae.nn.elementary import sigmoid, softplus
-from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside, without_own
 
 __all__ = ["bernoulli"]
 
@@ -24,30 +24,20 @@ _RAREST = 0.001  # mean of a pixel that is never on, as in Burda et al. (2016), 
 
 def bernoulli(features: int) -> Likelihood:
     """One output for each feature: the logit of the probability of a one."""
+    loss_gradient, log_likelihood = without_own(_loss_gradient, _log_likelihood)
     return Likelihood(
         name="bernoulli",
         features=features,
         outputs=features,
         own=(),
         facts=(),
-        loss_gradient=_loss_gradient_of,
-        log_likelihood=_log_likelihood_of,
+        loss_gradient=loss_gradient,
+        log_likelihood=log_likelihood,
         mean=_mean,
         sample=_sample,
         check_data=_check_data,
         initial=lambda means, variances: Initial(_logits(means)),
     )
-
-
-def _loss_gradient_of(
-    outputs: Floats, bias: Floats, own: Own, x: Floats, weight: Sums, log_likelihood: Sums, d_bias: Floats, d_own: Own
-) -> float:
-    total: float = _loss_gradient(outputs, bias, x, weight, log_likelihood, d_bias)
-    return total
-
-
-def _log_likelihood_of(outputs: Floats, bias: Floats, own: Own, x: Floats, log_likelihood: Sums) -> None:
-    _log_likelihood(outputs, bias, x, log_likelihood)
 
 
 @kernel

@@ -24,7 +24,7 @@ from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 from ps_vae.nn.elementary import expm1, implement, log, softplus, tanh
-from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside, without_own
 
 __all__ = ["continuous_bernoulli"]
 
@@ -37,30 +37,20 @@ _RAREST = 0.001
 
 def continuous_bernoulli(features: int) -> Likelihood:
     """One output for each feature: a, the logit of lambda."""
+    loss_gradient, log_likelihood = without_own(_loss_gradient, _log_likelihood)
     return Likelihood(
         name="continuous-bernoulli",
         features=features,
         outputs=features,
         own=(),
         facts=(),
-        loss_gradient=_loss_gradient_of,
-        log_likelihood=_log_likelihood_of,
+        loss_gradient=loss_gradient,
+        log_likelihood=log_likelihood,
         mean=_mean,
         sample=_sample,
         check_data=_check_data,
         initial=lambda means, variances: Initial(_inverse_mean(means)),
     )
-
-
-def _loss_gradient_of(
-    outputs: Floats, bias: Floats, own: Own, x: Floats, weight: Sums, log_likelihood: Sums, d_bias: Floats, d_own: Own
-) -> float:
-    total: float = _loss_gradient(outputs, bias, x, weight, log_likelihood, d_bias)
-    return total
-
-
-def _log_likelihood_of(outputs: Floats, bias: Floats, own: Own, x: Floats, log_likelihood: Sums) -> None:
-    _log_likelihood(outputs, bias, x, log_likelihood)
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 
-__all__ = ["Initial", "Likelihood", "Own", "Sampler", "first_outside"]
+__all__ = ["Initial", "Likelihood", "Own", "Sampler", "first_outside", "without_own"]
 
 Own = tuple[Floats, ...]
 """What a likelihood has beside the decoder's outputs, or the gradient: an array for each of its `own` and `facts`."""
@@ -68,6 +68,22 @@ class Likelihood:
     sample: Sampler
     check_data: Callable[[Array], None]
     initial: Callable[[Sums, Sums], Initial]
+
+
+def without_own(
+    loss_gradient: Callable[..., float], log_likelihood: Callable[..., None]
+) -> tuple[Callable[..., float], Callable[..., None]]:
+    """Kernels of a likelihood that has nothing beside the decoder's outputs, as its functions of these names."""
+
+    def loss_gradient_of(
+        outputs: Floats, bias: Floats, own: Own, x: Floats, weight: Sums, log_p: Sums, d_bias: Floats, d_own: Own
+    ) -> float:
+        return loss_gradient(outputs, bias, x, weight, log_p, d_bias)
+
+    def log_likelihood_of(outputs: Floats, bias: Floats, own: Own, x: Floats, log_p: Sums) -> None:
+        log_likelihood(outputs, bias, x, log_p)
+
+    return loss_gradient_of, log_likelihood_of
 
 
 def first_outside(data: Array, low: float, high: float) -> tuple[int, int] | None:

@@ -17,37 +17,27 @@ from ps_vae.nn import noise
 from ps_vae.nn.arrays import Floats, Rows, Sums
 from ps_vae.nn.elementary import exp, sigmoid, softplus
 from ps_vae.nn.likelihoods.counts import HIGHEST, RAREST, check_counts, count_at, log_factorials
-from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, without_own
 
 __all__ = ["poisson"]
 
 
 def poisson(features: int) -> Likelihood:
     """One output for each feature: the logarithm of its rate."""
+    loss_gradient, log_likelihood = without_own(_loss_gradient, _log_likelihood)
     return Likelihood(
         name="poisson",
         features=features,
         outputs=features,
         own=(),
         facts=(),
-        loss_gradient=_loss_gradient_of,
-        log_likelihood=_log_likelihood_of,
+        loss_gradient=loss_gradient,
+        log_likelihood=log_likelihood,
         mean=_mean,
         sample=_sample,
         check_data=check_counts,
         initial=lambda means, variances: Initial(np.log(np.maximum(means, RAREST))),
     )
-
-
-def _loss_gradient_of(
-    outputs: Floats, bias: Floats, own: Own, x: Floats, weight: Sums, log_likelihood: Sums, d_bias: Floats, d_own: Own
-) -> float:
-    total: float = _loss_gradient(outputs, bias, x, weight, log_likelihood, d_bias)
-    return total
-
-
-def _log_likelihood_of(outputs: Floats, bias: Floats, own: Own, x: Floats, log_likelihood: Sums) -> None:
-    _log_likelihood(outputs, bias, x, log_likelihood)
 
 
 @kernel

@@ -20,7 +20,7 @@ from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 from ps_vae.nn.elementary import exp
 from ps_vae.nn.likelihoods.counts import check_counts, log_factorials
-from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, without_own
 
 __all__ = ["categorical", "multinomial"]
 
@@ -38,14 +38,15 @@ def multinomial(features: int) -> Likelihood:
 
 
 def _shares(name: str, features: int, check_data: Callable[[Array], None]) -> Likelihood:
+    loss_gradient, log_likelihood = without_own(_loss_gradient, _log_likelihood)
     return Likelihood(
         name=name,
         features=features,
         outputs=features,
         own=(),
         facts=(),
-        loss_gradient=_loss_gradient_of,
-        log_likelihood=_log_likelihood_of,
+        loss_gradient=loss_gradient,
+        log_likelihood=log_likelihood,
         mean=_mean,
         sample=_sample,
         check_data=check_data,
@@ -70,17 +71,6 @@ def _check_one_hot(data: Array) -> None:
     else:
         hint = "for counts take multinomial or poisson, for other numbers gaussian-feature"
     raise DataError(f"row {row} is not one-hot: the categorical likelihood is for a single 1 in a row of zeros; {hint}")
-
-
-def _loss_gradient_of(
-    outputs: Floats, bias: Floats, own: Own, x: Floats, weight: Sums, log_likelihood: Sums, d_bias: Floats, d_own: Own
-) -> float:
-    total: float = _loss_gradient(outputs, bias, x, weight, log_likelihood, d_bias)
-    return total
-
-
-def _log_likelihood_of(outputs: Floats, bias: Floats, own: Own, x: Floats, log_likelihood: Sums) -> None:
-    _log_likelihood(outputs, bias, x, log_likelihood)
 
 
 @kernel
