@@ -64,7 +64,7 @@ class Experiment:
 
 _IWAE = "Burda et al. 2016, table 1"
 EXPERIMENTS = {
-    "vae": Experiment("elbo", 1500, 128, 1e-3, "cosine:0.01", 86.76, _IWAE),
+    "vae": Experiment("elbo", 800, 128, 1e-3, "cosine:0.01", 86.76, _IWAE),
     "iwae": Experiment("iwae:50", 400, 64, 1e-3, "cosine:0.01", 84.78, _IWAE),
     "dreg": Experiment("dreg:50", 400, 64, 1e-3, "cosine:0.01", 84.32, "a reimplementation of Tucker et al. 2019"),
 }
