@@ -22,7 +22,7 @@ def test_a_run_is_trained_taken_up_and_measured_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(papers, "_CURVE", ["--limit", "20", "--samples", "3"])
-    small = papers.Experiment("iwae:2", 1, 64, 1e-3, "constant", 84.78, "nowhere")
+    small = papers.Experiment("iwae:2", 1, 64, 1e-3, "constant", 84.78)
     monkeypatch.setitem(papers.EXPERIMENTS, "iwae", small)
     words = ["papers.py", "iwae", "--data", "digits", "--split", "auto", "--runs", str(tmp_path), "--curve"]
     words += ["--samples", "4", "--more=--checkpoint-every 20"]
