@@ -1,17 +1,30 @@
 """`ps-vae sample` and `ps-vae reconstruct`: what a model makes of the prior, and of rows; as pictures or arrays."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ps_vae.cli.options import OUTPUT, Debug, Run, Seed, SplitName, Version, with_default
+from ps_vae.cli.options import MODEL, OUTPUT, Debug, Run, Seed, SplitName, Version, with_default
 from ps_vae.cli.output import checked_output, output_of, say_written, write_array, write_table
 from ps_vae.cli.terminal import say
+
+if TYPE_CHECKING:
+    from ps_vae.train.trained import TrainedModel
 
 __all__ = ["reconstruct", "sample"]
 
 Count = Annotated[int, typer.Option("--count", metavar="N", min=1, rich_help_panel=OUTPUT, help="How many.")]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="NAME",
+        rich_help_panel=MODEL,
+        show_default=False,
+        help=with_default("What all are conditioned on, in a run with --condition.", "every label in turn"),
+    ),
+]
 Samples = Annotated[
     Path | None,
     typer.Option(
@@ -44,6 +57,7 @@ def sample(
     seed: Seed = 0,
     version: Version = "newest",
     count: Count = 100,
+    label: Label = None,
     output: Samples = None,
     debug: Debug = False,
 ) -> None:
@@ -57,14 +71,23 @@ def sample(
     model = TrainedModel.open(run, version=version, say=say)
     path = path or output_of(run, "samples", are_pictures=model.has_pictures)
     if path.suffix == ".npy":
-        write_array(path, model.sample(count, seed))
+        write_array(path, model.sample(count, seed, label))
     elif path.suffix == ".csv":
-        write_table(path, model.data.columns, model.sample(count, seed).tolist())
+        write_table(path, *_samples(model, count, seed, label))
     else:
         from ps_vae.cli.run_pictures import picture_samples
 
-        picture_samples(model, path, count, seed)
+        picture_samples(model, path, count, seed, label)
         say_written(path, f"{count} samples")
+
+
+def _samples(model: "TrainedModel", count: int, seed: int, label: str | None) -> tuple[list[str], list[list[object]]]:
+    """A table: columns, and rows of means, with what they are conditioned on in front."""
+    columns, rows = list(model.data.columns), model.sample(count, seed, label).tolist()
+    if not model.config.condition:
+        return columns, rows
+    classes, numbers = model.data.classes, model.labels(count, label)
+    return [model.config.condition, *columns], [[classes[n], *row] for n, row in zip(numbers, rows, strict=True)]
 
 
 def reconstruct(

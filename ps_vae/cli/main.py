@@ -21,6 +21,7 @@ from ps_vae.cli.encode import encode
 from ps_vae.cli.evaluate import evaluate
 from ps_vae.cli.evaluator import evaluator
 from ps_vae.cli.generate import reconstruct, sample
+from ps_vae.cli.impute import impute
 from ps_vae.cli.keys import keys
 from ps_vae.cli.latent import interpolate, traverse
 from ps_vae.cli.options import Invocation
@@ -55,6 +56,7 @@ app.command(rich_help_panel=_USE)(interpolate)
 app.command(rich_help_panel=_USE)(traverse)
 app.command(rich_help_panel=_USE)(encode)
 app.command(rich_help_panel=_USE)(score)
+app.command(rich_help_panel=_USE)(impute)
 app.command(rich_help_panel=_CLUSTER)(server)
 app.command(rich_help_panel=_CLUSTER)(worker)
 app.command(rich_help_panel=_CLUSTER)(status)

@@ -33,7 +33,7 @@ def can_draw() -> bool:
 def checked_output(path: Path | None, *kinds: str) -> Path | None:
     """The name that was said, if one was.
 
-    kinds  what it may end in, of .png, .csv and .npy
+    kinds  what it may end in, of .png, .csv, .parquet and .npy
 
     Raises UsageError for another name, a folder that is not there, and a picture without its library.
     """

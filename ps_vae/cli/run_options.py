@@ -68,6 +68,10 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "Fractions to train on, validate on and test on; auto keeps what the data bring.",
     ),
     RunOption(
+        "condition", str, "labels|COLUMN", DATA, "nothing",
+        "What both networks are told of a row: the data's labels, or a column of a table.",
+    ),
+    RunOption(
         "binarize", str, "HOW", DATA, "none",
         "none, static (each image once) or dynamic (afresh each time): pixels become 0 or 1.",
     ),
@@ -80,9 +84,10 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     RunOption(
         "likelihood", str, "NAME", MODEL, "bernoulli",
         "0 to 1: bernoulli, continuous-bernoulli, logistic; numbers: gaussian, gaussian-shared, gaussian-feature, "
-        "gaussian-decoder; counts: poisson, negative-binomial, multinomial; categorical.",
+        "gaussian-decoder; counts: poisson, negative-binomial, multinomial; categorical. Of a table, for each column: "
+        "age:gaussian-feature,city:categorical, and *:NAME for the others; what is missing is left out.",
     ),
-    RunOption("sigma", float, "X", MODEL, "1.0", "Standard deviation of the gaussian likelihood."),
+    RunOption("sigma", float, "X", MODEL, "1.0", "Deviation of the gaussian likelihood; COLUMN:gaussian: in its own."),
     RunOption(
         "prior", str, "NAME", MODEL, "normal",
         "normal, uniform (on the unit cube), mixture:K of learned Gaussians, or vamp:K (the VampPrior).",

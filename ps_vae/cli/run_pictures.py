@@ -33,11 +33,11 @@ def draw_run(run_dir: Path, say: Callable[[str], None]) -> list[Path]:
     return drawn
 
 
-def picture_samples(model: TrainedModel, path: Path, count: int, seed: int) -> None:
-    """Means of p(x|z) for z from the prior. Raises UsageError where rows are no images."""
+def picture_samples(model: TrainedModel, path: Path, count: int, seed: int, label: str | None = None) -> None:
+    """Means of p(x|z) for z from the prior, and every label in turn, or one. UsageError where rows are no images."""
     shape = _shape(model)
     title = f"samples from the prior, version {model.version:,}"
-    pictures.draw_samples(path, model.sample(count, seed), shape, span=_span(model), title=title)
+    pictures.draw_samples(path, model.sample(count, seed, label), shape, span=_span(model), title=title)
 
 
 def picture_reconstructions(model: TrainedModel, path: Path, split: str, count: int) -> None:
@@ -61,6 +61,6 @@ def _shape(model: TrainedModel) -> tuple[int, int]:
 
 def _span(model: TrainedModel) -> tuple[float, float]:
     """0 and 1, which pixels are scaled to; the data's own range where it is another."""
-    rows = model.examples("train", 0, min(_LOOKED_AT, len(model.data.train)))
+    rows = model.examples("train", 0, min(_LOOKED_AT, len(model.data.train)))[:, : model.config.model.inputs]
     low, high = float(rows.min()), float(rows.max())
     return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)

@@ -3,10 +3,27 @@
 Rows stay as they are stored (uint8, float32, on disk); `gather` turns the few that are asked for into float32.
 """
 
+from ps_vae.data.columns import BIT, NUMBER, OTHERS, VALUES, Column
 from ps_vae.data.dataset import Dataset, Split
 from ps_vae.data.gather import gather
 from ps_vae.data.moments import Moments, feature_moments
 from ps_vae.data.order import rows_of
-from ps_vae.data.source import SOURCES, from_arrays, load
+from ps_vae.data.source import LABELS, SOURCES, from_arrays, load
 
-__all__ = ["SOURCES", "Dataset", "Moments", "Split", "feature_moments", "from_arrays", "gather", "load", "rows_of"]
+__all__ = [
+    "BIT",
+    "LABELS",
+    "NUMBER",
+    "OTHERS",
+    "SOURCES",
+    "VALUES",
+    "Column",
+    "Dataset",
+    "Moments",
+    "Split",
+    "feature_moments",
+    "from_arrays",
+    "gather",
+    "load",
+    "rows_of",
+]

@@ -1,13 +1,15 @@
 """What a source delivers: arrays checked to be rows of finite numbers, alike in every split."""
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ps_vae.data.columns import Column
+from ps_vae.data.labels import Labels
 from ps_vae.errors import DataError
 
 __all__ = ["Arrays", "checked"]
@@ -24,6 +26,8 @@ class Arrays:
     image_shape       (height, width) where the source says that rows are pictures
     divisor           what a stored number is divided by to become a float32
     columns           names of the features, where the source has them
+    variables         what the features are, where they were asked for by the names of columns; numbers may be missing
+    labels            called for the labels of each split, where the source has some
     """
 
     name: str
@@ -33,6 +37,8 @@ class Arrays:
     image_shape: tuple[int, int] | None
     divisor: float
     columns: tuple[str, ...] | None = None
+    variables: tuple[Column, ...] = ()
+    labels: Callable[[], Mapping[str, Labels]] | None = None
 
 
 def checked(
@@ -40,6 +46,8 @@ def checked(
     arrays: Mapping[str, npt.NDArray[Any]],
     divisor: float | None = None,
     columns: tuple[str, ...] | None = None,
+    variables: tuple[Column, ...] = (),
+    labels: Callable[[], Mapping[str, Labels]] | None = None,
 ) -> Arrays:
     """Check arrays that a source has read.
 
@@ -47,12 +55,16 @@ def checked(
     arrays   "train" and perhaps "validation" and "test": (n, features), (n, height, width) or (n, ...) of bool,
              integers or floats; memory-mapped ones are read in chunks, and only where they are floats
     divisor  None: 255 for uint8, 1 for everything else
-    columns  names of the features, where they have some
+    columns, variables, labels
+             as in Arrays
 
     Raises DataError for no rows, fewer than two dimensions, other types, NaN, infinity, numbers too large for
     float32, and splits that differ in shape or type. Arrays of more than two dimensions in Fortran order are copied.
     """
-    rows = {split: _rows(f"{name}: {split}" if len(arrays) > 1 else name, array) for split, array in arrays.items()}
+    misses = any(column.misses for column in variables)
+    rows = {
+        split: _rows(f"{name}: {split}" if len(arrays) > 1 else name, array, misses) for split, array in arrays.items()
+    }
     train = rows["train"]
     for split, array in rows.items():
         if (array.shape[1], array.dtype) != (train.shape[1], train.dtype):
@@ -63,10 +75,10 @@ def checked(
     if divisor is None:
         divisor = 255.0 if train.dtype == np.uint8 else 1.0
     shape = _image_shape(arrays["train"].shape)
-    return Arrays(name, train, rows.get("validation"), rows.get("test"), shape, divisor, columns)
+    return Arrays(name, train, rows.get("validation"), rows.get("test"), shape, divisor, columns, variables, labels)
 
 
-def _rows(place: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _rows(place: str, array: npt.NDArray[Any], misses: bool) -> npt.NDArray[Any]:
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise DataError(f"{place}: cannot train on {array.dtype}; save it as uint8 or float32")
     if array.ndim < 2:
@@ -80,16 +92,17 @@ def _rows(place: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     rows = np.asarray(array).reshape(len(array), -1).view()
     rows.flags.writeable = False
     if rows.dtype.kind == "f":
-        _check_finite(place, rows)
+        _check_finite(place, rows, misses)
     _expect_random_reads(rows)
     return rows
 
 
-def _check_finite(place: str, rows: npt.NDArray[Any]) -> None:
+def _check_finite(place: str, rows: npt.NDArray[Any], misses: bool) -> None:
     rows_at_once = max(1, _NUMBERS_AT_ONCE // rows.shape[1])
     for start in range(0, len(rows), rows_at_once):
         with np.errstate(over="ignore"):
-            finite = np.isfinite(rows[start : start + rows_at_once].astype(np.float32, copy=False))
+            single = rows[start : start + rows_at_once].astype(np.float32, copy=False)
+        finite = ~np.isinf(single) if misses else np.isfinite(single)
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
             value = rows[start + row, column]

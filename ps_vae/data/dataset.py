@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ps_vae.data.columns import Column
 from ps_vae.data.permutation import ROUNDS, SPLIT_SEED, half_bits, permuted, round_keys
 from ps_vae.errors import UsageError
 from ps_vae.jit import exact_kernel
@@ -27,6 +28,8 @@ class Split:
     stop      (one past the last position)
     shuffled  ... or, where this is true, the image of that position under the fixed permutation SPLIT_SEED
     divisor   what a stored number is divided by to become a float32
+    labels    of each row of `array` the number of its class, where rows carry one
+    classes   how many there are
     """
 
     array: npt.NDArray[Any]
@@ -34,6 +37,8 @@ class Split:
     stop: int
     shuffled: bool
     divisor: float
+    labels: npt.NDArray[np.int64] | None = None
+    classes: int = 0
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -41,6 +46,11 @@ class Split:
     @property
     def features(self) -> int:
         return int(self.array.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Numbers that `gather` makes of a row: its features, and one for each class."""
+        return self.features + self.classes
 
     def where(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Which rows of `array` the split's `rows` (any number,) are. Raises IndexError outside 0 .. len - 1."""
@@ -62,6 +72,8 @@ class Dataset:
     fingerprint  hexadecimal; equal where the data are (shapes, types, sampled rows), whatever file they lie in
     description  one line for people
     columns      names of the features: the file's own, else x0, x1, ...
+    variables    what the features are, where they were asked for by the names of columns
+    classes      names of the classes, where rows carry a label
     """
 
     name: str
@@ -73,6 +85,8 @@ class Dataset:
     fingerprint: str
     description: str
     columns: tuple[str, ...]
+    variables: tuple[Column, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def split(self, name: str) -> Split:
         """The split `name`, with at least one row in it; UsageError otherwise."""
@@ -87,17 +101,23 @@ class Dataset:
         return split
 
 
-def fingerprint(splits: tuple[Split, Split, Split]) -> str:
+def fingerprint(splits: tuple[Split, Split, Split], names: tuple[object, ...] = ()) -> str:
     """Hash of shapes, types, divisors and up to 1,024 evenly spaced rows of each split; 32 hexadecimal digits.
 
-    Reads no more than the sampled rows. Byte order in the file does not matter.
+    Reads no more than the sampled rows, and their labels. Byte order in the file does not matter.
+
+    names  what the numbers stand for, where they were asked for by name
     """
     digest = hashlib.blake2b(digest_size=16)
+    if names:
+        digest.update(f"{names!r}\n".encode())
     for split in splits:
         stored = split.array.dtype.newbyteorder("<")
         digest.update(f"{len(split)}x{split.features} {stored.str} /{split.divisor!r}\n".encode())
         rows = np.linspace(0, len(split) - 1, min(len(split), _SAMPLED_ROWS)).astype(np.int64)
         digest.update(np.ascontiguousarray(split.array[split.where(rows)], stored).tobytes())
+        if split.labels is not None:
+            digest.update(split.labels[split.where(rows)].astype("<i8").tobytes())
     return digest.hexdigest()
 
 

@@ -3,7 +3,7 @@
     out[i, j] = float32(stored[rows[i], j]) / divisor
 
 A true division, not a product with the reciprocal: 255 becomes exactly 1, and every value is the float32 nearest to
-the quotient.
+the quotient. Where rows carry labels, the classes follow: 1 for the row's own, 0 for the others.
 """
 
 from typing import Any
@@ -22,16 +22,26 @@ def gather(split: Split, rows: npt.NDArray[np.int64], out: npt.NDArray[np.float3
     """Write the split's `rows` into `out` and return it.
 
     rows  (count,) int64, each 0 .. len(split) - 1, in any order, repeats allowed
-    out   (count, features) float32, C-contiguous, overwritten
+    out   (count, width) float32, C-contiguous, overwritten
 
     For uint8 and float32 in native byte order nothing is allocated, memory-mapped or not; other types pass through
     NumPy with a copy of the rows. Raises IndexError for a row that the split does not have, ValueError for an
     `out` of another shape or type.
     """
-    if out.shape != (len(rows), split.features) or out.dtype != np.float32 or not out.flags.c_contiguous:
-        raise ValueError(f"out is {out.dtype} {out.shape}, not C-contiguous float32 ({len(rows)}, {split.features})")
+    if out.shape != (len(rows), split.width) or out.dtype != np.float32 or not out.flags.c_contiguous:
+        raise ValueError(f"out is {out.dtype} {out.shape}, not C-contiguous float32 ({len(rows)}, {split.width})")
     if rows.dtype != np.int64 or rows.ndim != 1:
         raise ValueError(f"row numbers are a one-dimensional int64 array, not {rows.ndim}-dimensional {rows.dtype}")
+    if split.labels is not None:
+        out[:, split.features :] = 0
+        out[np.arange(len(rows)), split.features + split.labels[split.where(rows)]] = 1
+        _features(split, rows, out[:, : split.features])
+    else:
+        _features(split, rows, out)
+    return out
+
+
+def _features(split: Split, rows: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
     array = split.array
     if array.dtype in (np.uint8, np.float32) and array.flags.c_contiguous and array.flags.aligned:
         wrong = _gather(array, rows, split.start, len(split), split.shuffled, np.float32(split.divisor), out)
@@ -39,7 +49,6 @@ def gather(split: Split, rows: npt.NDArray[np.int64], out: npt.NDArray[np.float3
             raise IndexError(f"row {rows[wrong]} of a split of {len(split)} rows")
     else:
         np.divide(array[split.where(rows)], split.divisor, out=out, casting="same_kind")
-    return out
 
 
 @exact_kernel

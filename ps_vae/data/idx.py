@@ -8,7 +8,7 @@
     the rest   the numbers, big endian: exactly as many bytes as the dimensions claim
 
 A folder in MNIST's manner holds train-images-idx3-ubyte and perhaps t10k-images-idx3-ubyte, each with or without .gz
-(also written train-images.idx3-ubyte); its labels are not read.
+(also written train-images.idx3-ubyte); labels are in train-labels-idx1-ubyte and t10k-labels-idx1-ubyte.
 """
 
 import gzip
@@ -23,25 +23,29 @@ import numpy.typing as npt
 from ps_vae.data.expansion import check_expansion
 from ps_vae.errors import DataError
 
-__all__ = ["read_idx", "read_idx_folder"]
+__all__ = ["read_idx", "read_idx_folder", "read_idx_labels"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _FOLDER = {"train": "train-images", "test": "t10k-images"}
-_ENDINGS = ("-idx3-ubyte", ".idx3-ubyte", "-idx3-ubyte.gz", ".idx3-ubyte.gz")
+_ENDINGS = ("-idx{0}-ubyte", ".idx{0}-ubyte", "-idx{0}-ubyte.gz", ".idx{0}-ubyte.gz")
 
 
 def read_idx_folder(folder: Path) -> dict[str, npt.NDArray[Any]]:
     """Arrays of "train" and, where the folder has it, "test". Raises DataError as read_idx does."""
-    arrays = {}
-    for split, stem in _FOLDER.items():
-        candidates = [folder / (stem + ending) for ending in _ENDINGS]
-        path = next((path for path in candidates if path.is_file()), None)
-        if path is not None:
-            arrays[split] = read_idx(path)
+    arrays = _read_folder(folder, _FOLDER, 3)
     if "train" not in arrays:
         raise DataError(f"{folder}: no train-images-idx3-ubyte(.gz) there; name the data file")
+    return arrays
+
+
+def read_idx_labels(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """Labels of "train" and, where the folder has them, of "test". Raises DataError as read_idx does."""
+    stems = {split: stem.replace("images", "labels") for split, stem in _FOLDER.items()}
+    arrays = _read_folder(folder, stems, 1)
+    if "train" not in arrays:
+        raise DataError(f"{folder}: no train-labels-idx1-ubyte(.gz) there; put it beside the images")
     return arrays
 
 
@@ -64,6 +68,16 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
             return _read_gzipped(path, size, unpacked)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: cannot be unpacked ({error}); it is damaged, fetch it again") from error
+
+
+def _read_folder(folder: Path, stems: dict[str, str], dimensions: int) -> dict[str, npt.NDArray[Any]]:
+    arrays = {}
+    for split, stem in stems.items():
+        candidates = [folder / (stem + ending.format(dimensions)) for ending in _ENDINGS]
+        path = next((path for path in candidates if path.is_file()), None)
+        if path is not None:
+            arrays[split] = read_idx(path)
+    return arrays
 
 
 def _read_gzipped(path: Path, stored: int, file: gzip.GzipFile) -> npt.NDArray[Any]:

@@ -22,24 +22,32 @@ class Moments(NamedTuple):
 
 
 def feature_moments(split: Split) -> Moments:
-    """Of the scaled float32 values, summed in float64, a MiB of rows at a time.
+    """Of the scaled float32 values, summed in float64, a MiB of rows at a time; missing ones, NaN, do not count.
 
     What is summed is the distance from the first rows' means, so that few digits are lost where these are far from zero
-    (Chan, Golub & LeVeque 1983, section 3). Raises UsageError for a split without rows.
+    (Chan, Golub & LeVeque 1983, section 3). Raises UsageError for a split without rows, or with a feature without
+    values.
     """
     if not len(split):
         raise UsageError("the means of a split without rows are not defined: use another --split")
     rows_at_once = min(len(split), max(1, _NUMBERS_AT_ONCE // split.features))
-    scaled = np.empty((rows_at_once, split.features), np.float32)
+    scaled = np.empty((rows_at_once, split.width), np.float32)
     shift = np.zeros(split.features, np.float32)
-    total, squares = np.zeros(split.features), np.zeros(split.features)
+    total, squares, counts = np.zeros((3, split.features))
     for start in range(0, len(split), rows_at_once):
         rows = np.arange(start, min(start + rows_at_once, len(split)))
-        piece = gather(split, rows, scaled[: len(rows)])
+        piece = gather(split, rows, scaled[: len(rows)])[:, : split.features]
+        missing = np.isnan(piece)
+        here = len(rows) - missing.sum(axis=0)
+        piece[missing] = 0
         if start == 0:
-            shift[:] = piece.mean(axis=0, dtype=np.float64)
+            shift[:] = piece.sum(axis=0, dtype=np.float64) / np.maximum(here, 1)
         piece -= shift
+        piece[missing] = 0
+        counts += here
         total += piece.sum(axis=0, dtype=np.float64)
         squares += np.square(piece, out=piece).sum(axis=0, dtype=np.float64)
-    apart = total / len(split)
-    return Moments(shift + apart, squares / len(split) - np.square(apart))
+    if not counts.all():
+        raise UsageError(f"feature {counts.argmin()} has no value in any of the training rows: leave it out")
+    apart = total / counts
+    return Moments(shift + apart, squares / counts - np.square(apart))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.data.arrays import Arrays, checked
+from ps_vae.data.labels import labels_of
 from ps_vae.errors import DataError, UsageError
 
 __all__ = ["digits", "missing_package", "mnist_5k"]
@@ -42,6 +43,11 @@ def _packaged(name: str, package: str, file: str, image_shape: tuple[int, int], 
         raise DataError(f"{path}: missing in this version of {package}; pip install --upgrade 'ps_vae[demo]'")
     with gzip.open(path, "rt", encoding="ascii") as text:
         table = np.loadtxt(text, np.uint8, delimiter=",")
-    # The last column is the label.
     pixels: npt.NDArray[Any] = np.ascontiguousarray(table[:, :-1])
-    return checked(name, {"train": pixels.reshape(-1, *image_shape)}, divisor)
+    digits = np.ascontiguousarray(table[:, -1])
+    return checked(
+        name,
+        {"train": pixels.reshape(-1, *image_shape)},
+        divisor,
+        labels=lambda: {"train": labels_of(name, digits)[0]},
+    )

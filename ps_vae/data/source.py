@@ -7,7 +7,7 @@ against its own size before it is trusted.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from ps_vae.data.arrays import Arrays, checked
 from ps_vae.data.cache import user_cache
 from ps_vae.data.dataset import Dataset
 from ps_vae.data.gaussian import gaussian
-from ps_vae.data.idx import read_idx, read_idx_folder
+from ps_vae.data.idx import read_idx, read_idx_folder, read_idx_labels
+from ps_vae.data.labels import Labels, labels_of
 from ps_vae.data.npz import read_npz
 from ps_vae.data.openml import fetch_openml, mnist
 from ps_vae.data.packaged import digits, mnist_5k
@@ -27,9 +28,12 @@ from ps_vae.data.splitting import divide
 from ps_vae.data.tables import PARQUET_MAGIC, TEXT_ENDINGS, read_table
 from ps_vae.errors import DataError, UsageError
 
-__all__ = ["SOURCES", "Source", "from_arrays", "load"]
+__all__ = ["LABELS", "SOURCES", "Source", "from_arrays", "load"]
 
 GAUSSIAN_SEED = 0x7073_5F76_6165
+
+LABELS = "labels"
+"""The word for the labels that a data set has beside its rows."""
 
 _ZIP_MAGIC = b"PK"
 
@@ -56,10 +60,12 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def load(spec: str, split: str = "auto") -> Dataset:
+def load(spec: str, split: str = "auto", *, wanted: Mapping[str, str] | None = None, condition: str = "") -> Dataset:
     """The data set that `spec` names: one of SOURCES, or a path.
 
-    split  "auto" or three fractions "train,validation,test"; ps_vae.data.splitting says what they mean
+    split      "auto" or three fractions "train,validation,test"; ps_vae.data.splitting says what they mean
+    wanted     columns of a table, and how each is to be read (ps_vae.data.columns); None: all, as numbers
+    condition  what rows carry as labels: "labels" for those of the data set, or the column of a table; "": none
 
     Raises UsageError for a name, a size or fractions that make no sense and for a missing package, and DataError for
     a file that cannot be trained on.
@@ -67,7 +73,8 @@ def load(spec: str, split: str = "auto") -> Dataset:
     name, _, argument = spec.partition(":")
     source = SOURCES.get(name)
     if source is not None and (":" in source.says or not argument):
-        return divide(source.read(argument), split)
+        _check_words(spec, wanted, condition)
+        return divide(source.read(argument), split, labelled=bool(condition))
     path = Path(spec).expanduser()
     try:
         if not spec or not os.path.exists(path):
@@ -76,7 +83,7 @@ def load(spec: str, split: str = "auto") -> Dataset:
                 f"unknown data set {spec!r}: choose from {known}, or give a file (CSV, Parquet, .npy, .npz, IDX, "
                 "IDX.gz) or a folder of IDX files that exists"
             )
-        return divide(_read_path(spec, path), split)
+        return divide(_read_path(spec, path, wanted, condition), split, labelled=bool(condition))
     except OSError as error:
         raise DataError(
             f"{spec}: cannot be read ({error.strerror or error}); check the path and its permissions"
@@ -88,9 +95,17 @@ def from_arrays(name: str, rows: npt.NDArray[Any], split: str = "auto") -> Datas
     return divide(checked(name, {"train": rows}), split)
 
 
-def _read_path(spec: str, path: Path) -> Arrays:
+def _check_words(spec: str, wanted: Mapping[str, str] | None, condition: str) -> None:
+    if wanted is not None:
+        raise UsageError(f"{spec} has no named columns; give one likelihood for all features, or a CSV or Parquet file")
+    if condition not in ("", LABELS):
+        raise UsageError(f"--condition {condition}: {spec} has no named columns; give --condition {LABELS}")
+
+
+def _read_path(spec: str, path: Path, wanted: Mapping[str, str] | None, condition: str) -> Arrays:
     if path.is_dir():
-        return checked(spec, read_idx_folder(path))
+        _check_words(spec, wanted, condition)
+        return checked(spec, read_idx_folder(path), labels=lambda: _by_split(spec, read_idx_labels(path)))
     if not path.is_file():
         raise DataError(
             f"{path}: neither a file nor a folder; give CSV, Parquet, .npy, .npz, IDX, IDX.gz or a folder of IDX files"
@@ -98,10 +113,22 @@ def _read_path(spec: str, path: Path) -> Arrays:
     with path.open("rb") as file:
         start = file.read(len(npy.MAGIC))
     if path.name.lower().endswith(TEXT_ENDINGS) or start.startswith(PARQUET_MAGIC):
-        rows, columns = read_table(path)
-        return checked(spec, {"train": rows}, columns=columns)
+        table = read_table(path, wanted, condition)
+        found = table.labels
+        return checked(
+            spec,
+            {"train": table.rows},
+            columns=table.names,
+            variables=table.columns if wanted is not None else (),
+            labels=None if found is None else lambda: {"train": found},
+        )
+    _check_words(spec, wanted, condition)
     if start == npy.MAGIC:
         return checked(spec, {"train": npy.read_npy(path)})
     if start.startswith(_ZIP_MAGIC):
-        return checked(spec, read_npz(path))
+        return checked(spec, read_npz(path), labels=lambda: _by_split(spec, read_npz(path, labels=True)))
     return checked(spec, {"train": read_idx(path)})
+
+
+def _by_split(spec: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Labels]:
+    return dict(zip(arrays, labels_of(spec, *arrays.values()), strict=True))

@@ -15,10 +15,15 @@ then test, in the order of the file. Fractions that sum to less than 1 leave row
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
 
 from ps_vae.data.arrays import Arrays
 from ps_vae.data.dataset import Dataset, Split, describe, fingerprint
-from ps_vae.errors import UsageError
+from ps_vae.data.labels import Labels
+from ps_vae.errors import DataError, UsageError
 
 __all__ = ["divide"]
 
@@ -26,14 +31,17 @@ _ROUNDING = 1e-9
 _MOST_HELD_OUT = 1000
 
 
-def divide(arrays: Arrays, split: str) -> Dataset:
+def divide(arrays: Arrays, split: str, *, labelled: bool = False) -> Dataset:
     """Make a data set from what a source delivered.
 
-    split  "auto" or three fractions "train,validation,test"
+    split     "auto" or three fractions "train,validation,test"
+    labelled  whether rows are to carry labels
 
     Raises UsageError for words it does not know, fractions below 0 or above 1 in sum, no training rows, or a
-    fraction of a split that the source brings itself.
+    fraction of a split that the source brings itself; DataError where there are not as many labels as rows.
     """
+    labels = _labels(arrays) if labelled else {}
+    classes = labels["train"].names if labels else ()
     fractions = _fractions(arrays, split)
     n = len(arrays.train)
     validation = math.floor(n * fractions[1] + _ROUNDING)
@@ -45,13 +53,19 @@ def divide(arrays: Arrays, split: str) -> Dataset:
 
     shuffled = arrays.validation is None and arrays.test is None
     ends = (train, train + validation, train + validation + test)
-    train_split = Split(arrays.train, 0, ends[0], shuffled, arrays.divisor)
-    validation_split = Split(arrays.train, ends[0], ends[1], shuffled, arrays.divisor)
-    test_split = Split(arrays.train, ends[1], ends[2], shuffled, arrays.divisor)
+
+    def part(source: str, array: npt.NDArray[Any], start: int, stop: int) -> Split:
+        is_mixed = shuffled and source == "train"
+        numbers = labels[source].numbers if labels else None
+        return Split(array, start, stop, is_mixed, arrays.divisor, numbers, len(classes))
+
+    train_split = part("train", arrays.train, 0, ends[0])
+    validation_split = part("train", arrays.train, ends[0], ends[1])
+    test_split = part("train", arrays.train, ends[1], ends[2])
     if arrays.validation is not None:
-        validation_split = Split(arrays.validation, 0, len(arrays.validation), False, arrays.divisor)
+        validation_split = part("validation", arrays.validation, 0, len(arrays.validation))
     if arrays.test is not None:
-        test_split = Split(arrays.test, 0, len(arrays.test), False, arrays.divisor)
+        test_split = part("test", arrays.test, 0, len(arrays.test))
 
     splits = (train_split, validation_split, test_split)
     return Dataset(
@@ -61,10 +75,23 @@ def divide(arrays: Arrays, split: str) -> Dataset:
         test=test_split,
         features=train_split.features,
         image_shape=arrays.image_shape,
-        fingerprint=fingerprint(splits),
+        fingerprint=fingerprint(splits, (*arrays.variables, *classes)),
         description=describe(arrays.name, splits, arrays.image_shape),
         columns=arrays.columns or tuple(f"x{number}" for number in range(train_split.features)),
+        variables=arrays.variables,
+        classes=classes,
     )
+
+
+def _labels(arrays: Arrays) -> Mapping[str, Labels]:
+    if arrays.labels is None:
+        raise UsageError(f"{arrays.name} has no labels; leave --condition out, or use data that have some")
+    labels = arrays.labels()
+    for name, rows in (("train", arrays.train), ("validation", arrays.validation), ("test", arrays.test)):
+        if rows is not None and (name not in labels or len(labels[name].numbers) != len(rows)):
+            have = f"{len(labels[name].numbers):,}" if name in labels else "no"
+            raise DataError(f"{arrays.name}: {have} labels for {len(rows):,} {name} rows; give one for each")
+    return labels
 
 
 def _fractions(arrays: Arrays, split: str) -> tuple[float, float, float]:

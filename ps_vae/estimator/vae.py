@@ -125,7 +125,7 @@ class VAE(Base):
         is_fitted_or_raise(self, "weights_")
         if n_samples < 1:
             raise UsageError(f"n_samples={n_samples}: give at least 1")
-        return sample_prior(self._parameters, n_samples, seed=seed_of(random_state))[1]
+        return decode(self._parameters, sample_prior(self._parameters, n_samples, seed=seed_of(random_state)))
 
     def score_samples(self, X: Any) -> npt.NDArray[np.float64]:
         """log p(x) of each row in nats, by importance sampling; the noise of a row follows from its values.

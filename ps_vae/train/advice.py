@@ -32,7 +32,8 @@ def advice(config: RunConfig, moments: Moments) -> Iterator[Line]:
     means, deviations = moments.means, np.sqrt(np.maximum(moments.variances, 0))
     likelihood = config.model.likelihood
     size = np.hypot(means, deviations)
-    if likelihood not in _COUNTS and (far := np.flatnonzero(size > _FAR)).size:
+    # Of a table with a likelihood for each column the encoder sees deviations from the means.
+    if likelihood not in _COUNTS and not config.model.variables and (far := np.flatnonzero(size > _FAR)).size:
         text = "{begins} have values of about {size:.3g} in {columns}; the encoder learns little from them: {hint}"
         yield _line("large-values", text, far, size=float(size.max()), hint=_SCALE)
     changes = varies(means, moments.variances)
@@ -44,12 +45,15 @@ def advice(config: RunConfig, moments: Moments) -> Iterator[Line]:
                 "for all of them: the largest decide; {hint}, or take gaussian-feature"
             )
             yield _line("unlike-scales", text, wide, usual=usual, most=float(deviations.max()), hint=_SCALE)
-    if likelihood in _OWN and not changes.all():
+    has_own = np.full(means.size, likelihood in _OWN)
+    if config.model.variables:
+        has_own = np.concatenate([[each.likelihood in _OWN] * each.features for each in config.model.variables])
+    if (constant := np.flatnonzero(has_own & ~changes)).size:
         text = (
             "{begins} never change in {columns}: a deviation of their own has nothing to learn, and their densities "
             "only raise log p(x); leave them out"
         )
-        yield _line("constant-columns", text, np.flatnonzero(~changes))
+        yield _line("constant-columns", text, constant)
 
 
 def _line(event: str, template: str, columns: npt.NDArray[np.intp], **fields: object) -> Line:

@@ -4,29 +4,24 @@ A row's figures follow from the row's name and the run's seed, so they do not de
 """
 
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.errors import PsVaeError, UsageError
+from ps_vae.errors import UsageError
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.elbo import row_terms
-from ps_vae.train.processes import prepare_environment
+from ps_vae.train.row_tasks import over_rows, spans
 from ps_vae.train.trained import TrainedModel
-from ps_vae.train.warm_up import warm_up_evidence
 from ps_vae.vae.config import prior_of
 from ps_vae.vae.evidence import estimate_evidence
 from ps_vae.vae.inference import encode
 
 __all__ = ["RowScores", "evaluate", "score_rows"]
 
-_ROWS_A_TASK = 20
 _CHUNK = 1024
 _ACTIVE = 0.01
 
@@ -120,7 +115,7 @@ def score_rows(
 
 def _elbo(model: TrainedModel, split: str, count: int) -> tuple[Sums, Sums]:
     parts = []
-    for start, stop in _spans(count, _CHUNK):
+    for start, stop in spans(count, _CHUNK):
         examples = model.examples(split, start, stop)
         parts.append(row_terms(model.parameters, examples, model.config.seed, np.arange(start, stop, dtype=np.int64)))
     return np.concatenate([part.log_likelihood for part in parts]), np.concatenate([part.kl for part in parts])
@@ -129,7 +124,7 @@ def _elbo(model: TrainedModel, split: str, count: int) -> tuple[Sums, Sums]:
 def _units(model: TrainedModel, split: str, count: int) -> dict[str, Any]:
     """How much each latent dimension is used."""
     means, kl = [], []
-    for start, stop in _spans(count, _CHUNK):
+    for start, stop in spans(count, _CHUNK):
         posterior = encode(model.parameters, model.examples(split, start, stop))
         mean, log_variance = (part.astype(np.float64) for part in posterior)
         means.append(mean)
@@ -142,46 +137,16 @@ def _units(model: TrainedModel, split: str, count: int) -> dict[str, Any]:
 def _evidence(
     model: TrainedModel, split: str, count: int, samples: int, processes: int, progress: Callable[[int, int], None]
 ) -> RowScores:
-    spans = list(_spans(count, _ROWS_A_TASK))
-    done = 0
-    parts: list[RowScores] = []
-    prepare_environment()
-    # Here, where there is somebody to tell; the processes then find the kernels in the cache.
-    warm_up_evidence(model.parameters)
-    # Fresh interpreters: BLAS has to be told its threads and kernels before it is loaded.
-    fresh = multiprocessing.get_context("spawn")
-    arguments = (str(model.run_dir), model.version, split, samples)
-    try:
-        with ProcessPoolExecutor(processes, fresh, _open_in_child, arguments) as pool:
-            for (start, stop), part in zip(spans, pool.map(_evidence_in_child, spans), strict=True):
-                parts.append(part)
-                done += stop - start
-                progress(done, count)
-    except BrokenProcessPool:
-        raise PsVaeError("an evaluating process was killed (out of memory?); give fewer --processes") from None
+    parts = over_rows(model, count, _score, split, samples, processes=processes, progress=progress)
     return RowScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _spans(count: int, size: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + size, count)) for start in range(0, count, size))
-
-
-_child: dict[str, Any] = {}
-
-
-def _open_in_child(run_dir: str, version: int, split: str, samples: int) -> None:
-    use_one_thread()
-    model = TrainedModel.open(Path(run_dir), version=version, say=lambda text: None)
-    _child.update(model=model, split=split, samples=samples)
-
-
-def _evidence_in_child(span: tuple[int, int]) -> RowScores:
-    model: TrainedModel = _child["model"]
+def _score(model: TrainedModel, start: int, stop: int, split: str, samples: int) -> RowScores:
     evidence = estimate_evidence(
         model.parameters,
-        model.examples(_child["split"], *span),
-        samples=_child["samples"],
+        model.examples(split, start, stop),
+        samples=samples,
         seed=model.config.seed,
-        rows=np.arange(*span, dtype=np.int64),
+        rows=np.arange(start, stop, dtype=np.int64),
     )
     return RowScores(evidence.log_evidence, evidence.standard_error, evidence.effective_sample_size)

@@ -30,7 +30,7 @@ class Batches:
     def fill(self, step: int, index: int, batch: Floats, noise: Floats) -> None:
         """Microbatch `index` of `step`.
 
-        batch  (microbatch, inputs), written: the examples
+        batch  (microbatch, width), written: the examples
         noise  (microbatch, latent), written: standard normals for the reparameterisation
         """
         config = self._config
@@ -47,13 +47,13 @@ class Batches:
 
 
 def fixed_rows(config: RunConfig, data: Dataset, split: str, start: int, stop: int) -> Floats:
-    """Rows start, …, stop-1 of a split for evaluation, (stop - start, inputs): binarised once where the run binarises.
+    """Rows start, …, stop-1 of a split for evaluation, (stop - start, width): binarised once where the run binarises.
 
     The bits of a pixel follow from the run's seed, the split and the row, so every evaluation sees the same images.
     """
     rows = np.arange(start, stop, dtype=np.int64)
     part = data.split(split)
-    examples = gather(part, rows, np.empty((stop - start, part.features), np.float32))
+    examples = gather(part, rows, np.empty((stop - start, part.width), np.float32))
     if config.binarize != "none":
         step = _FIXED_STEPS[split]
         bernoulli(examples, examples, seed=config.seed, stream=Stream.BINARIZE, step=step, rows=rows)

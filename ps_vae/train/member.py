@@ -3,10 +3,11 @@
 import os
 import socket
 
-from ps_vae.data import Dataset, load
+from ps_vae.data import Dataset
 from ps_vae.errors import DataError, UsageError
 from ps_vae.ps.messages import Welcome
 from ps_vae.train.config import RunConfig
+from ps_vae.train.data import data_of
 
 __all__ = ["configuration", "own_name", "same_data"]
 
@@ -30,7 +31,7 @@ def same_data(config: RunConfig, where: str | Dataset | None) -> Dataset:
         return where
     spec = where or config.data
     try:
-        data = load(spec, config.split)
+        data = data_of(config, where)
     except (DataError, UsageError) as error:
         hint = "put them there, or say with --data where they are on this host"
         raise DataError(f"the run's data cannot be read here: {error}; {hint}") from None

@@ -12,6 +12,7 @@ from ps_vae.errors import UsageError
 from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.train.config import RunConfig, default_microbatch, steps_of
+from ps_vae.train.data import variables_of
 from ps_vae.vae.config import ModelConfig, family_of
 
 __all__ = ["CHOSEN", "DEFAULTS", "Wishes", "check_examples", "check_patience", "in_rounds", "plan", "resumed"]
@@ -47,6 +48,7 @@ class Wishes:
 
     data: str | None = None
     split: str | None = None
+    condition: str | None = None
     binarize: str | None = None
     hidden: tuple[int, ...] | None = None
     latent: int | None = None
@@ -90,6 +92,7 @@ class Wishes:
 DEFAULTS = Wishes(
     data="mnist-5k",
     split="auto",
+    condition="",
     binarize="none",
     hidden=(400,),
     latent=20,
@@ -139,8 +142,14 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         split=said["split"],
         data_fingerprint=data.fingerprint,
         train_rows=len(data.train),
+        condition=said["condition"],
         binarize=said["binarize"],
-        model=ModelConfig(inputs=data.features, **{name: said[name] for name in _MODEL}),
+        model=ModelConfig(
+            inputs=data.features,
+            variables=variables_of(said["likelihood"], data),
+            classes=len(data.classes),
+            **{name: said[name] for name in _MODEL},
+        ),
         bias_from_data=said["bias_from_data"],
         bound=said["bound"],
         beta=said["beta"],
@@ -230,7 +239,8 @@ def check_examples(config: RunConfig, split: Split) -> None:
     rules = family_of(config.model)
     for start in range(0, len(split), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(split)), dtype=np.int64)
-        rules.check_data(gather(split, rows, np.empty((len(rows), split.features), np.float32)))
+        examples = gather(split, rows, np.empty((len(rows), split.width), np.float32))
+        rules.check_data(examples[:, : split.features])
 
 
 def _check_outer(local_steps: int, said: dict[str, float]) -> None:

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data import Dataset, Moments, feature_moments, gather, load, rows_of
+from ps_vae.data import Dataset, Moments, feature_moments, gather, rows_of
 from ps_vae.errors import CheckpointError, NothingLeft, UsageError
 from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
 from ps_vae.train.advice import advice
 from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
-from ps_vae.train.plan import Wishes, check_examples, check_patience, plan, resumed
+from ps_vae.train.data import data_of, load_as
+from ps_vae.train.plan import DEFAULTS, Wishes, check_examples, check_patience, plan, resumed
 from ps_vae.train.run_folder import RunFolder, free_name
 from ps_vae.train.update import fresh_state
 from ps_vae.vae.config import prior_of
@@ -35,13 +36,13 @@ def settle(wishes: Wishes, run_dir: Path | None, *, resumes: bool) -> tuple[RunF
             raise UsageError("--resume needs --run-dir, the folder of the run to continue")
         folder = RunFolder(run_dir)
         config = resumed(folder.config(), wishes)
-        data = load(config.data, config.split)
+        data = data_of(config)
         if data.fingerprint != config.data_fingerprint:
             raise CheckpointError(f"the data {config.data} are not what {folder.path} was trained on; restore them")
         check_patience(config, data)
         return folder, config, data
-    said = Wishes(data=wishes.data, split=wishes.split)
-    data = load(said.data or "mnist-5k", said.split or "auto")
+    said = DEFAULTS.said() | wishes.said()
+    data = load_as(said["data"], said["split"], said["likelihood"], said["condition"])
     config = plan(wishes, data)
     for split in (data.train, data.validation, data.test):
         check_examples(config, split)
@@ -77,5 +78,5 @@ def starting_point(
 def new_weights(config: RunConfig, data: Dataset, moments: Moments, layout: ParameterLayout) -> npt.NDArray[np.float32]:
     """What a new run begins with, (layout.size,)."""
     rows = rows_of(config.seed, 0, len(data.train), np.empty(prior_of(config.model).beside, np.int64))
-    examples = gather(data.train, rows, np.empty((len(rows), data.features), np.float32))
+    examples = gather(data.train, rows, np.empty((len(rows), data.train.width), np.float32))
     return initial_weights(layout, config.seed, moments, sets_bias=config.bias_from_data, examples=examples)

@@ -1,24 +1,26 @@
 """A trained model, opened from its run's folder."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data import Dataset, load
+from ps_vae.data import Dataset, gather
 from ps_vae.errors import CheckpointError, DataError, UsageError
 from ps_vae.jit import announce_compilation
 from ps_vae.nn.noise import Stream, standard_normal
 from ps_vae.train import checkpoint
 from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
+from ps_vae.train.data import data_of
 from ps_vae.train.examples import fixed_rows
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.vae.inference import decode, encode, latent_of, reconstruct, sample_prior
 from ps_vae.vae.layout import ParameterLayout, Parameters
+from ps_vae.vae.rows import joined, x_of
 
 __all__ = ["Floats", "TrainedModel"]
 
@@ -71,7 +73,7 @@ class TrainedModel:
     def data(self) -> Dataset:
         """The run's data, as on the day of training. Raises DataError where they are not here any more."""
         try:
-            data = load(self.config.data, self.config.split)
+            data = data_of(self.config)
         except UsageError as error:
             raise DataError(f"{self.run_dir}: its data cannot be read: {error}") from None
         if data.fingerprint != self.config.data_fingerprint:
@@ -80,6 +82,17 @@ class TrainedModel:
                 f"{self.config.data_fingerprint}; put the data of that day back"
             )
         return data
+
+    @property
+    def table_size(self) -> int:
+        """Rows of the data's training file, whatever split they are in."""
+        return len(self.data.train.array)
+
+    def table_rows(self, start: int, stop: int) -> Floats:
+        """Rows of that file in its own order, as the model sees them."""
+        whole = replace(self.data.train, start=0, stop=self.table_size, shuffled=False)
+        rows = np.arange(start, stop, dtype=np.int64)
+        return gather(whole, rows, np.empty((len(rows), whole.width), np.float32))
 
     @property
     def has_pictures(self) -> bool:
@@ -96,16 +109,17 @@ class TrainedModel:
         return np.concatenate([self._z(split, at, min(at + _CHUNK, count), seed) for at in range(0, count, _CHUNK)])
 
     def reconstruct(self, split: str, count: int) -> tuple[Floats, Floats]:
-        """The first `count` examples of a split, and the means of what the model makes of them."""
+        """The first `count` examples of a split, and the means of what the model makes of them; (count, inputs)."""
         examples = self.examples(split, 0, min(count, len(self.data.split(split))))
-        return examples, reconstruct(self.parameters, examples).astype(np.float32, copy=False)
+        means = reconstruct(self.parameters, examples).astype(np.float32, copy=False)
+        return x_of(examples, self.config.model.inputs), means
 
     def interpolate(self, split: str, pairs: int, steps: int) -> Floats:
-        """Means along the lines between the z of rows 0 and 1, 2 and 3, ...: (pairs, steps, inputs)."""
+        """Means along the lines between the z, and labels, of rows 0 and 1, 2 and 3, ...: (pairs, steps, inputs)."""
         count = len(self.data.split(split))
         if count < 2 * pairs:
             raise UsageError(f"--pairs {pairs} are {2 * pairs:,} rows, and {split} has {count:,}; give fewer")
-        z = self._z(split, 0, 2 * pairs)
+        z = self._seen(split, 0, 2 * pairs)
         along = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
         ways = z[0::2, None] * (1 - along) + z[1::2, None] * along
         return self._decode(ways)
@@ -121,16 +135,37 @@ class TrainedModel:
             raise UsageError(f"--row {row}: {split} has {count:,} rows, counted from 0")
         used = self._z(split, 0, min(count, _CHUNK)).var(axis=0)
         chosen = np.argsort(-used, kind="stable")[:dimensions]
-        prior = sample_prior(self.parameters, _PRIOR_SAMPLES, seed=0)[0]
-        ways = np.repeat(np.repeat(self._z(split, row, row + 1)[None], len(chosen), axis=0), steps, axis=1)
+        prior = sample_prior(self.parameters, _PRIOR_SAMPLES, seed=0)
+        ways = np.repeat(np.repeat(self._seen(split, row, row + 1)[None], len(chosen), axis=0), steps, axis=1)
         for number, dimension in enumerate(chosen):
             low, high = np.quantile(prior[:, dimension], [0.01, 0.99])
             ways[number, :, dimension] = np.linspace(low, high, steps)
         return chosen.tolist(), self._decode(ways)
 
-    def sample(self, count: int, seed: int) -> Floats:
-        """Means of p(x|z) for `count` z from the prior, (count, inputs)."""
-        return sample_prior(self.parameters, count, seed=seed)[1].astype(np.float32, copy=False)
+    def sample(self, count: int, seed: int, label: str | None = None) -> Floats:
+        """Means of p(x|z) for `count` z from the prior, (count, inputs).
+
+        label  of all of them, where the model is conditioned on labels; None: every label in turn
+        """
+        z = sample_prior(self.parameters, count, seed=seed)
+        if self.config.model.classes:
+            z = np.concatenate([z, np.eye(self.config.model.classes, dtype=z.dtype)[self.labels(count, label)]], axis=1)
+        elif label is not None:
+            raise UsageError(f"--label {label}: {self.run_dir} was trained without --condition; leave --label out")
+        return self._decode(z)
+
+    def labels(self, count: int, label: str | None = None) -> npt.NDArray[np.int64]:
+        """Numbers of the classes of `count` samples: all of one label, or every one in turn."""
+        if label is None:
+            return np.arange(count, dtype=np.int64) % self.config.model.classes
+        classes = self.data.classes
+        if label not in classes:
+            raise UsageError(f"--label {label}: {self.config.condition} is one of {', '.join(classes)}")
+        return np.full(count, classes.index(label))
+
+    def _seen(self, split: str, start: int, stop: int) -> Floats:
+        """What the decoder sees of rows at their posteriors' means: z, and their labels."""
+        return joined(self._z(split, start, stop), self.examples(split, start, stop), self.config.model.inputs)
 
     def _z(self, split: str, start: int, stop: int, seed: int | None = None) -> Floats:
         mean, log_variance = encode(self.parameters, self.examples(split, start, stop))
@@ -142,7 +177,7 @@ class TrainedModel:
         return latent_of(self.parameters, u).astype(np.float32, copy=False)
 
     def _decode(self, z: Floats) -> Floats:
-        """Of z (..., latent): (..., inputs)."""
+        """Of z (..., latent + classes): (..., inputs)."""
         flat = decode(self.parameters, np.ascontiguousarray(z.reshape(-1, z.shape[-1])))
         return flat.reshape(*z.shape[:-1], -1).astype(np.float32, copy=False)
 

@@ -57,9 +57,9 @@ def warm_up_codecs(config: RunConfig) -> None:
 
 def warm_up_elbo(parameters: Parameters) -> None:
     """What an evaluator calls for its figures."""
-    row_terms(parameters, np.zeros((1, parameters.config.inputs), np.float32), 0, _NAMES)
+    row_terms(parameters, np.zeros((1, parameters.config.width), np.float32), 0, _NAMES)
 
 
 def warm_up_evidence(parameters: Parameters) -> None:
     """What importance sampling calls."""
-    estimate_evidence(parameters, np.zeros((1, parameters.config.inputs), np.float32), samples=2, seed=0, rows=_NAMES)
+    estimate_evidence(parameters, np.zeros((1, parameters.config.width), np.float32), samples=2, seed=0, rows=_NAMES)

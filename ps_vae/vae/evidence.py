@@ -30,11 +30,13 @@ from ps_vae.vae.inference import prior_terms
 from ps_vae.vae.layout import Parameters
 from ps_vae.vae.network import Workspace, run_decoder, run_encoder
 from ps_vae.vae.priors import PriorTerms
+from ps_vae.vae.rows import see, seen_by_decoder, x_of
 
-__all__ = ["Evidence", "estimate_evidence"]
+__all__ = ["CHUNK", "Evidence", "estimate_evidence", "fill_log_weights"]
 
 
-_CHUNK = 500  # samples decoded at once; part of the noise's address, so results change with it
+CHUNK = 500
+"""Samples decoded at once; part of the noise's address, so results change with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Evidence:
 
 
 def estimate_evidence(parameters: Parameters, x: Floats, *, samples: int, seed: int, rows: Rows) -> Evidence:
-    """Estimate log p(x) of each row of `x` (n, inputs).
+    """Estimate log p(x) of each row of `x` (n, width); of x given its label where the model has classes.
 
     x         float32 or float64, of the dtype of the parameters
     samples   K, at least 2
@@ -61,40 +63,41 @@ def estimate_evidence(parameters: Parameters, x: Floats, *, samples: int, seed: 
     config = parameters.config
     if samples < 2:
         raise UsageError(f"{samples} importance samples: a standard error needs at least 2")
-    if x.ndim != 2 or x.shape[1] != config.inputs or rows.shape != (len(x),):
+    if x.ndim != 2 or x.shape[1] != config.width or rows.shape != (len(x),):
         raise UsageError(
-            f"examples of shape {x.shape} with names of shape {rows.shape}: this model needs (n, {config.inputs}), (n,)"
+            f"examples of shape {x.shape} with names of shape {rows.shape}: this model needs (n, {config.width}), (n,)"
         )
     dtype = parameters.vector.dtype
-    sizes = [min(_CHUNK, samples - start) for start in range(0, samples, _CHUNK)]
+    sizes = [min(CHUNK, samples - start) for start in range(0, samples, CHUNK)]
     workspaces = {size: Workspace(config, 1, dtype, samples=size) for size in set(sizes)}
     prior = prior_terms(parameters)
     log_weights = np.empty(samples)
     evidence = Evidence(*(np.empty(len(x)) for _ in range(3)))
     for i in range(len(x)):
         one = slice(i, i + 1)
-        posterior = run_encoder(parameters, x[one], workspaces[sizes[0]])
+        first = workspaces[sizes[0]]
+        posterior = run_encoder(parameters, see(parameters, x[one], first), first)
         for chunk, size in enumerate(sizes):
             w = workspaces[size]
             standard_normal(w.noise, seed=seed, stream=Stream.EVIDENCE, step=chunk, rows=rows[one])
-            _fill_log_weights(parameters, x[one], posterior, prior, w)
-            log_weights[chunk * _CHUNK : chunk * _CHUNK + size] = w.log_weight
+            fill_log_weights(parameters, x[one], posterior, prior, w)
+            log_weights[chunk * CHUNK : chunk * CHUNK + size] = w.log_weight
         evidence.log_evidence[i], evidence.standard_error[i], evidence.effective_sample_size[i] = _summary(log_weights)
     return evidence
 
 
-def _fill_log_weights(parameters: Parameters, x: Floats, posterior: Floats, prior: PriorTerms, w: Workspace) -> None:
-    """log w_k of the samples that the workspace's noise makes, in its log_weight."""
+def fill_log_weights(parameters: Parameters, x: Floats, posterior: Floats, prior: PriorTerms, w: Workspace) -> Floats:
+    """log w_k of the samples that the workspace's noise makes, in its log_weight; the decoder's outputs for them."""
     log_weight = w.log_weight
     reparameterise(posterior, w.noise, w.u)
-    if w.prior.to_z is not None:
-        w.prior.to_z(w.u, w.z)
-    outputs = run_decoder(parameters, w.z, w)
-    w.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, parameters.own, x, w.log_likelihood)
+    outputs = run_decoder(parameters, seen_by_decoder(x, w), w)
+    alone = x_of(x, w.config.inputs)
+    w.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, parameters.own, alone, w.log_likelihood)
     prior.log_density(w.u, w.log_prior)
     log_posterior(posterior, w.noise, log_weight)
     np.subtract(w.log_prior, log_weight, out=log_weight)
     log_weight += w.log_likelihood
+    return outputs
 
 
 def _summary(log_weights: Sums) -> tuple[float, float, float]:

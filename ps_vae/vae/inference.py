@@ -6,6 +6,8 @@ of the parameters.
 
 z is what the decoder sees. A prior may give it by coordinates u in which the posterior is Gaussian (the uniform prior:
 z in the unit cube); mean, log-variance and noise are always of u, and "at the posterior's mean" is z of the mean of u.
+Where the model is conditioned on labels, rows have their label behind their features (`ps_vae.vae.rows`), and so has z
+where it is to be decoded.
 """
 
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from ps_vae.vae.config import prior_of
 from ps_vae.vae.layout import Parameters
 from ps_vae.vae.network import Workspace, run_decoder, run_encoder
 from ps_vae.vae.priors import PriorTerms
+from ps_vae.vae.rows import joined, see, seen_by_decoder, x_of
 
 __all__ = [
     "ElboTerms",
@@ -51,18 +54,18 @@ class ElboTerms(NamedTuple):
 
 
 def encode(parameters: Parameters, x: Floats) -> Posterior:
-    """The posterior of each row of `x` (rows, inputs)."""
-    _check_width("examples", x, parameters.config.inputs)
+    """The posterior of each row of `x` (rows, width)."""
+    _check_width("examples", x, parameters.config.width)
     latent = parameters.config.latent
     result = np.empty((len(x), 2 * latent), parameters.vector.dtype)
     for part, workspace in _chunks(parameters, len(x)):
-        result[part] = run_encoder(parameters, x[part], workspace)
+        result[part] = run_encoder(parameters, see(parameters, x[part], workspace), workspace)
     return Posterior(result[:, :latent], result[:, latent:])
 
 
 def decode(parameters: Parameters, z: Floats) -> Floats:
-    """E[x|z] for each row of `z` (rows, latent): (rows, inputs)."""
-    _check_width("latent vectors", z, parameters.config.latent)
+    """E[x|z] for each row of `z` (rows, latent + classes): (rows, inputs)."""
+    _check_width("latent vectors", z, parameters.config.latent + parameters.config.classes)
     means = np.empty((len(z), parameters.config.inputs), parameters.vector.dtype)
     for part, workspace in _chunks(parameters, len(z)):
         outputs = run_decoder(parameters, z[part], workspace)
@@ -71,8 +74,8 @@ def decode(parameters: Parameters, z: Floats) -> Floats:
 
 
 def reconstruct(parameters: Parameters, x: Floats) -> Floats:
-    """E[x|z] at the posterior's mean, for each row of `x` (rows, inputs): the same shape."""
-    return decode(parameters, latent_of(parameters, encode(parameters, x).mean))
+    """E[x|z] at the posterior's mean, for each row of `x` (rows, width): (rows, inputs)."""
+    return decode(parameters, joined(latent_of(parameters, encode(parameters, x).mean), x, parameters.config.inputs))
 
 
 def latent_of(parameters: Parameters, u: Floats) -> Floats:
@@ -94,28 +97,27 @@ def prior_terms(parameters: Parameters) -> PriorTerms:
     return terms
 
 
-def sample_prior(parameters: Parameters, count: int, *, seed: int) -> tuple[Floats, Floats]:
-    """`count` draws z (count, latent) from the prior, and E[x|z] (count, inputs)."""
+def sample_prior(parameters: Parameters, count: int, *, seed: int) -> Floats:
+    """`count` draws z (count, latent) from the prior."""
     prior = prior_of(parameters.config)
-    z = latent_of(parameters, prior.sample(parameters.prior, _beside(parameters), count, seed))
-    return z, decode(parameters, z)
+    return latent_of(parameters, prior.sample(parameters.prior, _beside(parameters), count, seed))
 
 
 def elbo_terms(parameters: Parameters, x: Floats, noise: Floats) -> ElboTerms:
-    """The two terms of the ELBO of each row of `x` (rows, inputs), at one sample z a row.
+    """The two terms of the ELBO of each row of `x` (rows, width), at one sample z a row.
 
     The divergence is log q(z|x) - log p(z) of that sample where it has no closed form.
 
     noise   (rows, latent) standard normal
     """
-    _check_width("examples", x, parameters.config.inputs)
+    _check_width("examples", x, parameters.config.width)
     _check_width("noise", noise, parameters.config.latent)
     if len(noise) != len(x):
         raise UsageError(f"noise for {len(noise)} rows and {len(x)} examples: give one row of noise for each")
     terms = ElboTerms(np.empty(len(x)), np.empty(len(x)))
-    prior, density = prior_of(parameters.config), prior_terms(parameters)
+    prior, density, features = prior_of(parameters.config), prior_terms(parameters), parameters.config.inputs
     for part, workspace in _chunks(parameters, len(x)):
-        posterior = run_encoder(parameters, x[part], workspace)
+        posterior = run_encoder(parameters, see(parameters, x[part], workspace), workspace)
         reparameterise(posterior, noise[part], workspace.u)
         if prior.is_standard:
             kl_standard_normal(posterior, terms.kl[part])
@@ -123,9 +125,9 @@ def elbo_terms(parameters: Parameters, x: Floats, noise: Floats) -> ElboTerms:
             log_posterior(posterior, noise[part], terms.kl[part])
             density.log_density(workspace.u, workspace.log_prior)
             terms.kl[part] -= workspace.log_prior
-        outputs = run_decoder(parameters, latent_of(parameters, workspace.u), workspace)
-        bias, into = parameters.decoder[-1].bias, terms.log_likelihood[part]
-        workspace.likelihood.log_likelihood(outputs, bias, parameters.own, x[part], into)
+        outputs = run_decoder(parameters, seen_by_decoder(x[part], workspace), workspace)
+        bias, into, alone = parameters.decoder[-1].bias, terms.log_likelihood[part], x_of(x[part], features)
+        workspace.likelihood.log_likelihood(outputs, bias, parameters.own, alone, into)
     return terms
 
 
@@ -134,7 +136,9 @@ def _beside(parameters: Parameters) -> Floats:
     prior = prior_of(parameters.config)
     if not prior.beside:
         return np.empty((0, 2 * parameters.config.latent), parameters.vector.dtype)
-    return np.concatenate(encode(parameters, parameters.prior[0]), axis=1)
+    # They are what the encoder sees, not rows of data.
+    workspace = Workspace(parameters.config, prior.beside, parameters.vector.dtype)
+    return run_encoder(parameters, parameters.prior[0], workspace)
 
 
 def _chunks(parameters: Parameters, rows: int) -> Iterator[tuple[slice, Workspace]]:

@@ -37,7 +37,7 @@ def initial_weights(
     seed       the run's
     moments    means and variances of the features over the training data, (inputs,) each, if they are known
     sets_bias  whether the likelihood's bias is made of them; zero where not
-    examples   of the training data, as many as the prior has pseudo-inputs, (count, inputs)
+    examples   of the training data, as many as the prior has pseudo-inputs, (count, width)
 
     Raises UsageError when the moments are not one a feature.
     """
@@ -70,10 +70,16 @@ def initial_weights(
     prior = prior_of(config)
     index = len(layout.tensors) - len(prior.own)
     if examples is None:
-        examples = np.empty((prior.beside, config.inputs))
+        drawn = np.empty((prior.beside, config.inputs))
         rows = np.arange(prior.beside, dtype=np.int64)
-        standard_normal(examples, seed=seed, stream=Stream.INITIAL, step=index, rows=rows)
-        examples = examples * np.sqrt(variances) + means
+        standard_normal(drawn, seed=seed, stream=Stream.INITIAL, step=index, rows=rows)
+        examples = np.full((prior.beside, config.width), 1 / max(1, config.classes))
+        examples[:, : config.inputs] = drawn * np.sqrt(variances) + means
+    if family.to_encoder is not None:
+        own = tuple(views[f"likelihood.{name}"] for name, _ in family.own + family.facts)
+        seen = examples.copy()
+        family.to_encoder(examples[:, : config.inputs], own, seen[:, : config.inputs])
+        examples = seen
     for (name, _), start in zip(prior.own, prior.initial(seed, index, examples), strict=True):
         views[f"prior.{name}"][:] = start
     return vector

@@ -1,8 +1,8 @@
 """Where each tensor lies in the one flat vector of parameters.
 
-    encoder.0.weight (inputs, width)   encoder.0.bias (width,)   encoder.1.weight ...
+    encoder.0.weight (inputs [+ classes], width)   encoder.0.bias (width,)   encoder.1.weight ...
     posterior.weight (width, 2 latent)   posterior.bias          columns: mean, then log-variance
-    decoder.0.weight (latent, width)   decoder.0.bias ...
+    decoder.0.weight (latent [+ classes], width)   decoder.0.bias ...
     likelihood.weight (width, outputs)   likelihood.bias         columns: the likelihood's parameters, in its order
     likelihood.log_variance (inputs,) ...                        what it has besides, if anything
     prior.components (K, 2 latent) ...                           what the prior has, if anything
@@ -139,8 +139,8 @@ def _layer_names(config: ModelConfig) -> tuple[list[str], list[str]]:
 
 def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     family = family_of(config)
-    encoder_widths = [config.inputs, *config.hidden, 2 * config.latent]
-    decoder_widths = [config.latent, *reversed(config.hidden), family.outputs]
+    encoder_widths = [config.width, *config.hidden, 2 * config.latent]
+    decoder_widths = [config.latent + config.classes, *reversed(config.hidden), family.outputs]
     for names, widths in zip(_layer_names(config), (encoder_widths, decoder_widths), strict=True):
         for name, inputs, outputs in zip(names, widths, widths[1:], strict=False):
             yield f"{name}.weight", (inputs, outputs)

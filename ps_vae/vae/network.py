@@ -23,9 +23,11 @@ class Workspace:
     """Every array that a pass over `rows` examples writes to. One workspace serves one pass at a time.
 
     Of each example `samples` z are drawn, and what belongs to them has samples * rows rows, below called "drawn". The
-    encoder sees `encoded` rows: the examples, and where `trains` those of the prior that are encoded beside them.
+    encoder sees `encoded` rows: the examples, and where `trains` those of the prior that are encoded beside them. A row
+    has `width` numbers: its features, and one for each class that the model is conditioned on.
 
-    inputs, batch      (encoded, inputs), and of it the examples: for the caller to fill, nothing here writes to them
+    batch              (rows, width), the examples: for the caller to fill, nothing here writes to them
+    inputs             (encoded, width), what the encoder sees; its first rows are `batch` where that sees it as it is
     noise              (rows, samples * latent), for the caller to fill
     encoder, decoder   outputs of each layer, (encoded, width) and (drawn, width); the last are the posterior
                        (encoded, 2 latent) and the likelihood's parameters (drawn, outputs)
@@ -33,7 +35,8 @@ class Workspace:
                        gradients with respect to these; the decoder's last one takes the place of its output
     slope              derivative of the bound of the log-variance, (encoded, latent)
     terms              the prior's part of the pass
-    u, z, d_z          (drawn, latent); z is u where the prior has no map between them
+    u, mapped, d_z     (drawn, latent); `mapped` is z, and u itself where the prior has no map between them
+    z, d_decoded       (drawn, latent + classes), what the decoder sees; `mapped` and d_z where there are no classes
     weight             (drawn,) float64, 1 / samples: what each counts
     log_likelihood     (drawn,) float64, log p(x|z) of the last pass, in nats
     log_prior, log_weight
@@ -59,8 +62,10 @@ class Workspace:
     d_decoder: tuple[Array, ...] = field(init=False)
     slope: Array = field(init=False)
     u: Array = field(init=False)
+    mapped: Array = field(init=False)
     z: Array = field(init=False)
     d_z: Array = field(init=False)
+    d_decoded: Array = field(init=False)
     weight: Sums = field(init=False)
     log_likelihood: Sums = field(init=False)
     log_prior: Sums = field(init=False)
@@ -77,8 +82,11 @@ class Workspace:
             return tuple(aligned_zeros((rows, width), self.dtype) for width in widths)
 
         (outputs,) = arrays(drawn, [family.outputs])
-        inputs, slope = arrays(encoded, [config.inputs, config.latent])
+        inputs, slope = arrays(encoded, [config.width, config.latent])
         u, d_z = arrays(drawn, 2 * [config.latent])
+        mapped = u if prior.to_z is None else np.zeros_like(u)
+        z, d_decoded = (mapped, d_z) if not config.classes else arrays(drawn, 2 * [config.latent + config.classes])
+        batch = inputs[: self.rows] if family.to_encoder is None else np.zeros_like(inputs[: self.rows])
         encoder_widths, decoder_widths = (*config.hidden, 2 * config.latent), config.hidden[::-1]
         encoder, d_encoder = arrays(encoded, encoder_widths), arrays(encoded, encoder_widths)
         made = {
@@ -87,7 +95,7 @@ class Workspace:
             "prior": prior,
             "terms": prior.terms(self.dtype, encoder[-1][self.rows :], d_encoder[-1][self.rows :]),
             "inputs": inputs,
-            "batch": inputs[: self.rows],
+            "batch": batch,
             "noise": aligned_zeros((self.rows, self.samples * config.latent), self.dtype),
             "encoder": encoder,
             "d_encoder": d_encoder,
@@ -95,8 +103,10 @@ class Workspace:
             "d_decoder": (*arrays(drawn, decoder_widths), outputs),
             "slope": slope,
             "u": u,
-            "z": u if prior.to_z is None else np.zeros_like(u),
+            "mapped": mapped,
+            "z": z,
             "d_z": d_z,
+            "d_decoded": d_decoded,
             "weight": np.full(drawn, 1 / self.samples),
             "log_likelihood": np.zeros(drawn),
             "log_prior": np.zeros(drawn),
@@ -108,7 +118,7 @@ class Workspace:
 
 
 def run_encoder(parameters: Parameters, x: Array, workspace: Workspace) -> Array:
-    """The posterior of each row of `x` (encoded, inputs): the workspace's (encoded, 2 latent), log-variance bounded."""
+    """The posterior of each row of `x` (encoded, width): the workspace's (encoded, 2 latent), log-variance bounded."""
     _run(x, parameters.encoder, workspace.encoder, workspace.activation)
     posterior = workspace.encoder[-1]
     bound_posterior(posterior, parameters.encoder[-1].bias, workspace.slope)
@@ -116,7 +126,7 @@ def run_encoder(parameters: Parameters, x: Array, workspace: Workspace) -> Array
 
 
 def run_decoder(parameters: Parameters, z: Array, workspace: Workspace) -> Array:
-    """The decoder's last product, without its bias, for each row of `z` (drawn, latent); the workspace's array."""
+    """The decoder's last product, without its bias, for each row of `z` (drawn, latent + classes); the workspace's."""
     _run(z, parameters.decoder, workspace.decoder, workspace.activation)
     return workspace.decoder[-1]
 

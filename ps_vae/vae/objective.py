@@ -49,6 +49,7 @@ from ps_vae.nn.importance import normalise, to_path
 from ps_vae.vae.bounds import Objective
 from ps_vae.vae.layout import Parameters
 from ps_vae.vae.network import Workspace, run_backward, run_decoder, run_encoder
+from ps_vae.vae.rows import see, seen_by_decoder, x_of
 
 __all__ = ["ElboSums", "objective_gradient"]
 
@@ -73,7 +74,7 @@ def objective_gradient(
     """Overwrite `gradient` with that of the sum over rows of what is minimised.
 
     parameters  the weights, bound by ParameterLayout.bind; only read
-    batch       (rows, inputs), values the likelihood accepts
+    batch       (rows, width), values the likelihood accepts, and labels behind them if the model has classes
     noise       (rows, samples * latent), standard normal
     objective   the bound and its weights; the sums that are returned do not contain these
     workspace   of as many rows and samples and of the same dtype, one that trains; afterwards holds log_likelihood and
@@ -93,27 +94,27 @@ def objective_gradient(
             f"one that trains, for {objective.bound.samples}"
         )
 
-    inputs = _with_pseudo_inputs(parameters, batch, w)
+    inputs, x = see(parameters, batch, w), x_of(batch, w.config.inputs)
     encoded = run_encoder(parameters, inputs, w)
     posterior = encoded[: w.rows]
     reparameterise(posterior, noise, w.u)
-    if w.prior.to_z is not None:
-        w.prior.to_z(w.u, w.z)
-    outputs = run_decoder(parameters, w.z, w)
+    outputs = run_decoder(parameters, seen_by_decoder(batch, w), w)
     is_sampled = objective.bound.weighs or objective.bound.is_path or not w.prior.is_standard
     if is_sampled:
         w.terms.prepare(parameters.prior)
     if objective.bound.weighs:
-        _weigh(parameters, posterior, batch, noise, outputs, objective, w)
+        _weigh(parameters, posterior, x, noise, outputs, objective, w)
     else:
         w.weight[:] = 1 / w.samples
     last, d_last = parameters.decoder[-1], gradient.decoder[-1]
     log_likelihood = w.likelihood.loss_gradient(
-        outputs, last.bias, parameters.own, batch, w.weight, w.log_likelihood, d_last.bias, gradient.own
+        outputs, last.bias, parameters.own, x, w.weight, w.log_likelihood, d_last.bias, gradient.own
     )
 
     above = [layer - len(parameters.encoder) for layer in without] if without else ()
-    run_backward(w.z, parameters.decoder, w.decoder, gradient.decoder, w.d_decoder, w.activation, w.d_z, above)
+    run_backward(w.z, parameters.decoder, w.decoder, gradient.decoder, w.d_decoder, w.activation, w.d_decoded, above)
+    if w.d_decoded is not w.d_z:
+        np.copyto(w.d_z, w.d_decoded[:, : w.config.latent])
     if w.prior.to_z_backward is not None:
         w.prior.to_z_backward(w.u, w.d_z)
     d_encoded = w.d_encoder[-1]
@@ -134,27 +135,17 @@ def objective_gradient(
     return ElboSums(log_likelihood / w.samples, kl)
 
 
-def _with_pseudo_inputs(parameters: Parameters, batch: Floats, w: Workspace) -> Floats:
-    """What the encoder sees: the batch itself, if nothing comes beside it."""
-    if not w.prior.beside:
-        return batch
-    if batch is not w.batch:
-        np.copyto(w.batch, batch)
-    np.copyto(w.inputs[w.rows :], parameters.prior[0])
-    return w.inputs
-
-
 def _weigh(
     parameters: Parameters,
     posterior: Floats,
-    batch: Floats,
+    x: Floats,
     noise: Floats,
     outputs: Floats,
     objective: Objective,
     w: Workspace,
 ) -> None:
     """What each sample counts."""
-    w.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, parameters.own, batch, w.log_likelihood)
+    w.likelihood.log_likelihood(outputs, parameters.decoder[-1].bias, parameters.own, x, w.log_likelihood)
     w.terms.log_density(w.u, w.log_prior)
     log_weight = w.log_weight
     log_posterior(posterior, noise, log_weight)

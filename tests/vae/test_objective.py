@@ -1,252 +1,25 @@
 """Bounds and their gradients: against central differences, an independent model, and themselves elsewhere in memory."""
 
 import tracemalloc
-from collections.abc import Collection
 
-import autograd
-import autograd.numpy as anp
-import autograd.scipy.special
-import autograd.scipy.stats
 import numpy as np
 import pytest
-from scipy.special import logsumexp
+from twin import BETA, PLAIN, VARIABLES, Problem, check_twin
 
 from ps_vae.errors import UsageError
 from ps_vae.nn.activations import ACTIVATIONS
 from ps_vae.nn.likelihoods import LIKELIHOODS
 from ps_vae.vae.bounds import Objective, bound
-from ps_vae.vae.config import ModelConfig, family_of
+from ps_vae.vae.config import ModelConfig
 from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
 from ps_vae.vae.network import Workspace, factors_of_layers
-from ps_vae.vae.objective import ElboSums, objective_gradient
+from ps_vae.vae.objective import objective_gradient
 
-ACTIVATE = {
-    "identity": lambda a: a,
-    "relu": lambda a: anp.where(a > 0, a, 0.0),
-    "sigmoid": lambda a: 1 / (1 + anp.exp(-a)),
-    "softplus": lambda a: anp.log(1 + anp.exp(a)),
-    "tanh": anp.tanh,
-}
-COUNTS = ("poisson", "negative-binomial", "multinomial")
 DEPTHS = [(), (4,), (4, 3), (5, 4, 3)]
-BETA = 0.6
-PLAIN = Objective(beta=BETA)
 PRIORS = ("normal", "uniform", "mixture:3", "vamp:3")
 BOUNDS = ("elbo", "elbo:2", "iwae:3", "stl", "stl:2", "dreg:3")
-
-
-class Problem:
-    """A small model at weights where every unit is alive, a batch and its noise."""
-
-    def __init__(
-        self, config: ModelConfig, rows: int = 3, dtype: type = np.float64, objective: Objective = PLAIN
-    ) -> None:
-        self.objective = objective
-        generator = np.random.default_rng(11)
-        self.layout = ParameterLayout(config)
-        self.weights = self.layout.zeros(dtype)
-        for view in self.layout.views(self.weights).values():
-            view[:] = generator.normal(size=view.shape) / np.sqrt(view.shape[0])
-        batch = generator.random((rows, config.inputs))
-        if config.likelihood in COUNTS:
-            batch = generator.poisson(3 * batch)
-        elif config.likelihood == "categorical":
-            batch = np.eye(config.inputs)[generator.integers(config.inputs, size=rows)]
-        elif config.likelihood == "logistic":
-            batch = np.round(255 * batch) / 255
-        self.batch = batch.astype(dtype)
-        samples = objective.bound.samples
-        self.noise = generator.normal(size=(rows, samples * config.latent)).astype(dtype)
-        self.workspace = Workspace(config, rows, dtype, samples, trains=True)
-
-    def gradient(self, weights: np.ndarray) -> tuple[ElboSums, np.ndarray]:
-        gradient = self.layout.zeros(weights.dtype)
-        sums = objective_gradient(
-            self.layout.bind(weights),
-            self.batch,
-            self.noise,
-            objective=self.objective,
-            workspace=self.workspace,
-            gradient=self.layout.bind(gradient),
-        )
-        return sums, gradient
-
-    def loss(self, weights: np.ndarray) -> float:
-        sums, _ = self.gradient(weights)
-        objective, w = self.objective, self.workspace
-        if objective.bound.weighs:
-            return -logsumexp(w.log_weight.reshape(w.samples, -1) - np.log(w.samples), axis=0).sum()
-        if objective.free_bits:
-            posterior = w.encoder[-1][: w.rows]
-            mean, v = posterior[:, : self.layout.config.latent], posterior[:, self.layout.config.latent :]
-            kl = np.maximum(objective.free_bits, 0.5 * (mean**2 + np.exp(v) - 1 - v)).sum()
-        elif objective.capacity:
-            kl = np.abs(w.kl - objective.capacity).sum()
-        else:
-            kl = sums.kl
-        return objective.beta * kl - sums.log_likelihood
-
-    def slopes(self, skip: Collection[str] = ()) -> np.ndarray:
-        """Of the loss, by central differences; zero for the tensors whose names begin with one of these."""
-        step = 1e-5
-        slopes = np.zeros_like(self.weights)
-        for tensor in self.layout:
-            if tensor.name.startswith((*_facts(self.layout.config), *skip)):
-                continue
-            for index in range(tensor.offset, tensor.offset + int(np.prod(tensor.shape))):
-                moved = self.weights.copy()
-                moved[index] += step
-                above = self.loss(moved)
-                moved[index] -= 2 * step
-                slopes[index] = (above - self.loss(moved)) / (2 * step)
-        return slopes
-
-    def check(self, gradient: np.ndarray, slopes: np.ndarray) -> None:
-        error = np.linalg.norm(gradient - slopes) / np.linalg.norm(slopes)
-        worst = self.layout.tensor_at(int(np.abs(gradient - slopes).argmax()))
-        assert error <= 1e-6, f"relative error {error:.1e}, largest in {worst}"
-
-
-def _independent_log_density(config: ModelConfig, a, weights: dict, x: np.ndarray):
-    if config.likelihood == "bernoulli":
-        p = 1 / (1 + anp.exp(-a))
-        return x * anp.log(p) + (1 - x) * anp.log(1 - p)
-    if config.likelihood == "continuous-bernoulli":
-        # Of the paper's equation 4, with lambda for p.
-        p = 1 / (1 + anp.exp(-a))
-        normaliser = anp.log(2 * anp.arctanh(1 - 2 * p) / (1 - 2 * p))
-        return x * anp.log(p) + (1 - x) * anp.log(1 - p) + normaliser
-    if config.likelihood == "poisson":
-        return autograd.scipy.stats.poisson.logpmf(x, anp.exp(a - anp.log(1 + anp.exp(a - 26))))
-    if config.likelihood == "negative-binomial":
-        mean = anp.exp(a - anp.log(1 + anp.exp(a - 26)))
-        u = weights["likelihood.log_dispersion"]
-        r = anp.exp(u + anp.log(1 + anp.exp(-12 - u)) - anp.log(1 + anp.exp(u - 12)))
-        gammas = [autograd.scipy.special.gammaln(part) for part in (x + r, r, x + 1)]
-        return gammas[0] - gammas[1] - gammas[2] + r * anp.log(r / (r + mean)) + x * anp.log(mean / (r + mean))
-    if config.likelihood in ("categorical", "multinomial"):
-        # Each column's part, and an equal share of what belongs to the row.
-        log_pi = a - anp.log(anp.sum(anp.exp(a), axis=1, keepdims=True))
-        ways = autograd.scipy.special.gammaln(anp.sum(x, axis=1, keepdims=True) + 1) / config.inputs
-        return x * log_pi + ways - autograd.scipy.special.gammaln(x + 1)
-    if config.likelihood == "logistic":
-        u = weights["likelihood.log_scale"]
-        s = anp.exp(u + anp.log(1 + anp.exp(-10 - u)) - anp.log(1 + anp.exp(u - 2)))
-        upper, lower = (1 / (1 + anp.exp(-(x + way - a) / s)) for way in (0.5 / 255, -0.5 / 255))
-        upper, lower = anp.where(x > 1 - 1e-6, 1.0, upper), anp.where(x < 1e-6, 0.0, lower)
-        return anp.log(upper - lower)
-    if config.likelihood == "gaussian":
-        return autograd.scipy.stats.norm.logpdf(x, a, config.sigma)
-    floor = weights["likelihood.floor"]
-    if config.likelihood == "gaussian-decoder":
-        a, u = a[:, : config.inputs], a[:, config.inputs :]
-        v = u + anp.log(1 + anp.exp(floor - u)) - anp.log(1 + anp.exp(u - floor - 24))
-    else:
-        u = weights["likelihood.log_variance"]
-        v = u + anp.log(1 + anp.exp(floor - u))
-    return autograd.scipy.stats.norm.logpdf(x, a, anp.sqrt(anp.exp(v)))
-
-
-def _facts(config: ModelConfig) -> set[str]:
-    """Tensors that nobody learns."""
-    return {f"likelihood.{name}" for name, _ in family_of(config).facts}
-
-
-def _independent_posterior(weights: dict, x, config: ModelConfig):
-    h = x
-    for k in range(len(config.hidden)):
-        h = ACTIVATE[config.activation](h @ weights[f"encoder.{k}.weight"] + weights[f"encoder.{k}.bias"])
-    u = h @ weights["posterior.weight"] + weights["posterior.bias"]
-    return u[:, : config.latent], _bounded(u[:, config.latent :])
-
-
-def _bounded(u):
-    return u + anp.log(1 + anp.exp(-20 - u)) - anp.log(1 + anp.exp(u - 10))
-
-
-def _independent_log_prior(weights: dict, u, config: ModelConfig):
-    if config.prior in ("normal", "uniform"):
-        return anp.sum(autograd.scipy.stats.norm.logpdf(u), axis=1)
-    if config.prior.startswith("vamp"):
-        pseudo_inputs = weights["prior.pseudo_inputs"]
-        means, v = _independent_posterior(weights, pseudo_inputs, config)
-        shares = anp.ones(len(pseudo_inputs)) / len(pseudo_inputs)
-    else:
-        components = weights["prior.components"]
-        means, v = components[:, : config.latent], _bounded(components[:, config.latent :])
-        shares = anp.exp(weights["prior.logits"]) / anp.sum(anp.exp(weights["prior.logits"]))
-    densities = autograd.scipy.stats.norm.pdf(u[:, None, :], means[None], anp.sqrt(anp.exp(v))[None])
-    return anp.log(anp.sum(shares * anp.prod(densities, axis=2), axis=1))
-
-
-def _independent_terms(path: dict, density: dict, rest: dict, problem: Problem):
-    """log p(x|z), log p(u), log q(u|x), each (rows, samples), as the textbook writes them, for HIPS autograd.
-
-    The weights of the way from the noise to u, of the density q at a given u, and of all else.
-    """
-    config, batch = problem.layout.config, problem.batch
-    mean, v = _independent_posterior(path, batch, config)
-    at_mean, at_v = _independent_posterior(density, batch, config)
-    columns = []
-    for k in range(problem.objective.bound.samples):
-        u = mean + anp.sqrt(anp.exp(v)) * problem.noise[:, k * config.latent : (k + 1) * config.latent]
-        h = autograd.scipy.stats.norm.cdf(u) if config.prior == "uniform" else u
-        for layer in range(len(config.hidden)):
-            h = ACTIVATE[config.activation](h @ rest[f"decoder.{layer}.weight"] + rest[f"decoder.{layer}.bias"])
-        a = h @ rest["likelihood.weight"] + rest["likelihood.bias"]
-        columns.append(
-            (
-                anp.sum(_independent_log_density(config, a, rest, batch), axis=1),
-                _independent_log_prior(rest, u, config),
-                anp.sum(autograd.scipy.stats.norm.logpdf(u, at_mean, anp.sqrt(anp.exp(at_v))), axis=1),
-            )
-        )
-    return [anp.stack(column, axis=1) for column in zip(*columns, strict=True)]
-
-
-def _independent_kl(weights: dict, problem: Problem):
-    """In closed form where the prior is that of the textbook, else with the posterior's entropy in closed form."""
-    mean, v = _independent_posterior(weights, problem.batch, problem.layout.config)
-    if problem.layout.config.prior in ("normal", "uniform"):
-        return -0.5 * anp.sum(1 + v - mean**2 - anp.exp(v))
-    _, log_prior, _ = _independent_terms(weights, weights, weights, problem)
-    return -anp.sum(anp.mean(log_prior, axis=1)) - 0.5 * anp.sum(1 + v + np.log(2 * np.pi))
-
-
-def _independent_loss(now: dict, held: dict, problem: Problem):
-    """What is minimised, as a function of `now`; what the path derivative does not differentiate is at `held`."""
-    objective = problem.objective
-    bound, beta = objective.bound, objective.beta
-
-    def log_weights(*weights: dict):
-        log_likelihood, log_prior, log_posterior = _independent_terms(*weights, problem)
-        return log_likelihood + beta * (log_prior - log_posterior)
-
-    if not bound.weighs and not bound.is_path:
-        log_likelihood, _, _ = _independent_terms(now, now, now, problem)
-        return beta * _independent_kl(now, problem) - anp.sum(anp.mean(log_likelihood, axis=1))
-    if not bound.is_path:
-        return -anp.sum(anp.log(anp.mean(anp.exp(log_weights(now, now, now)), axis=1)))
-    weights = np.exp(log_weights(held, held, held)) if bound.weighs else np.ones((len(problem.batch), bound.samples))
-    weights /= weights.sum(axis=1, keepdims=True)
-    scale = 1 - beta + beta * weights if bound.weighs else 1.0
-    of_path = anp.sum(scale * weights * log_weights(now, held, held))
-    return -of_path - anp.sum(weights * log_weights(held, held, now))
-
-
-def _check_twin(problem: Problem) -> None:
-    sums, gradient = problem.gradient(problem.weights)
-    views = {name: view.copy() for name, view in problem.layout.views(problem.weights).items()}
-    log_likelihood, _, _ = _independent_terms(views, views, views, problem)
-    expected_sums = log_likelihood.mean(axis=1).sum(), _independent_kl(views, problem)
-    np.testing.assert_allclose(sums, expected_sums, rtol=1e-12)
-    expected = autograd.grad(lambda now: _independent_loss(now, views, problem))(views)
-    for name, view in problem.layout.views(gradient).items():
-        exact = np.zeros_like(view) if name in _facts(problem.layout.config) else expected[name]
-        # Sums of large numbers that nearly cancel are right to a part of these, not of themselves.
-        atol = 1e-11 + 1e-10 * float(np.abs(exact).max())
-        np.testing.assert_allclose(view, exact, rtol=1e-9, atol=atol, err_msg=name)
+MIXED = {"variables": VARIABLES, "likelihood": "a table's"}
 
 
 @pytest.mark.parametrize("hidden", DEPTHS, ids=len)
@@ -263,7 +36,7 @@ def test_gradient_matches_central_differences(likelihood: str, activation: str, 
 def test_elbo_and_gradient_are_those_of_an_independent_model(
     likelihood: str, activation: str, hidden: tuple[int, ...]
 ) -> None:
-    _check_twin(Problem(ModelConfig(5, hidden, 2, activation, likelihood, sigma=0.8)))
+    check_twin(Problem(ModelConfig(5, hidden, 2, activation, likelihood, sigma=0.8)))
 
 
 @pytest.mark.parametrize("name", BOUNDS)
@@ -288,13 +61,31 @@ def test_gradient_of_every_bound_with_every_prior_matches_central_differences(
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_every_bound_with_every_prior_is_that_of_an_independent_model(likelihood: str, prior: str, name: str) -> None:
     config = ModelConfig(5, (4,), 2, "tanh", likelihood, sigma=0.8, prior=prior)
-    _check_twin(Problem(config, objective=Objective(bound(name), BETA)))
+    check_twin(Problem(config, objective=Objective(bound(name), BETA)))
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("more", [MIXED, {"classes": 3}, {**MIXED, "classes": 2}], ids=["mixed", "labels", "both"])
+def test_tables_with_gaps_and_labels_match_central_differences_and_an_independent_model(
+    more: dict, prior: str, name: str
+) -> None:
+    inputs = sum(variable.features for variable in more.get("variables", ())) or 5
+    config = ModelConfig(inputs, (4,), 2, "tanh", sigma=0.8, prior=prior, **more)
+    problem = Problem(config, rows=5, objective=Objective(bound(name), BETA))
+    _, gradient = problem.gradient(problem.weights)
+    skip = ("encoder", "posterior") if problem.objective.bound.is_path else ()
+    for tensor in problem.layout:
+        if tensor.name.startswith(skip or "none"):
+            problem.layout.views(gradient)[tensor.name][:] = 0
+    problem.check(gradient, problem.slopes(skip))
+    check_twin(problem)
 
 
 @pytest.mark.parametrize("prior", ["vamp:4", "mixture:2"])
 @pytest.mark.parametrize("hidden", DEPTHS, ids=len)
 def test_pseudo_inputs_learn_through_encoders_of_any_depth(hidden: tuple[int, ...], prior: str) -> None:
-    _check_twin(Problem(ModelConfig(5, hidden, 2, "tanh", prior=prior)))
+    check_twin(Problem(ModelConfig(5, hidden, 2, "tanh", prior=prior)))
 
 
 @pytest.mark.parametrize("penalty", [{"free_bits": 0.4}, {"capacity": 1.5}])

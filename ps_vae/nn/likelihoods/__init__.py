@@ -1,7 +1,7 @@
 """Likelihoods p(x|z): one file each, or for those that share their mathematics, and the table of them. A further one is
 a file and a line here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ps_vae.errors import UsageError
 from ps_vae.nn.likelihoods.bernoulli import bernoulli
@@ -11,11 +11,12 @@ from ps_vae.nn.likelihoods.gaussian_decoder import gaussian_decoder
 from ps_vae.nn.likelihoods.gaussian_learned import gaussian_feature, gaussian_shared
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 from ps_vae.nn.likelihoods.logistic import logistic
+from ps_vae.nn.likelihoods.mixed import Variable, mixed
 from ps_vae.nn.likelihoods.negative_binomial import negative_binomial
 from ps_vae.nn.likelihoods.poisson import poisson
 from ps_vae.nn.likelihoods.softmax import categorical, multinomial
 
-__all__ = ["LIKELIHOODS", "Initial", "Likelihood", "Own", "likelihood"]
+__all__ = ["LIKELIHOODS", "Initial", "Likelihood", "Own", "Variable", "likelihood", "mixed_likelihood"]
 
 LIKELIHOODS: dict[str, Callable[[int, float], Likelihood]] = {
     "bernoulli": lambda features, sigma: bernoulli(features),
@@ -38,3 +39,8 @@ def likelihood(name: str, features: int, sigma: float = 1.0) -> Likelihood:
     if name not in LIKELIHOODS:
         raise UsageError(f"likelihood {name!r} is not known: use {', '.join(LIKELIHOODS)}")
     return LIKELIHOODS[name](features, sigma)
+
+
+def mixed_likelihood(variables: Sequence[Variable], sigma: float = 1.0) -> Likelihood:
+    """The likelihood of a table's variables, each with its own. Raises UsageError for one that is not known."""
+    return mixed(variables, lambda name, features: likelihood(name, features, sigma))

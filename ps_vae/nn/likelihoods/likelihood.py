@@ -33,8 +33,8 @@ class Likelihood:
     """A family of distributions of x whose parameters are the decoder's outputs plus a bias, and numbers of its own.
 
     outputs is always (rows, `outputs`), the decoder's last product without its bias, float32 or float64, C order; its
-    columns are all features of the first parameter, then all of the second, and so on. x is (n, features), and row i of
-    outputs belongs to x[i % n].
+    columns are all features of the first parameter, then all of the second, and so on. x is (n, features), C order, and
+    row i of outputs belongs to x[i % n].
 
     features        of an x
     outputs         decoder outputs of an x
@@ -55,6 +55,8 @@ class Likelihood:
     initial(means, variances)
                     of the features of the data, (features,) float64: the bias with which the mean of p(x) is that of
                     the data, and own parameters that fit them
+    to_encoder(x, own, out)
+                    overwrite out with what the encoder sees of x; None: x itself
     """
 
     name: str
@@ -68,6 +70,7 @@ class Likelihood:
     sample: Sampler
     check_data: Callable[[Array], None]
     initial: Callable[[Sums, Sums], Initial]
+    to_encoder: Callable[[Floats, Own, Floats], None] | None = None
 
 
 def without_own(

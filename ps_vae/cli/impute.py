@@ -1,0 +1,53 @@
+"""`ps-vae impute`: a table's missing values, filled in."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ps_vae.cli import progress
+from ps_vae.cli.options import OUTPUT, Debug, Processes, Run, Version, one_per_core, with_default
+from ps_vae.cli.output import checked_output, say_written
+from ps_vae.cli.terminal import say
+
+__all__ = ["impute"]
+
+Samples = Annotated[
+    int,
+    typer.Option("--samples", metavar="N", min=1, rich_help_panel=OUTPUT, help="Importance samples a row."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help=with_default("FILE.csv or FILE.parquet for the whole table.", "RUN/imputed.csv"),
+    ),
+]
+
+
+def impute(
+    run: Run,
+    version: Version = "newest",
+    processes: Processes = None,
+    samples: Samples = 500,
+    output: Output = None,
+    debug: Debug = False,
+) -> None:
+    """Write the run's table with its missing values filled in: numbers by their expectation, words by the likeliest.
+
+    Example: [bold]ps-vae impute runs/people-1 --output people.csv[/bold]
+    """
+    path = checked_output(output, ".csv", ".parquet") or run / "imputed.csv"
+    from ps_vae.data.filling import filled_table, write_table_file
+    from ps_vae.train.imputation import impute_table
+
+    with progress.counting("rows") as show:
+        source, columns, features = impute_table(
+            run, samples=samples, processes=processes or one_per_core(), progress=show, say=say, version=version
+        )
+    table, count = filled_table(source, columns, features)
+    write_table_file(path, table)
+    say_written(path, f"{table.num_rows:,} rows of {table.num_columns:,} columns, {count:,} values filled in")

@@ -1,0 +1,56 @@
+"""A run's data: read as its words for columns and labels say."""
+
+from ps_vae.data import BIT, NUMBER, OTHERS, VALUES, Dataset, load
+from ps_vae.errors import UsageError
+from ps_vae.nn.likelihoods import LIKELIHOODS, Variable
+from ps_vae.train.config import RunConfig
+
+__all__ = ["data_of", "load_as", "variables_of"]
+
+# How a column has to be read for its likelihood; as numbers for all others.
+_CODINGS = {"bernoulli": BIT, "categorical": VALUES}
+
+
+def data_of(config: RunConfig, place: str | None = None) -> Dataset:
+    """The data of a run, from where it says or another place. Raises what `ps_vae.data.load` does."""
+    return load_as(place or config.data, config.split, config.model.likelihood, config.condition)
+
+
+def load_as(spec: str, split: str, likelihood: str, condition: str) -> Dataset:
+    """Data for a likelihood, of all features or with words for each column, conditioned on labels or on nothing.
+
+    Raises UsageError for words that cannot be, and what `ps_vae.data.load` does.
+    """
+    words = _by_column(likelihood)
+    wanted = {name: _CODINGS.get(kind, NUMBER) for name, kind in words.items()}
+    if condition and condition in wanted:
+        raise UsageError(f"--condition {condition}: --likelihood models this column; leave it out of one of the two")
+    return load(spec, split, wanted=wanted or None, condition=condition)
+
+
+def variables_of(likelihood: str, data: Dataset) -> tuple[Variable, ...]:
+    """What the words for columns mean for the data that were read by them; () where there are none."""
+    words = _by_column(likelihood)
+    return tuple(
+        Variable(column.name, words.get(column.name, words.get(OTHERS, "")), column.features, column.misses)
+        for column in data.variables
+    )
+
+
+def _by_column(words: str) -> dict[str, str]:
+    """Of `name:likelihood,name:likelihood`, or {} where they name a likelihood for all features."""
+    if ":" not in words:
+        return {}
+    found: dict[str, str] = {}
+    for word in words.split(","):
+        name, colon, kind = (part.strip() for part in word.rpartition(":"))
+        if not colon or not name or kind not in LIKELIHOODS:
+            known = ", ".join(LIKELIHOODS)
+            raise UsageError(
+                f"--likelihood {words}: {word.strip()!r} is not COLUMN:LIKELIHOOD; write column names, or {OTHERS} for "
+                f"all others, each with one of {known}"
+            )
+        if name in found:
+            raise UsageError(f"--likelihood {words}: {name!r} is there twice; name each column once")
+        found[name] = kind
+    return found

@@ -1,0 +1,53 @@
+"""The table of a run with what is missing in it filled in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ps_vae.data import Column
+from ps_vae.errors import UsageError
+from ps_vae.train.arithmetic import use_one_thread
+from ps_vae.train.row_tasks import over_rows
+from ps_vae.train.trained import TrainedModel
+from ps_vae.vae.imputation import impute
+
+__all__ = ["impute_table"]
+
+Floats = npt.NDArray[np.float32]
+
+
+def impute_table(
+    run_dir: Path,
+    *,
+    samples: int,
+    processes: int,
+    progress: Callable[[int, int], None],
+    say: Callable[[str], None],
+    version: int | str | None = None,
+) -> tuple[Path, tuple[Column, ...], Floats]:
+    """The table's file, what its features are, and the features of all its rows, (n, inputs), in the file's order.
+
+    samples   importance samples a row
+
+    Raises UsageError where the run has no table with a likelihood for each column, DataError or CheckpointError where
+    it cannot be read.
+    """
+    if samples < 1 or processes < 1:
+        raise UsageError("--samples and --processes are at least 1")
+    use_one_thread()
+    model = TrainedModel.open(run_dir, version=version, say=say)
+    if not model.config.model.variables:
+        raise UsageError(
+            f"{run_dir} was not trained on a table with a likelihood for each column, so nothing is missing; train "
+            "with --likelihood 'COLUMN:NAME,*:NAME' on a CSV or Parquet file"
+        )
+    parts = over_rows(model, model.table_size, _impute, samples, processes=processes, progress=progress)
+    return Path(model.config.data).expanduser(), model.data.variables, np.concatenate(parts)
+
+
+def _impute(model: TrainedModel, start: int, stop: int, samples: int) -> Floats:
+    names = np.arange(start, stop, dtype=np.int64)
+    rows = model.table_rows(start, stop)
+    return impute(model.parameters, rows, samples=samples, seed=model.config.seed, rows=names)
