@@ -44,9 +44,12 @@ def test_every_column_is_a_feature_in_the_order_of_the_file(tmp_path: Path, name
     [
         (
             [1, 2, "Berlin", 4, 5],
-            r"'city' holds \w*string, such as 'Berlin', and numbers are needed.*get_dummies",
+            r"'city' holds text, such as 'Berlin', and numbers are needed.*'city:categorical,\*:gaussian-feature'",
         ),
-        ([1.0, 2.0, None, 4.0, None], r"column 'city' has no value in row 2 \(counted from 0\), and in 2 rows in all"),
+        (
+            [1.0, 2.0, None, 4.0, None],
+            r"column 'city' has no value in row 2 \(counted from 0\), and in 2 rows.*'city:gaussian-feature",
+        ),
         ([1.0, 2.0, 1e300, 4.0, 5.0], "inf at row"),
     ],
 )

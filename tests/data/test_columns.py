@@ -1,0 +1,134 @@
+"""Columns of tables read as a likelihood for each needs them: what is missing stays missing, words become features."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from sklearn.preprocessing import OneHotEncoder
+
+from ps_vae.data import BIT, NUMBER, VALUES, feature_moments, gather, load
+from ps_vae.errors import DataError, UsageError
+
+TABLE = pandas.DataFrame(
+    {
+        "id": ["a1", "b2", "c3", "d4", "e5", "f6"],
+        "age": [23, 45, np.nan, 62, 18, 30],
+        "city": ["Rome", None, "Berlin", "Paris", "Berlin", "Rome"],
+        "sex": ["m", "f", "f", None, "m", "m"],
+        "month": [3, 12, 3, 7, 7, 7],
+        "is_member": [True, False, True, True, False, False],
+    }
+)
+WANTED = {"city": VALUES, "sex": BIT, "month": VALUES, "is_member": BIT, "age": NUMBER}
+
+
+def write(folder: Path, ending: str, table: pandas.DataFrame = TABLE) -> Path:
+    path = folder / f"table{ending}"
+    table.to_parquet(path) if ending == ".parquet" else table.to_csv(path, index=False)
+    return path
+
+
+def in_the_files_order(path: Path, **words) -> tuple:
+    data = load(str(path), "1,0,0", **words)
+    shuffled = gather(data.train, np.arange(len(data.train)), np.empty((len(data.train), data.train.width), np.float32))
+    rows = np.empty_like(shuffled)
+    rows[data.train.where(np.arange(len(data.train)))] = shuffled
+    return data, rows
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_words_and_values_become_the_features_of_scikit_learns_encoder(tmp_path: Path, ending: str) -> None:
+    data, rows = in_the_files_order(write(tmp_path, ending), wanted=WANTED)
+    names = ("age", "city=Berlin", "city=Paris", "city=Rome", "sex", "month=3", "month=7", "month=12", "is_member")
+    assert data.columns == names
+    np.testing.assert_array_equal(rows[:, 0], TABLE["age"].to_numpy(np.float32))
+    for name, columns in (("city", rows[:, 1:4]), ("month", rows[:, 5:8])):
+        there = TABLE[name].notna().to_numpy()
+        np.testing.assert_array_equal(columns[there], OneHotEncoder().fit_transform(TABLE[[name]][there]).toarray())
+        assert np.isnan(columns[~there]).all()
+    np.testing.assert_array_equal(rows[:, 4], [1, 0, 0, np.nan, 1, 1])
+    np.testing.assert_array_equal(rows[:, 8], TABLE["is_member"].to_numpy(np.float32))
+    assert [(column.name, column.features, column.misses) for column in data.variables] == [
+        *(("age", 1, True), ("city", 3, True), ("sex", 1, True), ("month", 3, False), ("is_member", 1, False)),
+    ]
+    assert [column.values for column in data.variables][1:3] == [("Berlin", "Paris", "Rome"), ("f", "m")]
+
+
+def test_columns_that_are_not_named_are_left_out_and_a_star_names_them(tmp_path: Path) -> None:
+    path = write(tmp_path, ".csv", TABLE.drop(columns=["id", "city", "sex"]))
+    assert load(str(path), wanted={"month": NUMBER}).columns == ("month",)
+    assert load(str(path), wanted={"month": VALUES, "*": NUMBER}).columns == (
+        *("age", "month=3", "month=7", "month=12", "is_member"),
+    )
+
+
+def test_means_and_variances_are_those_of_the_values_that_are_there(tmp_path: Path) -> None:
+    data = load(str(write(tmp_path, ".parquet")), "1,0,0", wanted={"age": NUMBER, "city": VALUES})
+    means, variances = feature_moments(data.train)
+    shares = np.array([2, 1, 2]) / 5
+    np.testing.assert_allclose(means, [TABLE["age"].mean(), *shares], rtol=1e-6)
+    np.testing.assert_allclose(variances, [TABLE["age"].var(ddof=0), *(shares * (1 - shares))], rtol=1e-5)
+
+
+def test_other_names_for_the_same_numbers_are_other_data(tmp_path: Path) -> None:
+    first = load(str(write(tmp_path, ".csv")), wanted={"city": VALUES}).fingerprint
+    assert load(str(write(tmp_path, ".csv")), wanted={"city": VALUES}).fingerprint == first
+    write(tmp_path, ".csv", TABLE.replace({"city": {"Rome": "Turin"}}))
+    assert load(str(tmp_path / "table.csv"), wanted={"city": VALUES}).fingerprint != first
+
+
+@pytest.mark.parametrize("kind", ["category", "string"])
+def test_texts_of_every_kind_are_read_alike(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, ".parquet", TABLE.astype({"city": kind}))
+    _, rows = in_the_files_order(path, wanted={"city": VALUES})
+    _, expected = in_the_files_order(write(tmp_path, ".csv"), wanted={"city": VALUES})
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_numbers_that_are_words_here_are_sorted_as_numbers_and_may_be_missing(tmp_path: Path) -> None:
+    path = write(tmp_path, ".parquet", pandas.DataFrame({"dose": [10.0, 2.5, np.nan, 10.0]}))
+    data, rows = in_the_files_order(path, wanted={"dose": VALUES})
+    assert data.columns == ("dose=2.5", "dose=10")
+    np.testing.assert_array_equal(rows, [[0, 1], [1, 0], [np.nan, np.nan], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "text"),
+    [
+        ({"town": VALUES}, UsageError, r"has no column 'town'; it has 'id', 'age', 'city'"),
+        ({"city": NUMBER}, DataError, r"'city' holds text, such as 'Rome'.*'city:categorical"),
+        ({"city": BIT}, DataError, r"'city' holds 3 different words, and the Bernoulli .* city:categorical"),
+        ({"*": NUMBER}, DataError, r"'id' holds text"),
+    ],
+)
+def test_a_column_that_is_not_what_it_should_be_is_named(tmp_path: Path, wanted: dict, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        load(str(write(tmp_path, ".csv")), wanted=wanted)
+
+
+@pytest.mark.parametrize("wanted", [{"x": NUMBER}, {"x": VALUES}, {"x": BIT}])
+def test_a_column_without_any_value_is_refused(tmp_path: Path, wanted: dict) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("x,y\n,1\n,2\n")
+    with pytest.raises(DataError, match=r"'x' has no value in any row"):
+        load(str(path), wanted=wanted)
+
+
+def test_infinity_is_not_missing(tmp_path: Path) -> None:
+    path = write(tmp_path, ".parquet", pandas.DataFrame({"x": [1.0, np.nan, np.inf]}))
+    with pytest.raises(DataError, match="inf at row 2, column 0"):
+        load(str(path), wanted={"x": NUMBER})
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("x,y,x\n1,2,3\n")
+    with pytest.raises(DataError, match="2 columns 'x'"):
+        load(str(path))
+
+
+@pytest.mark.parametrize("spec", ["digits", "gaussian:9x2"])
+def test_data_without_columns_say_so(spec: str) -> None:
+    with pytest.raises(UsageError, match=f"{spec} has no named columns"):
+        load(spec, wanted={"x": NUMBER})
