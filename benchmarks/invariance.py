@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data import feature_moments, load
+from ps_vae.data import feature_moments
 from ps_vae.ps.actions import Result
 from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.blocks import Block, root
@@ -36,13 +36,14 @@ from ps_vae.ps.update import Moment
 from ps_vae.train import checkpoint
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.config import RunConfig
+from ps_vae.train.data import load_as
 from ps_vae.train.gradient import BlockGradient
-from ps_vae.train.plan import Wishes, plan
+from ps_vae.train.plan import DEFAULTS, Wishes, plan
 from ps_vae.train.processes import prepare_environment, spawn, stop_all
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.server_process import flags
+from ps_vae.train.start import new_weights
 from ps_vae.train.update import fresh_state, update_rule
-from ps_vae.vae.initial import initial_weights
 from ps_vae.vae.layout import ParameterLayout
 
 _PATIENCE_SECONDS = 120.0
@@ -152,10 +153,11 @@ def outcome_of(found: checkpoint.Checkpoint, lines: list[dict[str, Any]]) -> dic
 
 def one_loop(wishes: Wishes) -> dict[str, bytes]:
     """The run without a server: gradient, update, gradient, …"""
-    data = load(wishes.data or "mnist-5k")
+    said = DEFAULTS.said() | wishes.said()
+    data = load_as(said["data"], said["split"], said["likelihood"], said["condition"])
     config = plan(wishes, data)
     gradient, update = BlockGradient(config, data.train), update_rule(config)
-    state = fresh_state(config, initial_weights(gradient.layout, config.seed, feature_moments(data.train)))
+    state = fresh_state(config, new_weights(config, data, feature_moments(data.train), gradient.layout))
     weights = state.weights.copy()
     lines, sums, since = [], [0.0, 0.0], 0
     for step in range(config.steps):

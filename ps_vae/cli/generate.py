@@ -84,7 +84,7 @@ def sample(
 def _samples(model: "TrainedModel", count: int, seed: int, label: str | None) -> tuple[list[str], list[list[object]]]:
     """A table: columns, and rows of means, with what they are conditioned on in front."""
     columns, rows = list(model.data.columns), model.sample(count, seed, label).tolist()
-    if not model.config.condition:
+    if not model.config.model.classes:
         return columns, rows
     classes, numbers = model.data.classes, model.labels(count, label)
     return [model.config.condition, *columns], [[classes[n], *row] for n, row in zip(numbers, rows, strict=True)]

@@ -68,8 +68,8 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
         "Fractions to train on, validate on and test on; auto keeps what the data bring.",
     ),
     RunOption(
-        "condition", str, "labels|COLUMN", DATA, "nothing",
-        "What both networks are told of a row: the data's labels, or a column of a table.",
+        "condition", str, "WHAT", DATA, "none",
+        "What both networks are told of a row: none, labels (of the data), or the name of a table's column.",
     ),
     RunOption(
         "binarize", str, "HOW", DATA, "none",
@@ -84,8 +84,7 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     RunOption(
         "likelihood", str, "NAME", MODEL, "bernoulli",
         "0 to 1: bernoulli, continuous-bernoulli, logistic; numbers: gaussian, gaussian-shared, gaussian-feature, "
-        "gaussian-decoder; counts: poisson, negative-binomial, multinomial; categorical. Of a table, for each column: "
-        "age:gaussian-feature,city:categorical, and *:NAME for the others; what is missing is left out.",
+        "gaussian-decoder; counts: poisson, negative-binomial, multinomial; categorical. Tables: COLUMN:NAME,*:NAME.",
     ),
     RunOption("sigma", float, "X", MODEL, "1.0", "Deviation of the gaussian likelihood; COLUMN:gaussian: in its own."),
     RunOption(

@@ -18,9 +18,12 @@ from ps_vae.ps.consistency import parse_consistency
 from ps_vae.vae.bounds import Objective, bound
 from ps_vae.vae.config import ModelConfig, prior_of
 
-__all__ = ["BINARIZATIONS", "RunConfig", "default_microbatch", "steps_of"]
+__all__ = ["BINARIZATIONS", "UNCONDITIONED", "RunConfig", "default_microbatch", "steps_of"]
 
 BINARIZATIONS = ("none", "static", "dynamic")
+
+UNCONDITIONED = "none"
+"""A run's condition where there is none."""
 
 # Rows of a microbatch where the user does not say: small enough to share a batch, large enough for the GEMMs.
 _USUAL_MICROBATCH = 64
@@ -37,7 +40,7 @@ class RunConfig:
     data, split       as `ps_vae.data.load` takes them
     data_fingerprint  of the server's data; a worker whose data differ refuses to start
     train_rows        rows in the training split
-    condition         "labels", or a column of a table, that both networks see; "": nothing
+    condition         "labels", or a column of a table, that both networks see; "none": nothing
     binarize          none; static: each image once; dynamic: afresh each time (pixels are probabilities)
     bias_from_data    whether the likelihood's bias starts at the data's mean
     bound             of log p(x) that is trained, a name as in ps_vae.vae.bounds
@@ -95,15 +98,15 @@ class RunConfig:
     capacity: float = 0.0
     capacity_warmup: int = 0
     patience: int = 0
-    condition: str = ""
+    condition: str = UNCONDITIONED
 
     def __post_init__(self) -> None:
         if self.binarize not in BINARIZATIONS:
             raise UsageError(f"--binarize {self.binarize} is not known; choose {', '.join(BINARIZATIONS)}")
         if self.binarize != "none" and self.model.likelihood != "bernoulli":
             raise UsageError(f"--binarize {self.binarize} makes bits; use --likelihood bernoulli with it")
-        if bool(self.condition) != bool(self.model.classes):
-            raise UsageError(f"--condition {self.condition!r} with {self.model.classes} classes")
+        if (self.condition == UNCONDITIONED) != (self.model.classes == 0):
+            raise UsageError(f"--condition {self.condition}: the data were read with {self.model.classes} classes")
         if self.batch_size < 1 or self.microbatch < 1 or self.batch_size % self.microbatch:
             raise UsageError(
                 f"--batch-size {self.batch_size} is not a multiple of --microbatch {self.microbatch}; "

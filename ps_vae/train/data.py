@@ -3,7 +3,7 @@
 from ps_vae.data import BIT, NUMBER, OTHERS, VALUES, Dataset, load
 from ps_vae.errors import UsageError
 from ps_vae.nn.likelihoods import LIKELIHOODS, Variable
-from ps_vae.train.config import RunConfig
+from ps_vae.train.config import UNCONDITIONED, RunConfig
 
 __all__ = ["data_of", "load_as", "variables_of"]
 
@@ -17,15 +17,15 @@ def data_of(config: RunConfig, place: str | None = None) -> Dataset:
 
 
 def load_as(spec: str, split: str, likelihood: str, condition: str) -> Dataset:
-    """Data for a likelihood, of all features or with words for each column, conditioned on labels or on nothing.
+    """Data for a likelihood, of all features or with words for each column, and for a condition, perhaps "none".
 
     Raises UsageError for words that cannot be, and what `ps_vae.data.load` does.
     """
     words = _by_column(likelihood)
     wanted = {name: _CODINGS.get(kind, NUMBER) for name, kind in words.items()}
-    if condition and condition in wanted:
+    if condition in wanted:
         raise UsageError(f"--condition {condition}: --likelihood models this column; leave it out of one of the two")
-    return load(spec, split, wanted=wanted or None, condition=condition)
+    return load(spec, split, wanted=wanted or None, condition="" if condition == UNCONDITIONED else condition)
 
 
 def variables_of(likelihood: str, data: Dataset) -> tuple[Variable, ...]:

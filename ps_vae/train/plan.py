@@ -11,7 +11,7 @@ from ps_vae.data import Dataset, Split, gather
 from ps_vae.errors import UsageError
 from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.codecs.table import NO_CODEC
-from ps_vae.train.config import RunConfig, default_microbatch, steps_of
+from ps_vae.train.config import UNCONDITIONED, RunConfig, default_microbatch, steps_of
 from ps_vae.train.data import variables_of
 from ps_vae.vae.config import ModelConfig, family_of
 
@@ -92,7 +92,7 @@ class Wishes:
 DEFAULTS = Wishes(
     data="mnist-5k",
     split="auto",
-    condition="",
+    condition=UNCONDITIONED,
     binarize="none",
     hidden=(400,),
     latent=20,

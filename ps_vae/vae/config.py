@@ -55,6 +55,8 @@ class ModelConfig:
             raise UsageError(f"activation {self.activation!r} is not known: use {', '.join(ACTIVATIONS)}")
         if not self.variables and self.likelihood not in LIKELIHOODS:
             raise UsageError(f"likelihood {self.likelihood!r} is not known: use {', '.join(LIKELIHOODS)}")
+        if any(variable.features < 1 for variable in self.variables):
+            raise UsageError(f"variables {self.variables}: each has at least one feature")
         features = sum(variable.features for variable in self.variables)
         if self.variables and features != self.inputs:
             raise UsageError(f"variables of {features} features for {self.inputs} inputs")

@@ -24,6 +24,7 @@ from ps_vae.vae.priors import PRIORS
 EVERYTHING = Wishes(
     data="digits",
     split="0.5,0.5,0",
+    condition="labels",
     binarize="static",
     hidden=(30, 20),
     latent=3,

@@ -84,7 +84,7 @@ def test_the_calls_of_a_write_are_those_that_fail_below(tmp_path: Path) -> None:
     calls = calls_of_a_write(tmp_path)
     size = len((tmp_path / "step-00000002.safetensors").read_bytes())
     writes = ["write"] * -(-size // AT_ONCE)
-    assert len(writes) == 3
+    assert len(writes) >= 3
     assert calls == [
         *("open", *writes, "fsync", "close", "replace"),
         *("open", "fsync", "close"),

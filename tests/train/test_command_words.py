@@ -25,6 +25,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 WISHES: dict[str, st.SearchStrategy[Any]] = {
     "data": texts,
     "split": texts,
+    "condition": texts,
     "binarize": st.sampled_from(BINARIZATIONS),
     "hidden": st.lists(integers, max_size=4).map(tuple),
     "latent": integers,

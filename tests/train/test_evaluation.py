@@ -13,7 +13,7 @@ from small_run import small_config, small_data, small_weights
 
 from ps_vae.errors import UsageError
 from ps_vae.nn.noise import Stream, standard_normal
-from ps_vae.train import evaluation
+from ps_vae.train import evaluation, row_tasks
 from ps_vae.train.checkpoint import Checkpoint, write
 from ps_vae.train.evaluation import evaluate
 from ps_vae.train.examples import fixed_rows
@@ -145,12 +145,15 @@ def test_a_limit_takes_the_first_rows_with_the_figures_that_they_always_have(run
 
 
 def test_a_row_has_the_same_evidence_in_a_part_of_any_size(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "_child", {})
-    evaluation._open_in_child(str(run_dir), 0, "test", 30)
-    whole = evaluation._evidence_in_child((0, 23))
-    parts = [evaluation._evidence_in_child(span) for span in ((0, 1), (1, 3), (3, 20), (20, 23))]
-    for column, pieces in zip(whole, zip(*parts, strict=True), strict=True):
-        np.testing.assert_array_equal(np.concatenate(pieces), column)
+    def scored(size: int) -> evaluation.RowScores:
+        monkeypatch.setattr(row_tasks, "_ROWS_A_TASK", size)
+        return evaluation.score_rows(
+            run_dir, split="test", samples=30, processes=1, limit=23, progress=lambda done, total: None, say=print
+        )
+
+    whole, parts = scored(23), [scored(size) for size in (1, 4, 20)]
+    for part in parts:
+        np.testing.assert_array_equal(part, whole)
 
 
 @pytest.mark.parametrize("wish", [{"samples": 1}, {"samples": -1}, {"processes": 0}, {"limit": 0}])

@@ -13,7 +13,7 @@ from small_run import SMALL, small_config, small_data
 
 from ps_vae.errors import PeerError, UsageError
 from ps_vae.nn.activations import ACTIVATIONS
-from ps_vae.nn.likelihoods import LIKELIHOODS
+from ps_vae.nn.likelihoods import LIKELIHOODS, Variable
 from ps_vae.optim.table import OPTIMIZERS
 from ps_vae.train.config import BINARIZATIONS, RunConfig, default_microbatch, steps_of
 from ps_vae.train.plan import Wishes, check_examples, plan, resumed
@@ -34,6 +34,9 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
     positive = st.floats(1e-30, 1e30)
     likelihood = draw(st.sampled_from(list(LIKELIHOODS)))
     microbatch = draw(st.integers(1, 512))
+    inputs = draw(st.integers(1, 1 << 20))
+    variables = draw(st.sampled_from([(), (Variable("a", "categorical", inputs, True),)]))
+    classes = draw(st.integers(0, 3))
     return RunConfig(
         data=draw(st.text()),
         split=draw(st.text()),
@@ -41,7 +44,9 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         train_rows=draw(st.integers(1, 1 << 40)),
         binarize=draw(st.sampled_from(BINARIZATIONS)) if likelihood == "bernoulli" else "none",
         model=ModelConfig(
-            inputs=draw(st.integers(1, 1 << 20)),
+            inputs=inputs,
+            variables=variables,
+            classes=classes,
             hidden=tuple(draw(st.lists(st.integers(1, 4096), max_size=4))),
             latent=draw(st.integers(1, 512)),
             activation=draw(st.sampled_from(list(ACTIVATIONS))),
@@ -73,6 +78,7 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         bound=draw(st.sampled_from(["elbo", "elbo:2", "iwae:50", "stl", "dreg:3"])),
         capacity_warmup=draw(st.integers(0, 1 << 40)),
         patience=draw(st.integers(0, 1 << 40)),
+        condition="city" if classes else "none",
     )
 
 
@@ -214,6 +220,7 @@ def test_a_codec_with_momentum_takes_an_optimizer_without() -> None:
 OTHER: dict[str, Any] = {
     "data": "mnist",
     "split": "0.5,0.3,0.2",
+    "condition": "labels",
     "binarize": "static",
     "hidden": (9, 8),
     "latent": 3,
@@ -255,7 +262,7 @@ def test_the_table_of_other_wishes_has_them_all() -> None:
     assert sorted(OTHER) == sorted(FIELDS)
 
 
-@pytest.mark.parametrize("name", sorted(set(FIELDS) - TRANSLATED - {"data", "split"}))
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - TRANSLATED - {"data", "split", "condition"}))
 def test_a_wish_is_in_the_configuration(name: str) -> None:
     needed = {"local_steps": 2} if name.startswith("outer") else {}
     config = small_config(**{name: OTHER[name]}, **needed)

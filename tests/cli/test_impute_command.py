@@ -1,0 +1,126 @@
+"""`impute` and `sample --label`: everything that was there stays, everything that was not is filled in."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+
+from ps_vae.cli.main import run
+from ps_vae.train import checkpoint
+from ps_vae.train.checkpoint import Checkpoint
+from ps_vae.train.data import load_as
+from ps_vae.train.plan import Wishes, plan
+from ps_vae.train.run_folder import RunFolder
+from ps_vae.train.update import fresh_state
+from ps_vae.vae.initial import initial_weights
+from ps_vae.vae.layout import ParameterLayout
+
+LIKELIHOOD = "age:gaussian-feature,city:categorical,is_member:bernoulli,sex:bernoulli,month:categorical"
+
+
+def make_run(run_dir: Path, wishes: Wishes) -> Path:
+    """As training would leave it, with weights that were never trained."""
+    data = load_as(wishes.data, "auto", wishes.likelihood, wishes.condition or "none")
+    config = plan(wishes, data)
+    layout = ParameterLayout(config.model)
+    RunFolder(run_dir).create(config)
+    weights = initial_weights(layout, 0, (np.full(data.features, 0.4), np.full(data.features, 0.3)))
+    checkpoint.write(RunFolder(run_dir).checkpoints, layout, Checkpoint(fresh_state(config, weights), (-1.0, 1.0)))
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table")
+    generator = np.random.default_rng(0)
+    rows = 90
+    frame = pandas.DataFrame(
+        {
+            "id": [f'p "{number}"' for number in range(rows)],
+            "age": generator.normal(40, 15, rows).round(1),
+            "city": generator.choice(["Rome", "Paris", "Berlin"], rows),
+            "is_member": pandas.array(generator.random(rows) < 0.5, "boolean"),
+            "sex": generator.choice(["m", "f"], rows),
+            "month": pandas.array(generator.integers(1, 13, rows), "Int64"),
+        }
+    )
+    for name in frame.columns[1:]:
+        frame.loc[generator.random(rows) < 0.3, name] = None
+    frame.to_parquet(folder / "table.parquet")
+    return folder / "table.parquet"
+
+
+@pytest.fixture(scope="module")
+def of_table(table: Path) -> Path:
+    wishes = Wishes(data=str(table), likelihood=LIKELIHOOD, hidden=(6,), latent=3, batch_size=8, steps=5)
+    return make_run(table.parent / "run", wishes)
+
+
+@pytest.mark.parametrize("name", ["filled.csv", "filled.parquet"])
+def test_gaps_are_filled_and_all_else_is_as_it_was(
+    table: Path, of_table: Path, tmp_path: Path, name: str, capsys
+) -> None:
+    path = tmp_path / name
+    assert run(["impute", str(of_table), "--samples", "20", "--processes", "1", "--output", str(path)]) == 0
+    before = pandas.read_parquet(table)
+    after = pandas.read_csv(path) if name.endswith("csv") else pandas.read_parquet(path)
+    assert list(after.columns) == list(before.columns)
+    assert not after.isna().any().any()
+    for column in before.columns:
+        there = before[column].notna()
+        assert after[column][there].tolist() == before[column][there].tolist()
+        if column != "age":
+            assert set(after[column]) <= set(before[column][there])
+    count = int(before.isna().to_numpy().sum())
+    assert f"{path}: 90 rows of 6 columns, {count} values filled in" in capsys.readouterr().out
+
+
+def test_without_a_name_the_table_lies_in_the_run(of_table: Path) -> None:
+    assert run(["impute", str(of_table), "--samples", "2", "--processes", "2"]) == 0
+    assert len(pandas.read_csv(of_table / "imputed.csv")) == 90
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    wishes = Wishes(data="digits", likelihood="bernoulli", condition="labels", hidden=(6,), latent=3, batch_size=8)
+    return make_run(tmp_path_factory.mktemp("labelled") / "run", wishes)
+
+
+def test_a_run_without_columns_has_nothing_to_fill(labelled: Path, capsys) -> None:
+    assert run(["impute", str(labelled)]) == 2
+    assert "not trained on a table with a likelihood for each column" in capsys.readouterr().err
+
+
+def test_samples_are_of_every_label_in_turn_or_of_one(labelled: Path, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "samples.csv"
+    assert run(["sample", str(labelled), "--count", "12", "--output", str(path)]) == 0
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["labels"] for row in rows] == [*"0123456789", "0", "1"]
+    assert run(["sample", str(labelled), "--count", "12", "--label", "1", "--output", str(path)]) == 0
+    with path.open() as file:
+        ones = list(csv.DictReader(file))
+    # The same z: where the label was 1, the same means.
+    assert [ones[place] == rows[place] for place in range(12)] == [place in (1, 11) for place in range(12)]
+    assert run(["sample", str(labelled), "--label", "ten"]) == 2
+    assert "--label ten: labels is one of 0, 1, 2" in capsys.readouterr().err
+
+
+def test_a_label_is_for_runs_that_were_conditioned(of_table: Path, capsys) -> None:
+    assert run(["sample", str(of_table), "--label", "x"]) == 2
+    assert "was trained without --condition" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct", "interpolate", "traverse", "score", "evaluate"])
+@pytest.mark.parametrize("which", ["of_table", "labelled"])
+def test_every_command_takes_tables_with_gaps_and_labels(command: str, which: str, request, tmp_path: Path) -> None:
+    more = {"score": ["--samples", "3", "--processes", "1"], "evaluate": [], "interpolate": ["--pairs", "2"]}
+    out = {"score": ".csv", "evaluate": ""}.get(command, ".npy")
+    words = ["--output", str(tmp_path / f"out{out}")] if out else []
+    assert run([command, str(request.getfixturevalue(which)), *more.get(command, []), *words]) == 0
+    if out == ".npy":
+        written = np.load(tmp_path / "out.npy")
+        # What a row has not stays NaN where originals are shown; nothing else is.
+        assert np.isfinite(written[-1]).all()

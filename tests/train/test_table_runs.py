@@ -1,0 +1,154 @@
+"""Runs on tables with a likelihood for each column, and on labels: their words, their data, their bits."""
+
+import warnings
+from pathlib import Path
+
+import invariance
+import numpy as np
+import pandas
+import pytest
+
+from ps_vae.data import feature_moments
+from ps_vae.errors import DataError, UsageError
+from ps_vae.nn.likelihoods import Variable
+from ps_vae.train.advice import advice
+from ps_vae.train.data import data_of, load_as, variables_of
+from ps_vae.train.plan import Wishes, check_examples, plan
+from ps_vae.train.start import settle
+
+LIKELIHOOD = "age:gaussian-feature,city:categorical,visits:poisson,score:gaussian"
+
+
+def people(folder: Path, rows: int = 300) -> Path:
+    generator = np.random.default_rng(3)
+    table = pandas.DataFrame(
+        {
+            "id": [f"p{number}" for number in range(rows)],
+            "age": generator.normal(40, 15, rows),
+            "city": generator.choice(["Rome", "Paris", "Berlin"], rows),
+            "visits": generator.poisson(2, rows).astype(float),
+            "score": generator.normal(0, 1e4, rows),
+            "kind": generator.choice(["x", "y"], rows),
+        }
+    )
+    for name in ("age", "city", "visits"):
+        table.loc[generator.random(rows) < 0.2, name] = None
+    path = folder / "people.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def configured(path: Path, likelihood: str = LIKELIHOOD, **more):
+    condition = more.get("condition", "none")
+    data = load_as(str(path), "auto", likelihood, condition)
+    return plan(Wishes(data=str(path), likelihood=likelihood, hidden=(6,), latent=2, steps=5, **more), data), data
+
+
+@pytest.mark.parametrize("prior", ["normal", "vamp:5"])
+def test_a_run_on_a_table_with_gaps_and_labels_has_the_bits_of_one_loop(tmp_path: Path, prior: str) -> None:
+    wishes = Wishes(
+        data=str(people(tmp_path)),
+        likelihood=LIKELIHOOD,
+        condition="kind",
+        prior=prior,
+        hidden=(12,),
+        latent=3,
+        steps=200,
+        batch_size=48,
+        microbatch=8,
+    )
+    transport, run = invariance.ways(200)["2 workers, 3 shards, tcp"]
+    expected = invariance.one_loop_in_a_fresh_process(wishes)
+    assert invariance.different(expected, invariance.run(wishes, transport, run)) == []
+
+
+def test_words_and_data_together_say_what_each_column_is(tmp_path: Path) -> None:
+    path = people(tmp_path)
+    config, data = configured(path)
+    assert config.model.variables == (
+        Variable("age", "gaussian-feature", 1, True),
+        Variable("city", "categorical", 3, True),
+        Variable("visits", "poisson", 1, True),
+        Variable("score", "gaussian", 1, False),
+    )
+    assert (config.model.likelihood, config.model.inputs) == (LIKELIHOOD, 6)
+    assert data_of(config).fingerprint == data.fingerprint
+    assert variables_of("bernoulli", load_as("digits", "auto", "bernoulli", "none")) == ()
+
+
+def test_a_star_gives_the_others_a_likelihood(tmp_path: Path) -> None:
+    config, _ = configured(people(tmp_path), "city:categorical,id:categorical,kind:bernoulli,*:gaussian-feature")
+    assert [each.likelihood for each in config.model.variables] == [
+        *("categorical", "gaussian-feature", "categorical", "gaussian-feature", "gaussian-feature", "bernoulli"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("age:normal", r"'age:normal' is not COLUMN:LIKELIHOOD; .*gaussian-feature"),
+        ("age:gaussian,city", r"'city' is not COLUMN:LIKELIHOOD"),
+        (":gaussian", r"':gaussian' is not COLUMN:LIKELIHOOD"),
+        ("age:gaussian,age:poisson", r"'age' is there twice"),
+        ("town:gaussian", r"has no column 'town'"),
+        ("age:multinomial", r"age:multinomial: multinomial is of all features together"),
+    ],
+)
+def test_words_for_columns_that_make_no_sense_are_refused(tmp_path: Path, words: str, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        configured(people(tmp_path), words)
+
+
+def test_a_column_is_not_both_modelled_and_given(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--condition city: --likelihood models this column"):
+        configured(people(tmp_path), condition="city")
+
+
+def test_every_other_column_but_the_condition_is_what_a_star_means(tmp_path: Path) -> None:
+    config, _ = configured(people(tmp_path), "id:categorical,city:categorical,*:gaussian", condition="kind")
+    assert [each.name for each in config.model.variables] == ["id", "age", "city", "visits", "score"]
+    assert config.model.classes == 2
+
+
+def test_data_without_columns_refuse_words_for_them() -> None:
+    with pytest.raises(UsageError, match="digits has no named columns"):
+        load_as("digits", "auto", "x0:gaussian", "none")
+
+
+def test_examples_that_a_column_cannot_have_are_told_by_its_name(tmp_path: Path) -> None:
+    config, data = configured(people(tmp_path), "age:poisson,city:categorical")
+    with pytest.raises(DataError, match=r"'age', poisson: value .* in row"):
+        check_examples(config, data.train)
+
+
+def test_a_run_goes_on_with_the_words_it_began_with(tmp_path: Path) -> None:
+    path, run_dir = people(tmp_path), tmp_path / "run"
+    said = Wishes(data=str(path), likelihood="city:categorical,id:categorical,kind:bernoulli,*:gaussian", steps=4)
+    folder, config, _ = settle(said, run_dir, resumes=False)
+    folder.create(config)
+    assert settle(said, run_dir, resumes=True)[1] == config
+    with pytest.raises(UsageError, match=r"--likelihood age:gaussian was city:categorical"):
+        settle(Wishes(likelihood="age:gaussian"), run_dir, resumes=True)
+
+
+def test_a_column_that_never_changes_is_told_and_one_in_large_units_is_not(tmp_path: Path) -> None:
+    path = people(tmp_path)
+    pandas.read_csv(path).assign(one=1.0).to_csv(path, index=False)
+    config, data = configured(path, "score:gaussian-feature,one:gaussian-feature,age:gaussian-feature")
+    (line,) = advice(config, feature_moments(data.train))
+    assert "never change in column 2" in line
+
+
+def test_a_table_that_is_trained_on_as_it_is_says_nothing_to_standard_error(tmp_path: Path) -> None:
+    """NaN passes through NumPy without a warning."""
+    from ps_vae.train.gradient import BlockGradient
+    from ps_vae.train.start import new_weights
+
+    config, data = configured(people(tmp_path), prior="vamp:4", batch_size=16)
+    gradient = BlockGradient(config, data.train)
+    weights = new_weights(config, data, feature_moments(data.train), gradient.layout)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradient.warm_up()
+        (result,) = gradient(weights, 0, [invariance.Block(0, 1)])
+    assert np.isfinite(result.gradient).all()
