@@ -80,7 +80,6 @@ def command(experiment: Experiment, words: argparse.Namespace, run_dir: Path) ->
         *("--data", words.data, "--split", words.split, "--binarize", "dynamic"),
         *("--hidden", "200,200", "--latent", "50", "--activation", "tanh"),
         *("--bound", experiment.bound, "--batch-size", str(experiment.batch_size)),
-        *("--microbatch", str(experiment.batch_size // 2)),
         *("--learning-rate", str(experiment.learning_rate), "--schedule", experiment.schedule),
         *("--consistency", words.consistency, *shlex.split(words.more)),
     ]  # fmt: skip

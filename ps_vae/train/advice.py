@@ -1,4 +1,5 @@
-"""What a user should know of data that a model will make little of: scales, and columns that never change."""
+"""What a user should know of data that a model will make little of: scales, and columns that never change; and of
+workers that have nothing to do."""
 
 from collections.abc import Iterator
 
@@ -8,9 +9,10 @@ import numpy.typing as npt
 from ps_vae.data import Moments
 from ps_vae.lines import WARNING, Line
 from ps_vae.nn.likelihoods.gaussian_learned import varies
+from ps_vae.ps.consistency import parse_consistency
 from ps_vae.train.config import RunConfig
 
-__all__ = ["ADVICE", "advice"]
+__all__ = ["ADVICE", "advice", "idle_workers"]
 
 ADVICE = "WARNING: the data"
 """How every line of advice begins."""
@@ -54,6 +56,18 @@ def advice(config: RunConfig, moments: Moments) -> Iterator[Line]:
             "only raise log p(x); leave them out"
         )
         yield _line("constant-columns", text, constant)
+
+
+def idle_workers(config: RunConfig, workers: int) -> Line | None:
+    """A warning, where there are more workers than a synchronous step has microbatches."""
+    if not parse_consistency(config.consistency).is_synchronous or workers <= config.microbatches:
+        return None
+    text = (
+        "WARNING: the batch of {batch} rows is {busy} microbatches of {rows}, which keep {busy} of {workers} workers "
+        "busy; give a smaller --microbatch, or a larger --batch-size"
+    )
+    about = {"batch": config.batch_size, "rows": config.microbatch, "busy": config.microbatches, "workers": workers}
+    return Line("idle-workers", text, level=WARNING, **about)
 
 
 def _line(event: str, template: str, columns: npt.NDArray[np.intp], **fields: object) -> Line:

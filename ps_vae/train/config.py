@@ -26,7 +26,7 @@ UNCONDITIONED = "none"
 """A run's condition where there is none."""
 
 # Rows of a microbatch where the user does not say: small enough to share a batch, large enough for the GEMMs.
-_USUAL_MICROBATCH = 64
+_USUAL_MICROBATCH, _FEWEST_ROWS = 64, 16
 # What `work` and `push` messages can name.
 _MOST_MICROBATCHES = (1 << 20) - 1
 # Noise is named by 32 bits of step, and the last three are kept for examples that are binarised once.
@@ -298,9 +298,12 @@ class RunConfig:
             raise PeerError("configuration", text) from None
 
 
-def default_microbatch(batch_size: int) -> int:
-    """The largest divisor of the batch size that is at most 64."""
-    return max(rows for rows in range(1, min(_USUAL_MICROBATCH, batch_size) + 1) if batch_size % rows == 0)
+def default_microbatch(batch_size: int, samples: int = 1) -> int:
+    """The largest divisor of the batch size that is at most 64, or where `samples` of z are drawn for each row so many
+    fewer, but still 16: the decoder's rows are rows times samples.
+    """
+    most = min(max(_FEWEST_ROWS, _USUAL_MICROBATCH // samples), batch_size)
+    return max(rows for rows in range(1, most + 1) if batch_size % rows == 0)
 
 
 def steps_of(epochs: float, train_rows: int, batch_size: int) -> int:

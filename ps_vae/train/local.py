@@ -16,7 +16,7 @@ from ps_vae.ps.addresses import connectable
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.sockets import check_address
 from ps_vae.ps.transport import check_transport
-from ps_vae.train.advice import ADVICE
+from ps_vae.train.advice import ADVICE, idle_workers
 from ps_vae.train.choice import CHOICE
 from ps_vae.train.key_folder import KeyFolder, check_open
 from ps_vae.train.plan import Wishes
@@ -63,6 +63,7 @@ class LocalCluster:
         self._awaited = max(options.await_workers, workers if options.communication == "auto" else 1)
         self._stops = 0
         self._told: set[str] = set()
+        self._is_counted = False
         # Before any process runs, too: whether there are keys.
         self._keys = None if options.keys is None else KeyFolder(options.keys).client_keys()
         self._server: ServerProcess | None = None
@@ -171,6 +172,10 @@ class LocalCluster:
 
     def _pass_on_advice(self) -> None:
         """Each line of it, once."""
+        if self._has_begun and not self._is_counted:
+            self._is_counted = True
+            if (idle := idle_workers(RunFolder(self.run_dir).config(), self._workers)) is not None:
+                self._say(idle)
         for line in self._lines("server"):
             if line.startswith(ADVICE) and line not in self._told:
                 self._told.add(line)

@@ -13,6 +13,7 @@ from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.train.config import UNCONDITIONED, RunConfig, default_microbatch, steps_of
 from ps_vae.train.data import variables_of
+from ps_vae.vae.bounds import bound
 from ps_vae.vae.config import ModelConfig, family_of
 
 __all__ = ["CHOSEN", "DEFAULTS", "Wishes", "check_examples", "check_patience", "in_rounds", "plan", "resumed"]
@@ -161,7 +162,7 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         learning_rate=said["learning_rate"],
         schedule=said["schedule"],
         batch_size=batch_size,
-        microbatch=said.get("microbatch", default_microbatch(batch_size)),
+        microbatch=said.get("microbatch", default_microbatch(batch_size, bound(said["bound"]).samples)),
         steps=steps,
         milestone=said.get("checkpoint_every", max(epoch, -(-steps // _CHECKPOINTS))),
         report_every=said.get("report_every", max(1, steps // _REPORTS)),

@@ -130,6 +130,8 @@ def test_a_configuration_of_another_version_is_refused(change: str) -> None:
 def test_the_default_microbatch_is_the_largest_divisor_up_to_64(batch_size: int) -> None:
     divisors = {d for d in range(1, batch_size + 1) if batch_size % d == 0}
     assert default_microbatch(batch_size) == max(divisors & set(range(65)))
+    assert default_microbatch(batch_size, 2) == max(divisors & set(range(33)))
+    assert default_microbatch(batch_size, 50) == max(divisors & set(range(17)))
 
 
 @settings(deadline=None)
