@@ -277,7 +277,7 @@ class RunConfig:
 
     def pack(self) -> bytes:
         """As the bytes that travel."""
-        return json.dumps(self.to_json()).encode()
+        return json.dumps(self.to_json(), separators=(",", ":")).encode()
 
     @staticmethod
     def from_json(plain: dict[str, Any]) -> "RunConfig":

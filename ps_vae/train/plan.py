@@ -11,6 +11,7 @@ from ps_vae.data import Dataset, Split, gather
 from ps_vae.errors import UsageError
 from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.codecs.table import NO_CODEC
+from ps_vae.ps.messages.values import CONFIG
 from ps_vae.train.config import UNCONDITIONED, RunConfig, default_microbatch, steps_of
 from ps_vae.train.data import variables_of
 from ps_vae.vae.bounds import bound
@@ -177,6 +178,12 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         seed=said["seed"],
     )
     check_patience(config, data)
+    size = len(config.pack())
+    if size > CONFIG.at_most:
+        raise UsageError(
+            f"--likelihood for each of {len(config.model.variables):,} columns makes {size:,} bytes of configuration, "
+            f"and {CONFIG.at_most:,} are possible; name fewer columns, or give one likelihood for all of them"
+        )
     is_stable = config.local_steps >= _LONG_ROUND and not config.leaves_out
     momentum = said.get("outer_momentum", _DILOCO_MOMENTUM if is_stable else 0.0)
     rate = said.get("outer_rate", _DILOCO_RATE if momentum else 1.0)

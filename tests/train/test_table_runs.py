@@ -121,6 +121,17 @@ def test_examples_that_a_column_cannot_have_are_told_by_its_name(tmp_path: Path)
         check_examples(config, data.train)
 
 
+def test_more_columns_than_a_configuration_can_name_are_refused(tmp_path: Path) -> None:
+    for count, fits in ((300, True), (3000, False)):
+        path = tmp_path / f"{count}.csv"
+        pandas.DataFrame(np.zeros((20, count)), columns=[f"x{n}" for n in range(count)]).to_csv(path, index=False)
+        if fits:
+            assert len(configured(path, "*:gaussian")[0].model.variables) == count
+        else:
+            with pytest.raises(UsageError, match=r"each of 3,000 columns makes .* bytes of configuration"):
+                configured(path, "*:gaussian")
+
+
 def test_a_run_goes_on_with_the_words_it_began_with(tmp_path: Path) -> None:
     path, run_dir = people(tmp_path), tmp_path / "run"
     said = Wishes(data=str(path), likelihood="city:categorical,id:categorical,kind:bernoulli,*:gaussian", steps=4)
