@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ps_vae.errors import CheckpointError, DataError, UsageError
 from ps_vae.estimator.base import Base, checked_rows, is_fitted_or_raise, seed_of
-from ps_vae.estimator.fitting import fit
+from ps_vae.estimator.fitting import Stopping, fit
 from ps_vae.estimator.model_file import read_model, write_model
 from ps_vae.train.in_process import Progress
 from ps_vae.train.plan import Wishes
@@ -42,13 +42,17 @@ class VAE(Base):
     optimizer, learning_rate, schedule
                         sgd, momentum, nesterov, adam, adagrad or rmsprop; constant, cosine, ... or stages
     epochs, batch_size  how often each row is seen, and how many make a step
+    patience            milestones (epochs, or 1/20 of more than 20) in a row without a better ELBO of held-out rows
+                        that end training, whose best version is kept; 0: train on all rows to the end
+    validation_fraction of the rows that are held out where there is patience
     consistency         bsp (the same bits with any number of workers), ssp:N or asp
     workers             0: in this process; else so many others, and a server
     importance_samples  for each row that `score_samples` is asked for
     random_state        None, a seed, or a NumPy generator
     verbose             say on stderr how far training is
 
-    After `fit`: n_features_in_, config_ (what was trained, and how), weights_ (float32), n_iter_ (steps).
+    After `fit`: n_features_in_, config_ (what was trained, and how), weights_ (float32), n_iter_ (steps that led to
+    them), validation_elbo_ (of the held-out rows, in nats; None without patience).
 
     Computes in float32; what comes out has the dtype of what came in.
     """
@@ -69,6 +73,8 @@ class VAE(Base):
         schedule: str = "constant",
         epochs: float = 50,
         batch_size: int = 128,
+        patience: int = 0,
+        validation_fraction: float = 0.1,
         consistency: str = "bsp",
         workers: int = 0,
         importance_samples: int = 100,
@@ -89,6 +95,8 @@ class VAE(Base):
         self.schedule = schedule
         self.epochs = epochs
         self.batch_size = batch_size
+        self.patience = patience
+        self.validation_fraction = validation_fraction
         self.consistency = consistency
         self.workers = workers
         self.importance_samples = importance_samples
@@ -101,9 +109,10 @@ class VAE(Base):
         """
         rows = checked_rows(self, X, is_new=True)
         workers = _whole("workers", self.workers)
-        fitted = fit(_single(rows), self._wishes(), workers, _Teller() if self.verbose else _nothing)
+        stopping = Stopping(_whole("patience", self.patience), float(self.validation_fraction))
+        fitted = fit(_single(rows), self._wishes(), workers, stopping, _Teller() if self.verbose else _nothing)
         self.config_, self.weights_ = fitted.config, fitted.weights
-        self.n_iter_ = fitted.config.steps
+        self.n_iter_, self.validation_elbo_ = fitted.steps, fitted.validation_elbo
         return self
 
     def transform(self, X: Any) -> Array:
@@ -151,7 +160,13 @@ class VAE(Base):
             params["random_state"] = None
         names = getattr(self, "feature_names_in_", None)
         named = None if names is None else names.tolist()
-        about = {"config": self.config_.to_json(), "params": params, "feature_names": named}
+        about = {
+            "config": self.config_.to_json(),
+            "params": params,
+            "feature_names": named,
+            "steps": self.n_iter_,
+            "validation_elbo": self.validation_elbo_,
+        }
         write_model(Path(path), about, ParameterLayout(self.config_.model), self.weights_)
 
     @classmethod
@@ -160,10 +175,11 @@ class VAE(Base):
         about, config, weights = read_model(Path(path))
         try:
             model = cls(**about["params"] | {"hidden": tuple(about["params"]["hidden"])})
-            names = about["feature_names"]
+            names, steps, validation_elbo = about["feature_names"], about["steps"], about["validation_elbo"]
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path} was written by another version of ps_vae: {error!r}") from None
-        model.config_, model.weights_, model.n_iter_ = config, weights, config.steps
+        model.config_, model.weights_ = config, weights
+        model.n_iter_, model.validation_elbo_ = steps, validation_elbo
         model.n_features_in_ = config.model.inputs
         if names is not None:
             setattr(model, "feature_names_in_", np.array(names, dtype=object))  # noqa: B010 (scikit-learn's, if any)

@@ -40,6 +40,7 @@ __all__ = [
     "prune",
     "read",
     "vector_of",
+    "versions_in",
     "write",
 ]
 
@@ -105,19 +106,19 @@ def prune(folder: Path, version: int, *, keep: int, spare: Spare = lambda versio
 
     A later one is a damaged one that was passed over: it is left alone until the run comes to its version again.
     """
-    older = dict([(found, path) for found, path in _versions(folder) if found <= version][keep:])
+    older = dict([(found, path) for found, path in versions_in(folder) if found <= version][keep:])
     for found in set(older).difference(spare(list(older))):
         older[found].unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoint files of a folder, newest first."""
-    return [path for _, path in _versions(folder)]
+    return [path for _, path in versions_in(folder)]
 
 
 def newest_version(folder: Path) -> int:
     """By the files' names; 0 where there is none."""
-    return max((version for version, _ in _versions(folder)), default=0)
+    return max((version for version, _ in versions_in(folder)), default=0)
 
 
 def newest(folder: Path, layout: ParameterLayout, damaged: list[Damaged]) -> Checkpoint | None:
@@ -212,6 +213,7 @@ def _pieces(tensors: dict[str, npt.NDArray[np.generic]]) -> Iterator[tuple[bytes
         yield f"{name} {array.dtype.str} {array.shape}".encode(), array.tobytes()
 
 
-def _versions(folder: Path) -> list[tuple[int, Path]]:
+def versions_in(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoint files of a folder by their versions, newest first."""
     found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
     return sorted(found, reverse=True)

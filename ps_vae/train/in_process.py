@@ -42,22 +42,34 @@ class Progress(NamedTuple):
 
 
 def train_here(
-    config: RunConfig, data: Dataset, state: ShardState, progress: Callable[[Progress], None] = lambda progress: None
+    config: RunConfig,
+    data: Dataset,
+    state: ShardState,
+    progress: Callable[[Progress], None] = lambda progress: None,
+    is_over: Callable[[int, Vector], bool] = lambda version, weights: False,
 ) -> Vector:
     """The weights (size,) after all steps of a run that begins with `state`.
 
+    is_over  called with version and weights of each milestone; where it says so the run ends there
+
     Raises NumericalError where a gradient is not finite any more, PsVaeError where it ends otherwise.
     """
-    run = _Run(config, data, state, progress)
+    run = _Run(config, data, state, progress, is_over)
     return run.weights()
 
 
 class _Run:
     def __init__(
-        self, config: RunConfig, data: Dataset, state: ShardState, progress: Callable[[Progress], None]
+        self,
+        config: RunConfig,
+        data: Dataset,
+        state: ShardState,
+        progress: Callable[[Progress], None],
+        is_over: Callable[[int, Vector], bool],
     ) -> None:
-        self._config, self._progress = config, progress
+        self._config, self._progress, self._is_over = config, progress, is_over
         self._trained: Vector | None = None
+        self._is_enough = False
         whole = Slice(0, ParameterLayout(config.model).size)
         rules = rules_of(config, random_id(), state.version, random_id())
         shard, _ = shard_of(config, rules, 0, whole, state, "tcp")
@@ -73,7 +85,7 @@ class _Run:
                 self._program,
                 name=own_name(),
                 fingerprint=fingerprint(),
-                should_stop=lambda: False,
+                should_stop=lambda: self._is_enough,
             )
         if self._trained is None and self._said:
             raise NumericalError(self._said)
@@ -89,8 +101,10 @@ class _Run:
             case Refused():
                 raise PsVaeError(f"a fault in ps_vae itself: {event.who} was refused ({event.code}): {event.text}")
             case SnapshotTaken():
-                if event.version == self._config.steps:
-                    self._trained = event.parts[0].payload[0].copy()
+                weights = event.parts[0].payload[0]
+                self._is_enough = self._is_enough or self._is_over(event.version, weights)
+                if event.version == self._config.steps or self._is_enough:
+                    self._trained = weights.copy()
                 self._links.dispatch(self._coordinator.finished_writing(event.version, time.monotonic()))
 
     def _hear(self, text: Any) -> None:

@@ -17,6 +17,7 @@ from scipy import stats
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ps_vae import VAE
+from ps_vae.data import Split, from_arrays, gather
 from ps_vae.errors import CheckpointError, DataError, NumericalError, UsageError
 
 SMALL = {"latent_dim": 2, "hidden": (8,), "epochs": 3, "batch_size": 32, "importance_samples": 20}
@@ -24,6 +25,10 @@ SMALL = {"latent_dim": 2, "hidden": (8,), "epochs": 3, "batch_size": 32, "import
 
 def _rows(n: int = 100, features: int = 5) -> np.ndarray:
     return np.random.default_rng(1).random((n, features))
+
+
+def gather_all(split: Split) -> np.ndarray:
+    return gather(split, np.arange(len(split)), np.empty((len(split), split.features), np.float32))
 
 
 @parametrize_with_checks([VAE(likelihood="gaussian-feature", **SMALL)])
@@ -214,3 +219,61 @@ def test_without_scikit_learn_it_works_all_the_same() -> None:
     first, *errors = child.stdout.splitlines()
     assert first.startswith("VAE(latent_dim=2, hidden=(4,), beta=2.0, epochs=2, random_state=1) 3 -")
     assert [line.split()[0] for line in errors] == ["DataError", "DataError", "UsageError", "DataError", "UsageError"]
+
+
+# Few rows and many weights: soon the held-out rows only get less likely.
+OVERFITTING = {"latent_dim": 4, "hidden": (64,), "epochs": 60, "batch_size": 20, "learning_rate": 0.01}
+
+
+def _binary(n: int = 60) -> np.ndarray:
+    return (np.random.default_rng(4).random((n, 12)) < 0.5).astype(np.float32)
+
+
+def test_training_ends_when_held_out_rows_get_no_likelier_with_any_number_of_workers() -> None:
+    rows = _binary()
+    more = {**OVERFITTING, "patience": 3, "validation_fraction": 0.25, "random_state": 2}
+    models = [VAE(**more, workers=workers).fit(rows) for workers in (0, 1, 2)]
+    steps = models[0].config_.steps
+    assert 0 < models[0].n_iter_ < steps
+    assert models[0].n_iter_ % models[0].config_.milestone == 0
+    for other in models[1:]:
+        assert (other.n_iter_, other.validation_elbo_) == (models[0].n_iter_, models[0].validation_elbo_)
+        np.testing.assert_array_equal(other.weights_, models[0].weights_)
+
+
+def test_the_best_version_is_kept_and_more_patience_never_finds_a_worse_one(tmp_path: Path) -> None:
+    rows = _binary()
+    more = {**OVERFITTING, "validation_fraction": 0.25, "random_state": 2}
+    short, long = (VAE(**more, patience=patience).fit(rows) for patience in (1, 10_000))
+    assert short.n_iter_ <= long.n_iter_ < long.config_.steps
+    assert short.validation_elbo_ <= long.validation_elbo_
+    whole = VAE(**more, patience=0).fit(rows)
+    assert (whole.n_iter_, whole.validation_elbo_) == (whole.config_.steps, None)
+    assert whole.config_.train_rows == 60 > long.config_.train_rows == 45
+    long.save(tmp_path / "model.safetensors")
+    loaded = VAE.load(tmp_path / "model.safetensors")
+    assert (loaded.n_iter_, loaded.validation_elbo_) == (long.n_iter_, long.validation_elbo_)
+
+
+def test_the_best_versions_figure_is_that_of_the_rows_that_were_held_out() -> None:
+    rows = _binary()
+    model = VAE(**OVERFITTING, patience=2, validation_fraction=0.25, random_state=2).fit(rows)
+    held_out = gather_all(from_arrays("X", rows, "0.75,0.25,0").validation)
+    # Importance-weighted, log p(x) is above the ELBO, and of the same size.
+    assert 0 < model.score_samples(held_out).mean() - model.validation_elbo_ < 2
+    assert model.score_samples(held_out).mean() < model.score(rows)
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [
+        ({"patience": -1}, "patience=-1"),
+        ({"patience": 2, "validation_fraction": 0.0}, "validation_fraction=0"),
+        ({"patience": 2, "validation_fraction": 1.0}, "validation_fraction=1"),
+        ({"patience": 2, "validation_fraction": 0.01}, "patience=2 needs rows to judge by"),
+        ({"patience": 1.5}, "patience=1.5: give a whole number"),
+    ],
+)
+def test_patience_without_rows_to_judge_by_is_refused(params: dict, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        VAE(**OVERFITTING, **params).fit(_binary())
