@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ps_vae.errors import PeerError, UsageError
-from ps_vae.nn.dense import weight_gradient
 from ps_vae.optim.schedules import Schedule, beta_at, schedule
 from ps_vae.optim.table import optimizer
-from ps_vae.ps.aggregation.table import MEAN, MOST_SEPARATE, aggregation_for
-from ps_vae.ps.codecs.factors import Products
-from ps_vae.ps.codecs.pull import pull_codec_for
-from ps_vae.ps.codecs.table import FACTORS, NO_CODEC, codec_for, push_codec_for
+from ps_vae.ps.aggregation.table import MEAN
+from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.ps.consistency import parse_consistency
+from ps_vae.train.combinations import check_combinations, leaves_out
 from ps_vae.vae.bounds import Objective, bound
-from ps_vae.vae.config import ModelConfig, prior_of
+from ps_vae.vae.config import ModelConfig
 
 __all__ = ["BINARIZATIONS", "UNCONDITIONED", "RunConfig", "default_microbatch", "steps_of"]
 
@@ -117,7 +115,6 @@ class RunConfig:
                 f"--batch-size {self.batch_size} in --microbatch {self.microbatch} makes {self.microbatches:,} parts; "
                 f"{_MOST_MICROBATCHES:,} are possible: give a larger --microbatch"
             )
-        self._check_local_steps()
         if not (self.steps >= 1 and self.steps * self.batches_a_step <= _MOST_STEPS):
             raise UsageError(
                 f"--steps (or --epochs) makes {self.steps} steps of {self.batches_a_step} batches; "
@@ -126,7 +123,6 @@ class RunConfig:
         for flag, steps in (("--checkpoint-every", self.milestone), ("--report-every", self.report_every)):
             if steps < 1:
                 raise UsageError(f"{flag} {steps}: give at least 1 step")
-        self._check_objective()
         if self.patience < 0:
             raise UsageError(f"--patience {self.patience}: give a number of evaluations, or 0 to train to the end")
         if not 0 <= self.seed < 1 << 63:
@@ -134,109 +130,11 @@ class RunConfig:
         optimizer(self.optimizer)
         self.rates()
         parse_consistency(self.consistency)
-        self._check_codec()
-        self._check_aggregation()
-        self._check_clipping()
+        check_combinations(self)
         if self.delay not in (0, 1):
             raise UsageError(f"--delay {self.delay}: give 0, or 1 to compute while the exchange is under way")
         if self.delay and not parse_consistency(self.consistency).is_synchronous:
             raise UsageError(f"--delay {self.delay} is for --consistency bsp; {self.consistency} does not wait anyway")
-
-    def _check_objective(self) -> None:
-        if not (math.isfinite(self.beta) and self.beta >= 0) or self.beta_warmup < 0:
-            raise UsageError(f"--beta {self.beta} with --beta-warmup {self.beta_warmup}: give numbers from 0 up")
-        for flag, nats in (("--free-bits", self.free_bits), ("--capacity", self.capacity)):
-            if not (math.isfinite(nats) and nats >= 0):
-                raise UsageError(f"{flag} {nats}: give nats from 0 up")
-        if self.capacity_warmup < 0:
-            raise UsageError(f"--capacity-warmup {self.capacity_warmup}: give steps from 0 up")
-        trained = bound(self.bound)
-        prior = prior_of(self.model)
-        said = f"--free-bits {self.free_bits:g}" if self.free_bits else f"--capacity {self.capacity:g}"
-        if self.free_bits and self.capacity:
-            raise UsageError(f"{said} and --capacity {self.capacity:g} are two penalties on one KL; give one of them")
-        if said.split()[-1] != "0" and (trained.weighs or trained.is_path or not prior.is_standard):
-            raise UsageError(
-                f"{said} needs the KL in closed form, and --bound {self.bound} with --prior {self.model.prior} has it "
-                "sampled; use --bound elbo with --prior normal or uniform"
-            )
-        if self.push_codec == FACTORS and (trained.samples > 1 or prior.beside):
-            what = f"--bound {self.bound}" if trained.samples > 1 else f"--prior {self.model.prior}"
-            raise UsageError(
-                f"--push-codec {FACTORS} sends what gradients are products of, one row for each example, and {what} "
-                "has more of them; use another codec"
-            )
-
-    def _check_codec(self) -> None:
-        try:
-            make = push_codec_for(self.push_codec)
-        except UsageError as error:
-            raise UsageError(f"--push-codec {self.push_codec}: {error}") from None
-        if self.push_codec == FACTORS and self.local_steps:
-            raise UsageError(
-                f"--push-codec {FACTORS} sends what gradients are products of, and --local-steps {self.local_steps} "
-                "sends no gradients; use another codec, or no local steps"
-            )
-        state = set() if make is None else set(make(0, (), Products(self.microbatch, weight_gradient))(1).state)
-        if "velocity" in state and (self.optimizer != "sgd" or self.local_steps):
-            has = f"--optimizer {self.optimizer}" if self.optimizer != "sgd" else f"--local-steps {self.local_steps}"
-            raise UsageError(
-                f"--push-codec {self.push_codec} has a momentum in the place of the server's, and {has} has one of "
-                "its own; use --optimizer sgd without local steps, or leave the codec's momentum out"
-            )
-        try:
-            pull = pull_codec_for(self.pull_codec)
-        except UsageError as error:
-            raise UsageError(f"--pull-codec {self.pull_codec}: {error}") from None
-        if pull is not None and pull(0, (), 0).is_change and not parse_consistency(self.consistency).is_synchronous:
-            raise UsageError(
-                f"--pull-codec {self.pull_codec} sends changes, which add up only where all workers see every version; "
-                f"use --consistency bsp, or in {self.consistency} --pull-codec int8, fp16 or bf16"
-            )
-
-    def _check_clipping(self) -> None:
-        if not (math.isfinite(self.clip_norm) and self.clip_norm >= 0):
-            raise UsageError(f"--clip-norm {self.clip_norm}: give a length above zero, or 0 for none")
-        if self.clip_norm and self.push_codec == FACTORS:
-            raise UsageError(
-                f"--clip-norm {self.clip_norm:g} needs the gradient's length, and with --push-codec {FACTORS} the "
-                "worker does not multiply it out; use another codec"
-            )
-
-    def _check_aggregation(self) -> None:
-        try:
-            aggregation = aggregation_for(self.aggregate)
-        except UsageError as error:
-            raise UsageError(f"--aggregate {self.aggregate}: {error}") from None
-        if aggregation is None:
-            return
-        said = f"--aggregate {self.aggregate}"
-        if not parse_consistency(self.consistency).is_synchronous:
-            raise UsageError(f"{said} is of all microbatches of a step together; use --consistency bsp")
-        if not aggregation.cut(self.microbatches):
-            raise UsageError(
-                f"{said} of {self.microbatches} microbatches leaves none of them out; give a smaller --microbatch than "
-                f"{self.microbatch}: workers that are to be outvoted must have less than half of the microbatches"
-            )
-        if self.microbatches > MOST_SEPARATE:
-            raise UsageError(
-                f"{said} keeps all {self.microbatches:,} microbatches apart, and {MOST_SEPARATE} are possible; "
-                f"give a larger --microbatch than {self.microbatch}"
-            )
-        if _leaves_out(self.push_codec):
-            raise UsageError(
-                f"{said} drops what a few workers say, and --push-codec {self.push_codec} needs all of it to make up "
-                "for what it left out; use factors, fp16, bf16, int8 or none"
-            )
-
-    def _check_local_steps(self) -> None:
-        if self.local_steps < 0:
-            raise UsageError(f"--local-steps {self.local_steps}: give 0 for none, or how many")
-        if not (math.isfinite(self.outer_rate) and self.outer_rate > 0 and 0 <= self.outer_momentum < 1):
-            raise UsageError(
-                f"--outer-rate {self.outer_rate} with --outer-momentum {self.outer_momentum}: "
-                "give a rate above 0, and a momentum from 0 up and below 1"
-            )
 
     @property
     def microbatches(self) -> int:
@@ -256,7 +154,7 @@ class RunConfig:
     @property
     def leaves_out(self) -> bool:
         """Whether what a codec of the run leaves out comes with later pushes or pulls."""
-        return _leaves_out(self.push_codec) or _leaves_out(self.pull_codec.removeprefix("update:"))
+        return leaves_out(self.push_codec) or leaves_out(self.pull_codec.removeprefix("update:"))
 
     def rates(self) -> Schedule:
         """The learning-rate schedule, over the batches of the run."""
@@ -309,8 +207,3 @@ def default_microbatch(batch_size: int, samples: int = 1) -> int:
 def steps_of(epochs: float, train_rows: int, batch_size: int) -> int:
     """Steps that visit every row `epochs` times; the last one completes them."""
     return max(1, math.ceil(epochs * train_rows / batch_size))
-
-
-def _leaves_out(codec: str) -> bool:
-    make = None if codec == FACTORS else codec_for(codec)
-    return make is not None and "residual" in make(0, ()).state
