@@ -37,7 +37,7 @@ _PEERS: dict[str, Any] = {
     "mean of the column": SimpleImputer(),
     "IterativeImputer, ridge": IterativeImputer(max_iter=20, random_state=0),
     "IterativeImputer, trees": IterativeImputer(
-        ExtraTreesRegressor(n_estimators=100, random_state=0, n_jobs=-1), max_iter=20, random_state=0
+        ExtraTreesRegressor(n_estimators=50, random_state=0, n_jobs=-1), max_iter=10, random_state=0
     ),
 }
 _LIKELIHOODS = ("gaussian-feature", "gaussian-decoder")
