@@ -17,6 +17,7 @@ OTHERS = "*"
 """In the place of a name: all columns that are not named."""
 
 _MOST_VALUES = 10_000
+_MOST_NUMBERS = 1 << 30
 _SHOWN = 40
 
 
@@ -113,6 +114,11 @@ def _by_value(place: str, name: str, values: Any, coding: str) -> tuple[Column, 
     if len(found) > _MOST_VALUES:
         raise DataError(
             f"{place} has {len(found):,} different values, and {_MOST_VALUES:,} can be told apart; leave the column out"
+        )
+    if coding == VALUES and len(values) * len(found) > _MOST_NUMBERS:
+        raise DataError(
+            f"{place} has {len(found):,} different values in {len(values):,} rows, and one feature for each would be "
+            f"{4e-9 * len(values) * len(found):.1f} GB; leave the column out, or merge its rare values"
         )
     order = sorted(range(len(found)), key=found.__getitem__)
     place_of = np.empty(len(found), np.int64)

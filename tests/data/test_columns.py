@@ -115,6 +115,16 @@ def test_a_column_without_any_value_is_refused(tmp_path: Path, wanted: dict) -> 
         load(str(path), wanted=wanted)
 
 
+def test_words_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, ".csv", pandas.DataFrame({"word": [f"w{n}" for n in range(40)]}))
+    monkeypatch.setattr("ps_vae.data.columns._MOST_NUMBERS", 1599)
+    with pytest.raises(DataError, match=r"'word' has 40 different values in 40 rows"):
+        load(str(path), wanted={"word": VALUES})
+    path = write(tmp_path, ".csv", pandas.DataFrame({"word": [f"w{n}" for n in range(10_001)]}))
+    with pytest.raises(DataError, match=r"'word' has 10,001 different values, and 10,000 can be told apart"):
+        load(str(path), wanted={"word": VALUES})
+
+
 def test_infinity_is_not_missing(tmp_path: Path) -> None:
     path = write(tmp_path, ".parquet", pandas.DataFrame({"x": [1.0, np.nan, np.inf]}))
     with pytest.raises(DataError, match="inf at row 2, column 0"):
