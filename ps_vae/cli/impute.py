@@ -9,6 +9,7 @@ from ps_vae.cli import progress
 from ps_vae.cli.options import OUTPUT, Debug, Processes, Run, Version, one_per_core, with_default
 from ps_vae.cli.output import checked_output, say_written
 from ps_vae.cli.terminal import say
+from ps_vae.errors import UsageError
 
 __all__ = ["impute"]
 
@@ -23,7 +24,7 @@ Output = Annotated[
         metavar="FILE",
         rich_help_panel=OUTPUT,
         show_default=False,
-        help=with_default("FILE.csv or FILE.parquet for the whole table.", "RUN/imputed.csv"),
+        help=with_default("FILE.csv or FILE.parquet for the whole table.", "imputed in RUN"),
     ),
 ]
 
@@ -38,16 +39,21 @@ def impute(
 ) -> None:
     """Write the run's table with its missing values filled in: numbers by their expectation, words by the likeliest.
 
-    Example: [bold]ps-vae impute runs/people-1 --output people.csv[/bold]
+    Example: [bold]ps-vae impute runs/people-1 --output filled.csv[/bold]
     """
-    path = checked_output(output, ".csv", ".parquet") or run / "imputed.csv"
-    from ps_vae.data.filling import filled_table, write_table_file
-    from ps_vae.train.imputation import impute_table
+    path = checked_output(output, ".csv", ".parquet")
+    from ps_vae.data.filling import check_target, filled_table, is_text, write_table_file
+    from ps_vae.train.imputation import impute_table, table_of
 
+    source = table_of(run)
+    path = path or run / ("imputed.csv" if is_text(source) else "imputed.parquet")
+    if path.exists() and path.samefile(source):
+        raise UsageError(f"--output {path} is the table itself, which {run} was trained on; give another name")
+    check_target(source, path)
     with progress.counting("rows") as show:
-        source, columns, features = impute_table(
+        columns, features = impute_table(
             run, samples=samples, processes=processes or one_per_core(), progress=show, say=say, version=version
         )
-    table, count = filled_table(source, columns, features)
+    table, count = filled_table(source, path, columns, features)
     write_table_file(path, table)
     say_written(path, f"{table.num_rows:,} rows of {table.num_columns:,} columns, {count:,} values filled in")

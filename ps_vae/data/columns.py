@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ps_vae.errors import DataError, UsageError
 
-__all__ = ["BIT", "NUMBER", "OTHERS", "VALUES", "Column", "coded", "codings_of"]
+__all__ = ["BIT", "NUMBER", "OTHERS", "VALUES", "Column", "coded", "codings_of", "distinct", "listed", "numbered"]
 
 NUMBER, BIT, VALUES = "number", "bit", "values"
 """What a column is to be read as: numbers; 0 and 1, which two words may stand for; or one feature for each value."""
@@ -19,6 +19,8 @@ OTHERS = "*"
 _MOST_VALUES = 10_000
 _MOST_NUMBERS = 1 << 30
 _SHOWN = 40
+# Deviations below this part of the mean are lost where numbers become float32.
+_TOLD_APART = 1e-6
 
 
 class Column(NamedTuple):
@@ -36,24 +38,33 @@ class Column(NamedTuple):
     misses: bool
 
     @property
+    def is_one_hot(self) -> bool:
+        """Whether there is one feature for each value."""
+        return len(self.values) == self.features
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """`name=value` where there is one feature for each value."""
-        return (self.name,) if self.features == 1 else tuple(f"{self.name}={value}" for value in self.values)
+        return tuple(f"{self.name}={value}" for value in self.values) if self.is_one_hot else (self.name,)
 
 
-def codings_of(place: str, names: list[str], wanted: Mapping[str, str]) -> dict[str, str]:
-    """Of each of the file's columns that is wanted its coding, in the order of the file.
+def codings_of(place: str, names: list[str], wanted: Mapping[str, str | None]) -> dict[str, str]:
+    """Of each of the file's columns that is wanted its coding, in the order of the file; None leaves one out.
 
-    Raises UsageError for a wanted column that is not there, and where nothing is left.
+    Raises UsageError for a column that is named and not there.
     """
     unknown = [name for name in wanted if name != OTHERS and name not in names]
     if unknown:
-        listed = ", ".join(map(repr, names))
-        listed = listed if len(listed) <= 10 * _SHOWN else f"{listed[: 10 * _SHOWN]} ..."
-        raise UsageError(f"{place} has no column {unknown[0]!r}; it has {listed}")
+        raise UsageError(f"{place} has no column {unknown[0]!r}; it has {listed(names)}")
     others = wanted.get(OTHERS)
     codings = {name: wanted.get(name, others) for name in names}
     return {name: coding for name, coding in codings.items() if coding is not None}
+
+
+def listed(names: list[str]) -> str:
+    """Names of columns, as many as fit in a message."""
+    text = ", ".join(map(repr, names))
+    return text if len(text) <= 10 * _SHOWN else f"{text[: 10 * _SHOWN]} ..."
 
 
 def coded(place: str, name: str, values: Any, coding: str) -> tuple[Column, npt.NDArray[np.float32]]:
@@ -63,81 +74,127 @@ def coded(place: str, name: str, values: Any, coding: str) -> tuple[Column, npt.
 
     Raises DataError for what cannot be read so.
     """
-    from pyarrow import types
-
-    if types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    is_text = types.is_string(values.type) or types.is_large_string(values.type)
+    values = _plain(place, name, values)
+    is_text = _is_text(values.type)
     if is_text and coding == NUMBER:
         words = [str(value) for value in values.to_pylist() if value is not None]
         first = next((word for word in words if not _is_number(word)), words[0] if words else "")
         raise DataError(
             f"{place} holds text, such as {first[:_SHOWN]!r}, and numbers are needed; leave the column out, or give "
-            f"each its likelihood: --likelihood '{name}:categorical,{OTHERS}:gaussian-feature'"
+            f"each its likelihood: --likelihood '{name}:categorical,{OTHERS}:gaussian-feature' ({name}:none leaves it "
+            "out)"
         )
-    if values.null_count == len(values):
-        raise DataError(f"{place} has no value in any row; leave the column out")
     if coding == VALUES or (coding == BIT and is_text):
         return _by_value(place, name, values, coding)
-    numbers = numbers_of(place, values)
+    numbers = _numbers(place, values)
     missing = np.isnan(numbers)
     if missing.all():
-        raise DataError(f"{place} has no value in any row; leave the column out")
+        raise DataError(f"{place} has no value in any row; leave the column out ({name}:none)")
     return Column(name, (), 1, bool(missing.any())), numbers.reshape(-1, 1)
 
 
-def numbers_of(place: str, values: Any) -> npt.NDArray[np.float32]:
-    """As float32, NaN where a value is missing. Raises DataError for what holds no numbers."""
+def numbered(place: str, name: str, values: Any) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """The different values in words, in order, and of each row the number of its value; -1 where it has none.
+
+    Raises DataError for what has none, too many, or no values that can be told apart.
+    """
+    values = _plain(place, name, values)
+    found = distinct(values)
+    if not found:
+        raise DataError(f"{place} has no value in any row; leave the column out ({name}:none)")
+    if len(found) > _MOST_VALUES:
+        raise DataError(
+            f"{place} has {len(found):,} different values, and {_MOST_VALUES:,} can be told apart; leave the column "
+            f"out ({name}:none)"
+        )
+    from pyarrow import array, compute
+
+    numbers = compute.index_in(values, value_set=array(found, values.type)).fill_null(-1)
+    return tuple(map(_in_words, found)), numbers.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def distinct(values: Any) -> list[Any]:
+    """The different values of a pyarrow array, in order; what is missing is none."""
+    from pyarrow import compute, types
+
+    found = [value for value in compute.unique(values).to_pylist() if value is not None]
+    if types.is_floating(values.type):
+        found = [value for value in found if value == value]
+    return sorted(found)
+
+
+def _plain(place: str, name: str, values: Any) -> Any:
+    """Numbers, truth values or text; DataError for other types."""
+    from pyarrow import string, types
+
+    if types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    kind = values.type
+    if types.is_null(kind):
+        return values.cast("float64")
+    if str(kind) == "string_view":
+        return values.cast(string())
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
+    if is_number or _is_text(kind):
+        return values
+    raise DataError(
+        f"{place} holds {kind}, and numbers or text are needed; convert it, or leave the column out ({name}:none)"
+    )
+
+
+def _is_text(kind: Any) -> bool:
     from pyarrow import types
 
-    kind = values.type
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)):
-        raise DataError(f"{place} holds {kind}, and numbers or text are needed; leave the column out, or convert it")
-    # What is too large for float32 becomes infinite, which is refused with its place.
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _numbers(place: str, values: Any) -> npt.NDArray[np.float32]:
+    """As float32, NaN where a value is missing. Raises DataError for what float32 cannot hold or tell apart."""
+    exact = np.asarray(values.cast("float64", safe=False).to_numpy(zero_copy_only=False), np.float64)
     with np.errstate(over="ignore"):
-        numbers = values.cast("float64", safe=False).to_numpy(zero_copy_only=False)
-        return np.asarray(numbers, np.float64).astype(np.float32)
+        numbers = exact.astype(np.float32)
+    if np.isinf(numbers).any():
+        row = int(np.isinf(numbers).argmax())
+        raise DataError(
+            f"{place} is {exact[row]} in row {row} (counted from 0); float32 numbers are needed, so replace it, or "
+            "leave the row out"
+        )
+    there = exact[~np.isnan(exact)]
+    if there.size and 0 < there.std() < _TOLD_APART * abs(there.mean()):
+        raise DataError(
+            f"{place} has values of about {there.mean():.6g} that differ by {there.std():.3g}, which float32 cannot "
+            "tell apart; subtract their mean"
+        )
+    return numbers
 
 
 def _by_value(place: str, name: str, values: Any, coding: str) -> tuple[Column, npt.NDArray[np.float32]]:
-    from pyarrow import compute, scalar, types
-
-    if types.is_floating(values.type):
-        values = compute.if_else(compute.is_nan(values), scalar(None, values.type), values)
-    encoded = values.dictionary_encode()
-    found = encoded.dictionary.to_pylist()
-    if coding == BIT and len(found) != 2:
-        raise DataError(
-            f"{place} holds {len(found):,} different words, and the Bernoulli likelihood is for two; take "
-            f"{name}:categorical"
-        )
-    if len(found) > _MOST_VALUES:
-        raise DataError(
-            f"{place} has {len(found):,} different values, and {_MOST_VALUES:,} can be told apart; leave the column out"
-        )
-    if coding == VALUES and len(values) * len(found) > _MOST_NUMBERS:
-        raise DataError(
-            f"{place} has {len(found):,} different values in {len(values):,} rows, and one feature for each would be "
-            f"{4e-9 * len(values) * len(found):.1f} GB; leave the column out, or merge its rare values"
-        )
-    order = sorted(range(len(found)), key=found.__getitem__)
-    place_of = np.empty(len(found), np.int64)
-    place_of[order] = np.arange(len(found))
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    missing = codes < 0
-    labels = place_of[codes]
-    names = tuple(_in_words(found[number]) for number in order)
+    names, numbers = numbered(place, name, values)
+    missing = numbers < 0
     if coding == BIT:
-        features = labels.astype(np.float32).reshape(-1, 1)
+        if len(names) != 2:
+            raise DataError(
+                f"{place} holds {len(names):,} different words, and the Bernoulli likelihood is for two; take "
+                f"{name}:categorical"
+            )
+        features = numbers.astype(np.float32).reshape(-1, 1)
     else:
-        features = np.zeros((len(codes), len(found)), np.float32)
-        features[np.arange(len(codes)), labels] = 1
+        if len(numbers) * len(names) > _MOST_NUMBERS:
+            raise DataError(
+                f"{place} has {len(names):,} different values in {len(numbers):,} rows, and one feature for each would "
+                f"be {4e-9 * len(numbers) * len(names):.1f} GB; leave the column out ({name}:none), or merge its rare "
+                "values"
+            )
+        features = np.zeros((len(numbers), len(names)), np.float32)
+        features[np.arange(len(numbers)), numbers] = 1
     features[missing] = np.nan
     return Column(name, names, features.shape[1], bool(missing.any())), features
 
 
 def _in_words(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _is_number(value: Any) -> bool:

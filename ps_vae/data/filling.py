@@ -1,63 +1,153 @@
-"""A table with what was missing in it filled in, and everything else as it was."""
+"""A table with what was missing in it filled in, and everything else as it was.
 
+From text to text the cells stay as they are written. Elsewhere a column that is filled in keeps its type, but for whole
+numbers that get a fraction between them: these become float64.
+"""
+
+import csv
+import gzip
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data.columns import Column
-from ps_vae.data.tables import open_table
+from ps_vae.data.columns import Column, distinct
+from ps_vae.data.tables import TEXT_ENDINGS, open_table, separator_of
+from ps_vae.errors import DataError
 
-__all__ = ["filled_table", "write_table_file"]
+__all__ = ["check_target", "filled_table", "is_text", "write_table_file"]
 
 
-def filled_table(path: Path, columns: tuple[Column, ...], features: npt.NDArray[np.float32]) -> tuple[Any, int]:
-    """The table in the file as a pyarrow.Table, and how many values are new in it.
+def is_text(path: Path) -> bool:
+    """Whether a table's file is CSV or TSV, by its name."""
+    return path.name.lower().endswith(TEXT_ENDINGS)
+
+
+def check_target(source: Path, target: Path) -> None:
+    """DataError where the table could not be written there, before anything is computed."""
+    if is_text(source) or not is_text(target):
+        return
+    from pyarrow import types
+
+    table = open_table(source)
+    nested = [field.name for field in table.schema if types.is_nested(field.type) or types.is_binary(field.type)]
+    if nested:
+        raise DataError(
+            f"{target}: column {nested[0]!r} of {source} holds {table.schema.field(nested[0]).type}, which CSV cannot "
+            "hold; give --output FILE.parquet"
+        )
+
+
+def filled_table(
+    source: Path, target: Path, columns: tuple[Column, ...], features: npt.NDArray[np.float32]
+) -> tuple[Any, int]:
+    """The table in the file as a pyarrow.Table to be written to `target`, and how many values are new in it.
 
     columns   that are filled, as ps_vae.data.tables has read them
     features  (n, features) in the file's order: numbers are taken as they are, of words the likeliest
 
     Raises what `open_table` does.
     """
-    table = open_table(path)
+    from pyarrow import compute
+
+    table = open_table(source)
+    keeps_text = is_text(source) and is_text(target)
+    result = open_table(source, as_text=True) if keeps_text else table
     count, first = 0, 0
     for column in columns:
         of_column = features[:, first : first + column.features]
         first += column.features
-        if column.misses:
-            place = table.column_names.index(column.name)
-            values, missing = _filled(table.column(place), column, of_column)
-            table = table.set_column(place, column.name, values)
-            count += missing
-    return table, count
+        if not column.misses:
+            continue
+        place = table.column_names.index(column.name)
+        values = table.column(place).combine_chunks()
+        missing = compute.is_null(values, nan_is_null=True)
+        count += int(compute.sum(missing).as_py())
+        new = _new_values(values, column, of_column)
+        old = result.column(place).combine_chunks() if keeps_text else values
+        filled = _in_text(old, values, new, missing) if keeps_text else _in_place(old, new, missing)
+        result = result.set_column(place, result.column_names[place], filled)
+    return result, count
 
 
 def write_table_file(path: Path, table: Any) -> None:
-    """As Parquet where the name ends so, else as CSV."""
-    from pyarrow import csv, parquet
+    """As Parquet where the name ends so, else as CSV; whole or not at all. DataError for what cannot be held so."""
+    import pyarrow
+    from pyarrow import parquet
 
-    if path.suffix == ".parquet":
-        parquet.write_table(table, path)
-    else:
-        csv.write_csv(table, path)
+    try:
+        with _whole(path) as temporary:
+            if path.suffix == ".parquet":
+                parquet.write_table(table, temporary)
+            else:
+                _write_text(path, temporary, table)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: cannot be written ({' '.join(str(error).split())}); try another ending") from None
 
 
-def _filled(values: Any, column: Column, features: npt.NDArray[np.float32]) -> tuple[Any, int]:
+def _new_values(values: Any, column: Column, features: npt.NDArray[np.float32]) -> list[Any]:
+    from pyarrow import types
+
+    if column.values:
+        likeliest = features.argmax(axis=1) if column.is_one_hot else (features[:, 0] > 0.5).astype(np.int64)
+        found = distinct(values.cast(values.type.value_type) if types.is_dictionary(values.type) else values)
+        return [found[number] for number in likeliest]
+    if types.is_boolean(values.type):
+        return [bool(value) for value in features[:, 0] > 0.5]
+    # As many digits as float32 has.
+    numbers = [float(text) for text in features[:, 0].astype(str)]
+    is_whole = types.is_integer(values.type) and all(number.is_integer() for number in numbers)
+    return [int(number) for number in numbers] if is_whole else numbers
+
+
+def _in_place(values: Any, new: list[Any], missing: Any) -> Any:
     import pyarrow
     from pyarrow import compute, types
 
-    missing = compute.is_null(values, nan_is_null=True)
-    if column.values:
-        likeliest = features.argmax(axis=1) if column.features > 1 else (features[:, 0] > 0.5).astype(np.int64)
-        words = pyarrow.array([column.values[number] for number in likeliest])
-        new = words.cast(values.type.value_type if types.is_dictionary(values.type) else values.type)
-        values = values.cast(new.type)
-    elif types.is_boolean(values.type):
-        new = pyarrow.array(features[:, 0] > 0.5)
-    else:
-        # As many digits as float32 has.
-        new = pyarrow.array([float(text) for text in features[:, 0].astype(str)])
-        values = values.cast("float64")
-    filled = compute.if_else(missing, pyarrow.chunked_array([new]), values)
-    return filled, int(compute.sum(missing).as_py())
+    kind = values.type.value_type if types.is_dictionary(values.type) else values.type
+    if new and isinstance(new[0], float) and not types.is_floating(kind):
+        kind = pyarrow.float64()
+    return compute.if_else(missing, pyarrow.array(new).cast(kind), values.cast(kind, safe=False))
+
+
+def _in_text(written: Any, values: Any, new: list[Any], missing: Any) -> Any:
+    """As the file writes such values, where it does."""
+    import pyarrow
+
+    spelled = dict(zip(reversed(values.to_pylist()), reversed(written.to_pylist()), strict=True))
+    cells = zip(missing.to_pylist(), written.to_pylist(), new, strict=True)
+    return pyarrow.array([spelled.get(value, str(value)) if is_new else cell for is_new, cell, value in cells])
+
+
+def _write_text(path: Path, temporary: str, table: Any) -> None:
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(temporary, "wt", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=separator_of(path), lineterminator="\n")
+        writer.writerow(table.column_names)
+        for batch in table.to_batches():
+            writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[str]:
+    """A name to write to, which becomes `path` at the end, if it comes to that."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    os.close(descriptor)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

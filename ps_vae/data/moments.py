@@ -1,5 +1,6 @@
 """Mean and variance of every feature over a split, in bounded memory."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +22,12 @@ class Moments(NamedTuple):
     variances: npt.NDArray[np.float64]
 
 
-def feature_moments(split: Split) -> Moments:
+def feature_moments(split: Split, names: Sequence[str] = ()) -> Moments:
     """Of the scaled float32 values, summed in float64, a MiB of rows at a time; missing ones, NaN, do not count.
 
     What is summed is the distance from the first rows' means, so that few digits are lost where these are far from zero
     (Chan, Golub & LeVeque 1983, section 3). Raises UsageError for a split without rows, or with a feature without
-    values.
+    values, by its name if there are `names`.
     """
     if not len(split):
         raise UsageError("the means of a split without rows are not defined: use another --split")
@@ -48,6 +49,8 @@ def feature_moments(split: Split) -> Moments:
         total += piece.sum(axis=0, dtype=np.float64)
         squares += np.square(piece, out=piece).sum(axis=0, dtype=np.float64)
     if not counts.all():
-        raise UsageError(f"feature {counts.argmin()} has no value in any of the training rows: leave it out")
+        number = int(counts.argmin())
+        which = repr(names[number]) if names else f"feature {number}"
+        raise UsageError(f"{which} has no value in any of the training rows; leave it out, or give another --split")
     apart = total / counts
     return Moments(shift + apart, squares / counts - np.square(apart))

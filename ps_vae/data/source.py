@@ -60,7 +60,9 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def load(spec: str, split: str = "auto", *, wanted: Mapping[str, str] | None = None, condition: str = "") -> Dataset:
+def load(
+    spec: str, split: str = "auto", *, wanted: Mapping[str, str | None] | None = None, condition: str = ""
+) -> Dataset:
     """The data set that `spec` names: one of SOURCES, or a path.
 
     split      "auto" or three fractions "train,validation,test"; ps_vae.data.splitting says what they mean
@@ -95,14 +97,14 @@ def from_arrays(name: str, rows: npt.NDArray[Any], split: str = "auto") -> Datas
     return divide(checked(name, {"train": rows}), split)
 
 
-def _check_words(spec: str, wanted: Mapping[str, str] | None, condition: str) -> None:
+def _check_words(spec: str, wanted: Mapping[str, str | None] | None, condition: str) -> None:
     if wanted is not None:
         raise UsageError(f"{spec} has no named columns; give one likelihood for all features, or a CSV or Parquet file")
     if condition not in ("", LABELS):
         raise UsageError(f"--condition {condition}: {spec} has no named columns; give --condition {LABELS}")
 
 
-def _read_path(spec: str, path: Path, wanted: Mapping[str, str] | None, condition: str) -> Arrays:
+def _read_path(spec: str, path: Path, wanted: Mapping[str, str | None] | None, condition: str) -> Arrays:
     if path.is_dir():
         _check_words(spec, wanted, condition)
         return checked(spec, read_idx_folder(path), labels=lambda: _by_split(spec, read_idx_labels(path)))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data.columns import NUMBER, OTHERS, VALUES, Column, coded, codings_of
+from ps_vae.data.columns import NUMBER, OTHERS, Column, coded, codings_of, listed, numbered
 from ps_vae.data.expansion import check_expansion
 from ps_vae.data.labels import Labels
 from ps_vae.errors import DataError, UsageError
 
-__all__ = ["PARQUET_MAGIC", "TEXT_ENDINGS", "Table", "open_table", "read_table"]
+__all__ = ["PARQUET_MAGIC", "TEXT_ENDINGS", "Table", "open_table", "read_table", "separator_of"]
 
 PARQUET_MAGIC = b"PAR1"
 TEXT_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -38,10 +38,11 @@ class Table:
         return tuple(name for column in self.columns for name in column.feature_names)
 
 
-def read_table(path: Path, wanted: Mapping[str, str] | None = None, labels: str = "") -> Table:
+def read_table(path: Path, wanted: Mapping[str, str | None] | None = None, labels: str = "") -> Table:
     """Columns of a table as features; true and false are 1 and 0.
 
-    wanted  names, or OTHERS, and how each is to be read (ps_vae.data.columns); None: all, as numbers, none missing
+    wanted  names, or OTHERS, and how each is to be read (ps_vae.data.columns), None for not at all; None in the place
+            of it: all, as numbers, none missing
     labels  name of the column that holds labels, which is no feature then; "": none does
 
     Raises UsageError without pyarrow and for names that are not there, DataError for a file that cannot be read and
@@ -66,17 +67,27 @@ def read_table(path: Path, wanted: Mapping[str, str] | None = None, labels: str 
     return Table(np.ascontiguousarray(np.concatenate(parts, axis=1)), tuple(columns), found)
 
 
-def open_table(path: Path) -> Any:
-    """The pyarrow.Table of a file. Raises UsageError without pyarrow, DataError for what is no table."""
+def separator_of(path: Path) -> str:
+    """What stands between the cells of a text table, by its name."""
+    return "\t" if ".tsv" in path.name.lower() else ","
+
+
+def open_table(path: Path, *, as_text: bool = False) -> Any:
+    """The pyarrow.Table of a file, of a text one perhaps with its cells as they are written.
+
+    Names lose the spaces around them. Raises UsageError without pyarrow, DataError for what is no table.
+    """
     if find_spec("pyarrow") is None:
         raise UsageError(f"{path}: tables need pyarrow: pip install 'ps_vae[tables]'")
     import pyarrow
 
     try:
-        table = _read_text(path) if path.name.lower().endswith(TEXT_ENDINGS) else _read_parquet(path)
+        is_text = path.name.lower().endswith(TEXT_ENDINGS)
+        table = _read_text(path, as_text=as_text) if is_text else _read_parquet(path)
     except pyarrow.ArrowException as error:
         why = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read as a table ({why}); check the file") from None
+    table = table.rename_columns([name.strip() for name in table.column_names])
     twice = [name for name in table.column_names if table.column_names.count(name) > 1]
     if twice:
         raise DataError(f"{path} has {table.column_names.count(twice[0])} columns {twice[0]!r}; name them apart")
@@ -85,15 +96,22 @@ def open_table(path: Path) -> Any:
     return table
 
 
-def _read_text(path: Path) -> Any:
-    from pyarrow import csv
+def _read_text(path: Path, *, as_text: bool) -> Any:
+    from pyarrow import csv, string, types
 
-    separator = "\t" if ".tsv" in path.name.lower() else ","
-    table = csv.read_csv(
-        path,
-        parse_options=csv.ParseOptions(delimiter=separator),
-        convert_options=csv.ConvertOptions(strings_can_be_null=True),
-    )
+    parsed = csv.ParseOptions(delimiter=separator_of(path))
+    table = csv.read_csv(path, parse_options=parsed, convert_options=csv.ConvertOptions(strings_can_be_null=True))
+    binary = [field.name for field in table.schema if types.is_binary(field.type)]
+    if binary:
+        raise DataError(f"{path}: column {binary[0]!r} is not in UTF-8; save the file in that encoding")
+    if table.num_columns == 1 and any(mark in table.column_names[0] for mark in ";\t,"):
+        raise DataError(
+            f"{path} is one column, {table.column_names[0][:_SHOWN]!r}: its cells seem to be separated by something "
+            "else; write commas, or tabs in a file whose name ends in .tsv"
+        )
+    if as_text:
+        kinds = dict.fromkeys(table.column_names, string())
+        return csv.read_csv(path, parse_options=parsed, convert_options=csv.ConvertOptions(column_types=kinds))
     if all(_is_number(name) for name in table.column_names):
         raise DataError(
             f"{path}: its first row, {', '.join(table.column_names)[:_SHOWN]}, has numbers where the columns' names "
@@ -117,12 +135,20 @@ def _values(table: Any, name: str) -> Any:
 
 
 def _labels(path: Path, table: Any, name: str) -> Labels:
+    from pyarrow import types
+
     if name not in table.column_names:
-        raise UsageError(f"{path} has no column {name!r}; it has {', '.join(map(repr, table.column_names))}")
-    column, one_hot = coded(_place(path, name), name, _values(table, name), VALUES)
-    if column.misses:
-        raise _missing(path, name, one_hot)
-    return Labels(column.values, one_hot.argmax(axis=1))
+        raise UsageError(f"{path} has no column {name!r}; it has {listed(table.column_names)}")
+    place, values = _place(path, name), _values(table, name)
+    names, numbers = numbered(place, name, values)
+    if (numbers < 0).any():
+        raise DataError(
+            f"{place} has no value in row {int((numbers < 0).argmax())} (counted from 0), and in "
+            f"{(numbers < 0).sum():,} rows in all; a label is needed in every row: fill them in, or leave these out"
+        )
+    if types.is_floating(values.type) and not all(_is_whole(word) for word in names):
+        raise DataError(f"{place} holds numbers such as {names[0]}; labels are words or whole numbers")
+    return Labels(names, numbers)
 
 
 def _missing(path: Path, name: str, features: npt.NDArray[np.float32]) -> DataError:
@@ -136,6 +162,10 @@ def _missing(path: Path, name: str, features: npt.NDArray[np.float32]) -> DataEr
 
 def _place(path: Path, name: str) -> str:
     return f"{path}: column {name!r}"
+
+
+def _is_whole(word: str) -> bool:
+    return float(word).is_integer()
 
 
 def _is_number(value: str) -> bool:

@@ -37,7 +37,7 @@ def advice(config: RunConfig, moments: Moments) -> Iterator[Line]:
     # Of a table with a likelihood for each column the encoder sees deviations from the means.
     if likelihood not in _COUNTS and not config.model.variables and (far := np.flatnonzero(size > _FAR)).size:
         text = "{begins} have values of about {size:.3g} in {columns}; the encoder learns little from them: {hint}"
-        yield _line("large-values", text, far, size=float(size.max()), hint=_SCALE)
+        yield _line(config, "large-values", text, far, size=float(size.max()), hint=_SCALE)
     changes = varies(means, moments.variances)
     if likelihood in _SHARED and changes.any():
         usual = float(np.median(deviations[changes]))
@@ -46,7 +46,7 @@ def advice(config: RunConfig, moments: Moments) -> Iterator[Line]:
                 "{begins} have deviations of about {usual:.3g}, but up to {most:.3g} in {columns}, and one sigma is "
                 "for all of them: the largest decide; {hint}, or take gaussian-feature"
             )
-            yield _line("unlike-scales", text, wide, usual=usual, most=float(deviations.max()), hint=_SCALE)
+            yield _line(config, "unlike-scales", text, wide, usual=usual, most=float(deviations.max()), hint=_SCALE)
     has_own = np.full(means.size, likelihood in _OWN)
     if config.model.variables:
         has_own = np.concatenate([[each.likelihood in _OWN] * each.features for each in config.model.variables])
@@ -55,7 +55,7 @@ def advice(config: RunConfig, moments: Moments) -> Iterator[Line]:
             "{begins} never change in {columns}: a deviation of their own has nothing to learn, and their densities "
             "only raise log p(x); leave them out"
         )
-        yield _line("constant-columns", text, constant)
+        yield _line(config, "constant-columns", text, constant)
 
 
 def idle_workers(config: RunConfig, workers: int) -> Line | None:
@@ -63,15 +63,16 @@ def idle_workers(config: RunConfig, workers: int) -> Line | None:
     if not parse_consistency(config.consistency).is_synchronous or workers <= config.microbatches:
         return None
     text = (
-        "WARNING: the batch of {batch} rows is {busy} microbatches of {rows}, which keep {busy} of {workers} workers "
-        "busy; give a smaller --microbatch, or a larger --batch-size"
+        "WARNING: with {workers} workers and --microbatch {rows} the batch of {batch} rows keeps {busy} of them busy; "
+        "give a smaller --microbatch, or a larger --batch-size"
     )
     about = {"batch": config.batch_size, "rows": config.microbatch, "busy": config.microbatches, "workers": workers}
     return Line("idle-workers", text, level=WARNING, **about)
 
 
-def _line(event: str, template: str, columns: npt.NDArray[np.intp], **fields: object) -> Line:
-    named = ", ".join(map(str, columns[:_NAMED]))
+def _line(config: RunConfig, event: str, template: str, columns: npt.NDArray[np.intp], **fields: object) -> Line:
+    names = [variable.name for variable in config.model.variables for _ in range(variable.features)]
+    named = ", ".join(names[column] if names else str(column) for column in columns[:_NAMED])
     text = f"column {named}" if columns.size == 1 else f"columns {named}"
     if columns.size > _NAMED:
         text = f"{columns.size} columns ({named}, ...)"

@@ -102,7 +102,9 @@ class RunConfig:
         if self.binarize not in BINARIZATIONS:
             raise UsageError(f"--binarize {self.binarize} is not known; choose {', '.join(BINARIZATIONS)}")
         if self.binarize != "none" and self.model.likelihood != "bernoulli":
-            raise UsageError(f"--binarize {self.binarize} makes bits; use --likelihood bernoulli with it")
+            raise UsageError(
+                f"--binarize {self.binarize} makes bits; use --likelihood bernoulli, of all features, with it"
+            )
         if (self.condition == UNCONDITIONED) != (self.model.classes == 0):
             raise UsageError(f"--condition {self.condition}: the data were read with {self.model.classes} classes")
         if self.batch_size < 1 or self.microbatch < 1 or self.batch_size % self.microbatch:

@@ -8,6 +8,7 @@ from ps_vae.train.config import UNCONDITIONED, RunConfig
 __all__ = ["data_of", "load_as", "variables_of"]
 
 # How a column has to be read for its likelihood; as numbers for all others.
+_NONE = "none"
 _CODINGS = {"bernoulli": BIT, "categorical": VALUES}
 
 
@@ -22,8 +23,8 @@ def load_as(spec: str, split: str, likelihood: str, condition: str) -> Dataset:
     Raises UsageError for words that cannot be, and what `ps_vae.data.load` does.
     """
     words = _by_column(likelihood)
-    wanted = {name: _CODINGS.get(kind, NUMBER) for name, kind in words.items()}
-    if condition in wanted:
+    wanted = {name: None if kind == _NONE else _CODINGS.get(kind, NUMBER) for name, kind in words.items()}
+    if wanted.get(condition) is not None:
         raise UsageError(f"--condition {condition}: --likelihood models this column; leave it out of one of the two")
     return load(spec, split, wanted=wanted or None, condition="" if condition == UNCONDITIONED else condition)
 
@@ -44,8 +45,8 @@ def _by_column(words: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words.split(","):
         name, colon, kind = (part.strip() for part in word.rpartition(":"))
-        if not colon or not name or kind not in LIKELIHOODS:
-            known = ", ".join(LIKELIHOODS)
+        if not colon or not name or kind not in (*LIKELIHOODS, _NONE):
+            known = ", ".join((*LIKELIHOODS, f"{_NONE} (left out)"))
             raise UsageError(
                 f"--likelihood {words}: {word.strip()!r} is not COLUMN:LIKELIHOOD; write column names, or {OTHERS} for "
                 f"all others, each with one of {known}"

@@ -10,12 +10,24 @@ from ps_vae.data import Column
 from ps_vae.errors import UsageError
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.row_tasks import over_rows
+from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.trained import TrainedModel
 from ps_vae.vae.imputation import impute
 
-__all__ = ["impute_table"]
+__all__ = ["impute_table", "table_of"]
 
 Floats = npt.NDArray[np.float32]
+
+
+def table_of(run_dir: Path) -> Path:
+    """The file of the table that a run was trained on. Raises UsageError where there is none."""
+    config = RunFolder(run_dir).config()
+    if not config.model.variables:
+        raise UsageError(
+            f"{run_dir} was not trained on a table with a likelihood for each column, so nothing is missing; train "
+            "with --likelihood 'COLUMN:NAME,*:NAME' on a CSV or Parquet file"
+        )
+    return Path(config.data).expanduser()
 
 
 def impute_table(
@@ -26,8 +38,10 @@ def impute_table(
     progress: Callable[[int, int], None],
     say: Callable[[str], None],
     version: int | str | None = None,
-) -> tuple[Path, tuple[Column, ...], Floats]:
-    """The table's file, what its features are, and the features of all its rows, (n, inputs), in the file's order.
+) -> tuple[tuple[Column, ...], Floats]:
+    """What the features of a run's table are, and those of all its rows, (n, inputs), in the file's order.
+
+    Bits that were missing are the likelier of the two.
 
     samples   importance samples a row
 
@@ -38,16 +52,14 @@ def impute_table(
         raise UsageError("--samples and --processes are at least 1")
     use_one_thread()
     model = TrainedModel.open(run_dir, version=version, say=say)
-    if not model.config.model.variables:
-        raise UsageError(
-            f"{run_dir} was not trained on a table with a likelihood for each column, so nothing is missing; train "
-            "with --likelihood 'COLUMN:NAME,*:NAME' on a CSV or Parquet file"
-        )
     parts = over_rows(model, model.table_size, _impute, samples, processes=processes, progress=progress)
-    return Path(model.config.data).expanduser(), model.data.variables, np.concatenate(parts)
+    return model.data.variables, np.concatenate(parts)
 
 
 def _impute(model: TrainedModel, start: int, stop: int, samples: int) -> Floats:
     names = np.arange(start, stop, dtype=np.int64)
     rows = model.table_rows(start, stop)
-    return impute(model.parameters, rows, samples=samples, seed=model.config.seed, rows=names)
+    filled = impute(model.parameters, rows, samples=samples, seed=model.config.seed, rows=names)
+    variables = model.config.model.variables
+    is_bit = np.concatenate([[each.likelihood == "bernoulli"] * each.features for each in variables])
+    return np.where(np.isnan(rows[:, : filled.shape[1]]) & is_bit, np.round(filled), filled)

@@ -69,7 +69,7 @@ def starting_point(
                 said = f"{folder.path} was {best.sentence()}"
                 raise NothingLeft(f"{said}; give more --patience than {config.patience}, or 0, to go on")
             return found.state, f"continued from version {found.version:,}"
-    moments = feature_moments(data.train)
+    moments = feature_moments(data.train, data.columns)
     for line in advice(config, moments):
         say(line)
     return fresh_state(config, new_weights(config, data, moments, layout)), "new weights"

@@ -79,7 +79,79 @@ def test_gaps_are_filled_and_all_else_is_as_it_was(
 
 def test_without_a_name_the_table_lies_in_the_run(of_table: Path) -> None:
     assert run(["impute", str(of_table), "--samples", "2", "--processes", "2"]) == 0
-    assert len(pandas.read_csv(of_table / "imputed.csv")) == 90
+    assert len(pandas.read_parquet(of_table / "imputed.parquet")) == 90
+
+
+def text_run(folder: Path, content: str, likelihood: str, name: str = "table.csv") -> Path:
+    (folder / name).write_text(content)
+    wishes = Wishes(data=str(folder / name), likelihood=likelihood, split="1,0,0", hidden=(4,), latent=2, batch_size=2)
+    return make_run(folder / "run", wishes)
+
+
+@pytest.mark.parametrize(("name", "mark"), [("table.csv", ","), ("table.tsv", "\t")])
+def test_cells_of_a_text_stay_as_they_are_written(tmp_path: Path, name: str, mark: str) -> None:
+    lines = [
+        ["zip", "when", "flag", "note", "x", "n"],
+        ["02831", "2020-01-24 10:00", "FALSE", '"a, ""b"""', "1.50", "7"],
+        ["00001", "", "TRUE", "NA", "", "7"],
+        ["12345678901234567890123", "2020-01-25 10:00", "", "null", "2.25", ""],
+    ]
+    content = "".join(mark.join(line) + "\n" for line in lines)
+    of_text = text_run(tmp_path, content, "x:gaussian-feature,flag:bernoulli,n:categorical", name)
+    out = tmp_path / f"out{name[5:]}"
+    target = out if name.endswith(".csv") else of_text / "imputed.csv"
+    words = ["--output", str(out)] if name.endswith(".csv") else []
+    assert run(["impute", str(of_text), "--samples", "3", "--processes", "1", *words]) == 0
+    with target.open(newline="") as file:
+        got = list(csv.reader(file))
+    (_, *before), (_, *after) = list(csv.reader(content.splitlines(), delimiter=mark)), got
+    for row, (old, new) in enumerate(zip(before, after, strict=True)):
+        assert old[:2] + old[3:4] == new[:2] + new[3:4]
+        for column in (2, 4, 5):
+            assert new[column] == old[column] if old[column] else new[column], (row, column)
+    assert after[2][2] in ("TRUE", "FALSE")
+    assert after[2][5] == "7"
+
+
+def test_types_of_a_table_stay_and_whole_numbers_are_exact_where_they_were(tmp_path: Path) -> None:
+    table = pandas.DataFrame(
+        {
+            "one": ["x", None, "x", "x"],
+            "code": [1234560.0, 1234561.0, None, 1234562.0],
+            "bit": pandas.array([0, 1, None, 1], "Int8"),
+            "kind": pandas.Categorical(["a", None, "b", "b"]),
+            "tags": [["a"], ["b"], ["c"], []],
+            "x": [1.0, None, 3.0, 4.0],
+        }
+    )
+    table.to_parquet(tmp_path / "table.parquet")
+    likelihood = "one:categorical,code:categorical,bit:bernoulli,kind:categorical,x:gaussian-feature"
+    data = str(tmp_path / "table.parquet")
+    wishes = Wishes(data=data, likelihood=likelihood, split="1,0,0", hidden=(4,), latent=2, batch_size=2)
+    of_types = make_run(tmp_path / "run", wishes)
+    assert run(["impute", str(of_types), "--samples", "3", "--processes", "1"]) == 0
+    after = pandas.read_parquet(of_types / "imputed.parquet")
+    assert after["one"].tolist() == ["x"] * 4
+    assert after["code"][2] in (1234560.0, 1234561.0, 1234562.0)
+    assert (str(after["bit"].dtype).lower(), after["bit"][2] in (0, 1)) == ("int8", True)
+    assert after["kind"][1] in ("a", "b")
+    assert [list(tags) for tags in after["tags"]] == [["a"], ["b"], ["c"], []]
+    for name in ("code", "bit", "kind", "x"):
+        there = table[name].notna()
+        assert after[name][there].tolist() == table[name][there].tolist()
+
+
+def test_what_could_not_be_written_is_told_before_anything_is_computed(tmp_path: Path, capsys) -> None:
+    pandas.DataFrame({"tags": [["a"], ["b"], []], "x": [1.0, None, 3.0]}).to_parquet(tmp_path / "table.parquet")
+    data = str(tmp_path / "table.parquet")
+    wishes = Wishes(data=data, likelihood="x:gaussian-feature", split="1,0,0", hidden=(4,), latent=2, batch_size=2)
+    nested = make_run(tmp_path / "run", wishes)
+    assert run(["impute", str(nested), "--output", str(tmp_path / "out.csv")]) == 1
+    assert "column 'tags'" in (said := capsys.readouterr().err)
+    assert "give --output FILE.parquet" in said
+    assert run(["impute", str(nested), "--output", str(tmp_path / "table.parquet")]) == 2
+    assert "is the table itself" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "table.parquet"]
 
 
 @pytest.fixture(scope="module")

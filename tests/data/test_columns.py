@@ -127,7 +127,7 @@ def test_words_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatc
 
 def test_infinity_is_not_missing(tmp_path: Path) -> None:
     path = write(tmp_path, ".parquet", pandas.DataFrame({"x": [1.0, np.nan, np.inf]}))
-    with pytest.raises(DataError, match="inf at row 2, column 0"):
+    with pytest.raises(DataError, match="'x' is inf in row 2"):
         load(str(path), wanted={"x": NUMBER})
 
 
@@ -136,6 +136,63 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     path.write_text("x,y,x\n1,2,3\n")
     with pytest.raises(DataError, match="2 columns 'x'"):
         load(str(path))
+
+
+def test_numbers_of_which_float32_sees_no_difference_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, ".csv", pandas.DataFrame({"when": 1_600_000_000 + 3 * np.arange(30)}))
+    with pytest.raises(
+        DataError, match=r"'when' has values of about 1\.6e\+09 that differ by 26, .* subtract their mean"
+    ):
+        load(str(path), wanted={"when": NUMBER})
+
+
+def test_spaces_around_names_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("age, income , my city\n1,2,3\n4,5,6\n")
+    assert load(str(path), wanted={"income": NUMBER, "my city": NUMBER}).columns == ("income", "my city")
+
+
+def test_a_column_may_be_left_out_beside_a_star(tmp_path: Path) -> None:
+    path = write(tmp_path, ".csv", TABLE[["id", "age", "month"]])
+    assert load(str(path), wanted={"id": None, "*": NUMBER}).columns == ("age", "month")
+
+
+def test_one_value_is_a_feature_with_its_name(tmp_path: Path) -> None:
+    path = write(tmp_path, ".csv", pandas.DataFrame({"x": ["a", None, "a"], "y": [1, 2, 3]}))
+    data = load(str(path), wanted={"x": VALUES, "y": NUMBER})
+    assert data.columns == ("x=a", "y")
+
+
+def test_numbers_and_truth_values_are_named_as_they_are(tmp_path: Path) -> None:
+    table = pandas.DataFrame(
+        {"code": [1234560.0, 1234561.0, None], "part": [0.1, -2.7112901, 0.1], "is": [True, False, True]}
+    )
+    data = load(str(write(tmp_path, ".parquet", table)), wanted={"code": VALUES, "part": VALUES, "is": VALUES})
+    assert data.columns == (*("code=1234560", "code=1234561", "part=-2.7112901", "part=0.1", "is=false", "is=true"),)
+
+
+@pytest.mark.parametrize("coding", [NUMBER, VALUES, BIT])
+@pytest.mark.parametrize(
+    "values", [[["a"], ["b"]], [{"a": 1}, {"a": 2}], pandas.to_timedelta([1, 2], "h"), [b"x", b"y"]], ids=str
+)
+def test_other_types_are_named_and_refused(tmp_path: Path, values: object, coding: str) -> None:
+    path = write(tmp_path, ".parquet", pandas.DataFrame({"x": values, "y": [1, 2]}))
+    with pytest.raises(DataError, match=r"'x' holds .*, and numbers or text are needed"):
+        load(str(path), wanted={"x": coding, "y": NUMBER})
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("x,city\n1,Z\xfcrich\n".encode("latin-1"), r"column 'city' is not in UTF-8"),
+        (b"a;b\n1;2\n", r"is one column, 'a;b': its cells seem to be separated by something else"),
+    ],
+)
+def test_files_in_another_manner_say_what_they_should_be(tmp_path: Path, content: bytes, text: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=text):
+        load(str(path), wanted={"*": VALUES})
 
 
 @pytest.mark.parametrize("spec", ["digits", "gaussian:9x2"])

@@ -93,7 +93,10 @@ def test_a_column_of_a_table_is_a_label_and_no_feature(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no column 'labels'; it has 'x', 'kind'"):
         load(str(path), condition="labels")
     table.assign(kind=["b", None, "b"]).to_csv(path, index=False)
-    with pytest.raises(DataError, match="'kind' has no value in row 1"):
+    with pytest.raises(DataError, match=r"'kind' has no value in row 1 .* a label is needed in every row"):
+        load(str(path), condition="kind")
+    table.assign(kind=[0.5, 1.0, 2.0]).to_csv(path, index=False)
+    with pytest.raises(DataError, match=r"'kind' holds numbers such as 0\.5; labels are words or whole numbers"):
         load(str(path), condition="kind")
 
 

@@ -12,7 +12,7 @@ def test_more_workers_than_microbatches_are_told_of(workers: int, is_told: bool)
     line = idle_workers(config, workers)
     assert (line is not None) == is_told
     if line is not None:
-        assert f"4 microbatches of 2, which keep 4 of {workers} workers busy; give a smaller --microbatch" in line
+        assert f"with {workers} workers and --microbatch 2 the batch of 8 rows keeps 4 of them busy" in line
 
 
 @pytest.mark.parametrize("consistency", ["asp", "ssp:2"])

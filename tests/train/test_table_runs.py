@@ -1,5 +1,6 @@
 """Runs on tables with a likelihood for each column, and on labels: their words, their data, their bits."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -77,9 +78,9 @@ def test_words_and_data_together_say_what_each_column_is(tmp_path: Path) -> None
 
 
 def test_a_star_gives_the_others_a_likelihood(tmp_path: Path) -> None:
-    config, _ = configured(people(tmp_path), "city:categorical,id:categorical,kind:bernoulli,*:gaussian-feature")
+    config, _ = configured(people(tmp_path), "city:categorical,id:none,kind:bernoulli,*:gaussian-feature")
     assert [each.likelihood for each in config.model.variables] == [
-        *("categorical", "gaussian-feature", "categorical", "gaussian-feature", "gaussian-feature", "bernoulli"),
+        *("gaussian-feature", "categorical", "gaussian-feature", "gaussian-feature", "bernoulli"),
     ]
 
 
@@ -116,9 +117,15 @@ def test_data_without_columns_refuse_words_for_them() -> None:
 
 
 def test_examples_that_a_column_cannot_have_are_told_by_its_name(tmp_path: Path) -> None:
-    config, data = configured(people(tmp_path), "age:poisson,city:categorical")
-    with pytest.raises(DataError, match=r"'age', poisson: value .* in row"):
+    path = people(tmp_path)
+    config, data = configured(path, "age:poisson,city:categorical")
+    ages = pandas.read_csv(path)["age"]
+    with pytest.raises(
+        DataError, match=r"'age', poisson: value .* in row \d+ of the data \(counted from 0\)"
+    ) as caught:
         check_examples(config, data.train)
+    value, row = re.search(r"value (\S+) in row (\d+)", str(caught.value)).groups()
+    assert float(value) == np.float32(ages[int(row)])
 
 
 def test_more_columns_than_a_configuration_can_name_are_refused(tmp_path: Path) -> None:
@@ -142,12 +149,24 @@ def test_a_run_goes_on_with_the_words_it_began_with(tmp_path: Path) -> None:
         settle(Wishes(likelihood="age:gaussian"), run_dir, resumes=True)
 
 
+def test_a_column_without_a_value_to_train_on_is_named(tmp_path: Path) -> None:
+    table = pandas.DataFrame({"x": np.arange(30.0), "rare": [np.nan] * 30})
+    path = tmp_path / "table.csv"
+    table.to_csv(path, index=False)
+    test = load_as(str(path), "auto", "x:gaussian", "none").test
+    table.loc[test.where(np.array([0]))[0], "rare"] = 1.0
+    table.to_csv(path, index=False)
+    _, data = configured(path, "x:gaussian,rare:gaussian")
+    with pytest.raises(UsageError, match="'rare' has no value in any of the training rows"):
+        feature_moments(data.train, data.columns)
+
+
 def test_a_column_that_never_changes_is_told_and_one_in_large_units_is_not(tmp_path: Path) -> None:
     path = people(tmp_path)
     pandas.read_csv(path).assign(one=1.0).to_csv(path, index=False)
     config, data = configured(path, "score:gaussian-feature,one:gaussian-feature,age:gaussian-feature")
     (line,) = advice(config, feature_moments(data.train))
-    assert "never change in column 2" in line
+    assert "never change in column one" in line
 
 
 def test_a_table_that_is_trained_on_as_it_is_says_nothing_to_standard_error(tmp_path: Path) -> None:

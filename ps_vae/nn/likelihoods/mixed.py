@@ -168,7 +168,9 @@ class _Table:
             try:
                 self.make(variable.likelihood, variable.features).check_data(columns[~missing])
             except DataError as error:
-                raise DataError(f"{variable.name!r}, {variable.likelihood}: {error}") from None
+                # It is the only one.
+                text = str(error).replace(", column 0", "")
+                raise DataError(f"{variable.name!r}, {variable.likelihood}: {text}") from None
 
     def initial(self, means: Sums, variances: Sums) -> Initial:
         log_scale = np.zeros(self.features)
