@@ -37,7 +37,8 @@ def impute(
     output: Output = None,
     debug: Debug = False,
 ) -> None:
-    """Write the run's table with its missing values filled in: numbers by their expectation, words by the likeliest.
+    """Write the run's table with its missing values filled in: numbers by their expectation, words and bits by the
+    likeliest.
 
     Example: [bold]ps-vae impute runs/people-1 --output filled.csv[/bold]
     """
