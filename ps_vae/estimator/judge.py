@@ -33,13 +33,12 @@ class Judge:
                 f"patience={patience} needs rows to judge by, and validation_fraction leaves none of "
                 f"{len(data.train)}; give a larger one, or patience=0"
             )
-        self.best, self.weights = Best(), None
+        self.best = Best()
+        self.weights: Floats | None = None
         self._config, self._patience = config, patience
         self._layout = ParameterLayout(config.model)
         self._names = np.arange(count, dtype=np.int64)
         self._examples = fixed_rows(config, data, "validation", 0, count)
-
-    weights: Floats | None
 
     @property
     def is_over(self) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.data import Column
-from ps_vae.errors import UsageError
+from ps_vae.errors import DataError, UsageError
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.row_tasks import over_rows
 from ps_vae.train.run_folder import RunFolder
@@ -20,14 +20,17 @@ Floats = npt.NDArray[np.float32]
 
 
 def table_of(run_dir: Path) -> Path:
-    """The file of the table that a run was trained on. Raises UsageError where there is none."""
+    """The file of the table that a run was trained on. Raises UsageError where it has none, DataError where it is gone."""
     config = RunFolder(run_dir).config()
     if not config.model.variables:
         raise UsageError(
             f"{run_dir} was not trained on a table with a likelihood for each column, so nothing is missing; train "
             "with --likelihood 'COLUMN:NAME,*:NAME' on a CSV or Parquet file"
         )
-    return Path(config.data).expanduser()
+    path = Path(config.data).expanduser()
+    if not path.is_file():
+        raise DataError(f"{path}, which {run_dir} was trained on, is not there any more; put the data of that day back")
+    return path
 
 
 def impute_table(

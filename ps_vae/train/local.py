@@ -172,7 +172,7 @@ class LocalCluster:
 
     def _pass_on_advice(self) -> None:
         """Each line of it, once."""
-        if self._has_begun and not self._is_counted:
+        if not self._is_counted and self._has_begun:
             self._is_counted = True
             if (idle := idle_workers(RunFolder(self.run_dir).config(), self._workers)) is not None:
                 self._say(idle)

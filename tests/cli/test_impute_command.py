@@ -154,6 +154,15 @@ def test_what_could_not_be_written_is_told_before_anything_is_computed(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "table.parquet"]
 
 
+def test_a_table_that_is_gone_is_told_of(tmp_path: Path, capsys) -> None:
+    run_dir = text_run(tmp_path, "x,y\n1,2\n,3\n4,5\n", "*:gaussian-feature")
+    (run_dir / "imputed.csv").write_text("of another day\n")
+    (tmp_path / "table.csv").unlink()
+    assert run(["impute", str(run_dir)]) == 1
+    assert "is not there any more; put the data of that day back" in capsys.readouterr().err
+    assert (run_dir / "imputed.csv").read_text() == "of another day\n"
+
+
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wishes = Wishes(data="digits", likelihood="bernoulli", condition="labels", hidden=(6,), latent=3, batch_size=8)

@@ -193,11 +193,11 @@ class _Table:
     def _of_parts(self, outputs: Floats, own: Own, make: Callable[[int, _Part, Floats], Floats]) -> Floats:
         """x, put together from what each part makes of its outputs."""
         x = np.empty((len(outputs), self.features), outputs.dtype)
-        center, scale = _units(own)
         for k, part in enumerate(self.parts):
             made = make(k, part, np.ascontiguousarray(outputs[:, part.outputs]))
             if part.is_scaled:
-                made = made * scale[part.features] + center[part.features]
+                center, scale = _units(own, part.features)
+                made = made * scale + center
             x[:, part.features] = made
         return x
 
@@ -240,8 +240,8 @@ def _values(part: _Part, own: Own, x: Floats, drawn: int) -> tuple[Floats, Rows]
         present = np.flatnonzero(~np.isnan(values).any(axis=1))
         values = values[present]
     if part.is_scaled:
-        center, scale = _units(own)
-        values = (values - center[part.features]) / scale[part.features]
+        center, scale = _units(own, part.features)
+        values = (values - center) / scale
     # Row i of outputs belongs to x[i % n], and so it stays.
     rows = (np.arange(0, drawn, len(x))[:, None] + present).ravel()
     return np.ascontiguousarray(values), rows
@@ -253,13 +253,13 @@ def _log_scale(part: _Part, own: Own) -> float:
     return float(own[-1][part.features].sum(dtype=np.float64))
 
 
-def _units(own: Own) -> tuple[Floats, Floats]:
-    """Center and scale of every feature."""
-    return own[-2], np.exp(own[-1])
+def _units(own: Own, features: slice) -> tuple[Floats, Floats]:
+    """Center and scale of some features."""
+    return own[-2][features], np.exp(own[-1][features])
 
 
 def _to_encoder(x: Floats, own: Own, out: Floats) -> None:
-    center, scale = _units(own)
+    center, scale = _units(own, slice(None))
     np.subtract(x, center, out=out)
     out /= scale
     out[np.isnan(out)] = 0
