@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def table_of(run_dir: Path) -> Path:
-    """The file of the table that a run was trained on. Raises UsageError where it has none, DataError where it is gone."""
+    """The file of a run's table. Raises UsageError where it was trained on none, DataError where it is gone."""
     config = RunFolder(run_dir).config()
     if not config.model.variables:
         raise UsageError(
