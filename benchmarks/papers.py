@@ -30,14 +30,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import report
 
 from ps_vae.train.checkpoint import newest_version
-from ps_vae.train.config import steps_of
+from ps_vae.train.config import RunConfig, steps_of
 from ps_vae.train.run_folder import RunFolder
 
 __all__ = ["EXPERIMENTS", "Experiment", "command", "training_seconds"]
@@ -142,16 +142,24 @@ def measure(run_dir: Path, samples: int, *, curve: bool) -> None:
             out.write(json.dumps(found) + "\n")
 
 
+def how(config: RunConfig) -> str:
+    """The options of sending with which a run was trained, where they are not the usual ones."""
+    sent = [(f"--{name.replace('_', '-')}", name) for name in ("local_steps", "push_codec", "pull_codec")]
+    usual = {field.name: field.default for field in fields(config)}
+    words = [f"{flag} {getattr(config, name)}" for flag, name in sent if getattr(config, name) != usual[name]]
+    return " ".join([config.consistency, *words])
+
+
 def rows(runs: Path) -> Iterator[dict[str, Any]]:
     """Of the table: everything that was measured."""
     for file in sorted(runs.glob("*/papers.jsonl")):
-        name, _, how = file.parent.name.partition("-")
+        name = file.parent.name.partition("-")[0]
         config = RunFolder(file.parent).config()
         for each in sorted(map(json.loads, file.read_text().splitlines()), key=lambda each: each["version"]):
             is_whole = each["more"] != _CURVE
             yield {
                 "run": config.bound,
-                "how": how.replace("-", " "),
+                "how": how(config),
                 "epochs": each["version"] * config.rows_a_step / config.train_rows,
                 "minutes": each["minutes"],
                 "images": float(each["examples"]),

@@ -87,7 +87,9 @@ def _parse(text: bytes, size: int, place: str) -> Header:
     descr, fortran_order, shape = fields["descr"], fields["fortran_order"], fields["shape"]
     if not isinstance(descr, str) or not _PLAIN_NUMBERS.fullmatch(descr):
         objects = " (Python objects, that is pickle, which may run code)" if descr in ("O", "|O") else ""
-        raise DataError(f"{place}: cannot train on dtype {descr!r}{objects}; save it as uint8 or float32")
+        raise DataError(
+            f"{place}: cannot take dtype {descr!r}{objects}; save data as uint8 or float32, labels as whole numbers"
+        )
     if (
         not isinstance(fortran_order, bool)
         or not isinstance(shape, tuple)
