@@ -142,12 +142,13 @@ def measure(run_dir: Path, samples: int, *, curve: bool) -> None:
             out.write(json.dumps(found) + "\n")
 
 
-def how(config: RunConfig) -> str:
-    """The options of sending with which a run was trained, where they are not the usual ones."""
-    sent = [(f"--{name.replace('_', '-')}", name) for name in ("local_steps", "push_codec", "pull_codec")]
-    usual = {field.name: field.default for field in fields(config)}
-    words = [f"{flag} {getattr(config, name)}" for flag, name in sent if getattr(config, name) != usual[name]]
-    return " ".join([config.consistency, *words])
+def how(config: RunConfig, experiment: Experiment) -> str:
+    """The rate and the options of sending with which a run was trained, where they are not the usual ones."""
+    usual = {field.name: field.default for field in fields(config)} | {"learning_rate": experiment.learning_rate}
+    named = ("learning_rate", "local_steps", "push_codec", "pull_codec")
+    words = [f"--{name.replace('_', '-')} {getattr(config, name)}" for name in named]
+    told = [word for name, word in zip(named, words, strict=True) if getattr(config, name) != usual[name]]
+    return " ".join([config.consistency, *told])
 
 
 def rows(runs: Path) -> Iterator[dict[str, Any]]:
@@ -159,7 +160,7 @@ def rows(runs: Path) -> Iterator[dict[str, Any]]:
             is_whole = each["more"] != _CURVE
             yield {
                 "run": config.bound,
-                "how": how(config),
+                "how": how(config, EXPERIMENTS[name]),
                 "epochs": each["version"] * config.rows_a_step / config.train_rows,
                 "minutes": each["minutes"],
                 "images": float(each["examples"]),

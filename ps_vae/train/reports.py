@@ -66,8 +66,9 @@ class Reports:
     def flush(self) -> None:
         """The run ends, perhaps between two lines: write what has been counted, for a resumed run to go on with."""
         if self._steps and self._last is not None:
-            unfinished = {"steps": self._steps, "sums": self._sums}
-            self._write(self._last[1], time.monotonic(), kind="unfinished", more=unfinished)
+            now = time.monotonic()
+            unfinished = {"steps": self._steps, "sums": self._sums, "seconds": now - self._line_at}
+            self._write(self._last[1], now, kind="unfinished", more=unfinished)
 
     def resume(self, version: int) -> None:
         """Go on from `version`: later lines are taken again, and an unfinished one is finished."""
@@ -75,6 +76,7 @@ class Reports:
         for line in lines:
             if line["kind"] == "unfinished" and line["version"] == version:
                 self._steps, self._sums, self._staleness = line["steps"], list(line["sums"]), line["staleness"]
+                self._line_at -= line["seconds"]
         self.best = Best.of(lines)
         self._folder.rewrite_metrics([line for line in lines if line["kind"] != "unfinished"])
 

@@ -25,14 +25,14 @@ def test_a_run_is_trained_taken_up_and_measured_once(
     small = papers.Experiment("iwae:2", 1, 64, 1e-3, "constant", 84.78)
     monkeypatch.setitem(papers.EXPERIMENTS, "iwae", small)
     words = ["papers.py", "iwae", "--data", "digits", "--split", "auto", "--runs", str(tmp_path), "--curve"]
-    words += ["--samples", "4", "--more=--checkpoint-every 20 --pull-codec fp16"]
+    words += ["--samples", "4", "--more=--checkpoint-every 20 --pull-codec fp16 --learning-rate 2e-3"]
     for epochs in ("1", "2"):
         monkeypatch.setattr("sys.argv", [*words, "--epochs", epochs])
         papers.main()
     table = [line for line in capfd.readouterr().out.splitlines() if line.startswith("| iwae:2")]
     # Versions 20 and 23 and all rows at 23; then these again, 40 and 45, and all rows at 45.
     assert len(table) == 3 + 6
-    assert all("| bsp --pull-codec fp16 |" in line for line in table)
+    assert all("| bsp --learning-rate 0.002 --pull-codec fp16 |" in line for line in table)
     assert [line.endswith(" 84.78 |") for line in table].count(True) == 1 + 2
     (file,) = tmp_path.glob("*/papers.jsonl")
     found = [json.loads(line) for line in file.read_text().splitlines()]

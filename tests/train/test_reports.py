@@ -150,6 +150,30 @@ def test_speed_is_counted_from_the_first_step_to_the_last(tmp_path: Path, monkey
     assert second["examples_per_second"] == 3 * BATCH / 6.0
 
 
+def test_the_pace_of_a_line_that_a_resumed_run_finishes_is_that_of_all_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(
+        "ps_vae.train.reports.time", SimpleNamespace(monotonic=lambda: clock.now, time=lambda: 1e9 + clock.now)
+    )
+    config, folder = small_config(steps=9, report_every=3, checkpoint_every=9), RunFolder(tmp_path)
+    stopped = Reports(config, folder)
+    for version in (1, 2):
+        clock.now += 5.0
+        stopped.step(event(version))
+    stopped.flush()
+
+    clock.now = 90_000.0
+    resumed = Reports(config, folder)
+    resumed.resume(2)
+    clock.now += 2.0
+    resumed.step(event(3))
+
+    (line,) = folder.metrics()
+    assert line["examples_per_second"] == pytest.approx(3 * BATCH / (10.0 + 2.0), abs=0.05)
+
+
 def test_a_line_that_the_disk_refuses_is_told_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
