@@ -107,8 +107,7 @@ def _trained(
     if result["version"] < 2:
         raise RuntimeError(f"server: it ended after {result['version']} exchanges: {result['reason']}")
     return {
-        # The run's own count begins with the second step.
-        "examples": result["examples"] * result["version"] / (result["version"] - 1),
+        "examples": result["examples"],
         "exchanges": result["version"],
         "bytes": (after - earlier).both,
         "examples_per_second": result["examples_per_second"],

@@ -1,4 +1,4 @@
-"""`ps-vae evaluator`: measures a run on its validation split while it trains. `train` starts one; the help hides it."""
+"""`ps-vae evaluator`: measures a run on its validation split while it trains. `train` starts one."""
 
 from ps_vae.cli.key_options import Insecure, Key, Keys, client_keys
 from ps_vae.cli.options import ConnectTimeout, Debug, Server, Transport

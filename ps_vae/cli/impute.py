@@ -6,13 +6,16 @@ from typing import Annotated
 import typer
 
 from ps_vae.cli import progress
-from ps_vae.cli.options import OUTPUT, Debug, Processes, Run, Version, one_per_core, with_default
+from ps_vae.cli.options import OUTPUT, Debug, Processes, Version, one_per_core, with_default
 from ps_vae.cli.output import checked_output, say_written
 from ps_vae.cli.terminal import say
 from ps_vae.errors import UsageError
 
 __all__ = ["impute"]
 
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a table's run, such as runs/people-1.", show_default=False)
+]
 Samples = Annotated[
     int,
     typer.Option("--samples", metavar="N", min=1, rich_help_panel=OUTPUT, help="Importance samples a row."),

@@ -59,9 +59,9 @@ app.command(rich_help_panel=_USE)(score)
 app.command(rich_help_panel=_USE)(impute)
 app.command(rich_help_panel=_CLUSTER)(server)
 app.command(rich_help_panel=_CLUSTER)(worker)
+app.command(rich_help_panel=_CLUSTER)(evaluator)
 app.command(rich_help_panel=_CLUSTER)(status)
 app.add_typer(keys, rich_help_panel=_CLUSTER)
-app.command(hidden=True)(evaluator)
 
 
 def run(arguments: list[str] | None = None) -> int:

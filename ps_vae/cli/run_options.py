@@ -123,7 +123,7 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     ),
     RunOption("batch_size", int, "ROWS", TRAINING, "128", "Rows of a step, over all workers together."),
     RunOption(
-        "microbatch", int, "ROWS", TRAINING, "largest divisor up to 64",
+        "microbatch", int, "ROWS", TRAINING, "largest divisor up to 64; less with K samples",
         "Rows of the unit of work; divides the batch size.",
     ),
     RunOption("epochs", float, "N", TRAINING, "50", "How often each row is seen."),
@@ -141,7 +141,7 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     RunOption(
         "push_codec", str, "CODEC", CLUSTER, "none",
         "How gradients are sent: none (the same bits whatever the number of workers), fp16, bf16, int8, onebit, "
-        "topk:RATIO, powersgd:RANK, or the same bits in fewer bytes: factors.",
+        "topk:RATIO[:MOMENTUM], powersgd:RANK, or the same bits in fewer bytes: factors.",
     ),
     RunOption(
         "pull_codec", str, "CODEC", CLUSTER, "none",
@@ -165,7 +165,7 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     ),
     RunOption(
         "checkpoint_every", int, "STEPS", OUTPUT, "an epoch, or 1/20 of a longer run",
-        "Steps between checkpoints, each with a validation.",
+        "Steps between checkpoints; an evaluator measures each.",
     ),
     RunOption("report_every", int, "STEPS", OUTPUT, "1/200 of the run", "Steps between lines of metrics.jsonl."),
 )  # fmt: skip

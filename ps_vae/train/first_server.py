@@ -230,14 +230,14 @@ class FirstServer:
             return
         self._said_at = now
         latest = self._reports.latest
-        pace = self._reports.speed()[2]
+        _, pace = self._reports.speed()
         text = "step {version:,} of {steps:,}: ELBO {elbo:.3f}, {examples_per_second:,.0f} examples/s"
         about = {"version": latest["version"], "elbo": latest["elbo"], "steps": self._config.steps}
         self._say(Line("progress", text, examples_per_second=pace, **about))
 
     def _figures(self) -> dict[str, Any]:
         """What the run adds to the coordinator's state."""
-        seconds, _, pace = self._reports.speed()
+        seconds, pace = self._reports.speed()
         latest = self._reports.latest
         return {
             "bytes_dense": self._dense_bytes(),
@@ -257,7 +257,7 @@ class FirstServer:
         return self._config.batches_a_step * sum(shard.dense for shard in self._coordinator.shards)
 
     def _result(self, ended: RunEnded) -> dict[str, Any]:
-        seconds, examples, pace = self._reports.speed()
+        seconds, pace = self._reports.speed()
         state = self._coordinator.state(time.monotonic())
         failed, reason = ended.failed, ended.reason
         if self._failure and not failed:
@@ -269,7 +269,7 @@ class FirstServer:
             "run_dir": str(self._folder.path),
             "steps": self._config.steps,
             "version": state["version"],
-            "examples": examples,
+            "examples": self._reports.examples,
             "seconds": round(seconds, 3),
             "examples_per_second": round(pace, 1),
             "bytes_pushed": state["bytes_pushed"],

@@ -20,6 +20,7 @@ class Reports:
     A line covers the steps since the line before; sums are in the order of application, in float64, so under bsp
     the lines are the same whoever computed the steps.
 
+    examples   of all steps that were told here
     best       what evaluators told
     unwritten  why the newest line could not be written, if so
     """
@@ -27,6 +28,7 @@ class Reports:
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
         self.latest: dict[str, Any] = {}
         self.validation: dict[str, float] = {}
+        self.examples = 0
         self._config = config
         self._folder = folder
         self._steps = 0
@@ -45,6 +47,7 @@ class Reports:
             self._first = (now, event.version)
         self._last = (now, event.version)
         self._steps += 1
+        self.examples += self._config.rows_a_step
         self._sums = [total + value for total, value in zip(self._sums, event.metrics, strict=True)]
         self._staleness = max(self._staleness, event.staleness)
         config = self._config
@@ -80,16 +83,16 @@ class Reports:
         self.best = Best.of(lines)
         self._folder.rewrite_metrics([line for line in lines if line["kind"] != "unfinished"])
 
-    def speed(self) -> tuple[float, int, float]:
-        """Seconds and examples from the first to the last step of this process, and their ratio.
+    def speed(self) -> tuple[float, float]:
+        """Seconds from the first to the last step of this process, and examples a second.
 
         The first step is not counted: it waits for processes to start and kernels to compile.
         """
         if self._first is None or self._last is None or self._last[1] == self._first[1]:
-            return 0.0, 0, 0.0
+            return 0.0, 0.0
         seconds = max(1e-9, self._last[0] - self._first[0])
         examples = (self._last[1] - self._first[1]) * self._config.rows_a_step
-        return seconds, examples, examples / seconds
+        return seconds, examples / seconds
 
     def _write(
         self, version: int, now: float, kind: str = "training", more: Mapping[str, Any] = MappingProxyType({})

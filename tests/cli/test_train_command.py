@@ -36,6 +36,7 @@ def test_a_run_ends_with_one_json_object_and_pictures(tmp_path: Path) -> None:
     result = json.loads(out)
     assert set(result) >= CONTRACT
     assert (result["run_dir"], result["steps"], result["version"]) == (str(tmp_path / "run"), 40, 40)
+    assert result["examples"] == 40 * 128
     assert sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir()) == [
         "loss.png",
         "reconstructions.png",

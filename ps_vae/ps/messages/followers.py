@@ -9,7 +9,7 @@ from ps_vae.ps.record import record
 
 __all__ = ["Copy", "Follow", "Lead", "Replicate", "Replicated", "Standby"]
 
-_COPIED = ListOf(Text(64), 24)
+_COPIED = ListOf(Text(64), 17)
 
 
 @record
@@ -53,7 +53,7 @@ class Copy:
     updates: int = header_field("u", COUNT)
     metrics: tuple[float, ...] = header_field("m", METRICS)
     names: tuple[str, ...] = header_field("o", _COPIED)
-    payload: Tensors = tensors(24)
+    payload: Tensors = tensors(17)
 
 
 @record
