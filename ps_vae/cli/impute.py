@@ -13,6 +13,8 @@ from ps_vae.errors import UsageError
 
 __all__ = ["impute"]
 
+_SHOWN = 5
+
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a table's run, such as runs/people-1.", show_default=False)
 ]
@@ -58,6 +60,12 @@ def impute(
         columns, features = impute_table(
             run, samples=samples, processes=processes or one_per_core(), progress=show, say=say, version=version
         )
-    table, count = filled_table(source, path, columns, features)
+    table, filled = filled_table(source, path, columns, features)
     write_table_file(path, table)
-    say_written(path, f"{table.num_rows:,} rows of {table.num_columns:,} columns, {count:,} values filled in")
+    say_written(path, f"{table.num_rows:,} rows of {table.num_columns:,} columns, {filled.values:,} values filled in")
+    if filled.left:
+        shown = ", ".join(map(str, filled.left[:_SHOWN])) + (", ..." if len(filled.left) > _SHOWN else "")
+        say(
+            f"WARNING: values stay missing in {len(filled.left):,} of the rows (counted from 0: {shown}), for the rest "
+            "of such a row is impossible for the model; look for a wrong unit, or a code for what is missing"
+        )

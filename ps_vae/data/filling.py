@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,14 @@ from ps_vae.data.columns import Column, distinct
 from ps_vae.data.tables import TEXT_ENDINGS, open_table, separator_of
 from ps_vae.errors import DataError
 
-__all__ = ["check_target", "filled_table", "is_text", "write_table_file"]
+__all__ = ["Filled", "check_target", "filled_table", "is_text", "write_table_file"]
+
+
+class Filled(NamedTuple):
+    """How many values of a table are new, and in which rows (from 0) some are still missing."""
+
+    values: int
+    left: tuple[int, ...]
 
 
 def is_text(path: Path) -> bool:
@@ -45,11 +52,12 @@ def check_target(source: Path, target: Path) -> None:
 
 def filled_table(
     source: Path, target: Path, columns: tuple[Column, ...], features: npt.NDArray[np.float32]
-) -> tuple[Any, int]:
-    """The table in the file as a pyarrow.Table to be written to `target`, and how many values are new in it.
+) -> tuple[Any, Filled]:
+    """The table in the file as a pyarrow.Table to be written to `target`, and what is new in it.
 
     columns   that are filled, as ps_vae.data.tables has read them
-    features  (n, features) in the file's order: numbers are taken as they are, of words the likeliest
+    features  (n, features) in the file's order: numbers are taken as they are, of words the likeliest; NaN leaves a
+              value missing
 
     Raises what `open_table` does.
     """
@@ -58,7 +66,7 @@ def filled_table(
     table = open_table(source)
     keeps_text = is_text(source) and is_text(target)
     result = open_table(source, as_text=True) if keeps_text else table
-    count, first = 0, 0
+    count, first, left = 0, 0, np.zeros(len(features), bool)
     for column in columns:
         of_column = features[:, first : first + column.features]
         first += column.features
@@ -67,12 +75,17 @@ def filled_table(
         place = table.column_names.index(column.name)
         values = table.column(place).combine_chunks()
         missing = compute.is_null(values, nan_is_null=True)
-        count += int(compute.sum(missing).as_py())
+        is_missing = missing.to_numpy(zero_copy_only=False)
+        is_left = np.asarray(np.isnan(of_column).any(axis=1))
+        count += int((is_missing & ~is_left).sum())
+        left |= is_missing & is_left
         new = _new_values(values, column, of_column)
+        for row in np.flatnonzero(is_left):
+            new[row] = None
         old = result.column(place).combine_chunks() if keeps_text else values
         filled = _in_text(old, values, new, missing) if keeps_text else _in_place(old, new, missing)
         result = result.set_column(place, result.column_names[place], filled)
-    return result, count
+    return result, Filled(count, tuple(np.flatnonzero(left).tolist()))
 
 
 def write_table_file(path: Path, table: Any) -> None:
@@ -101,8 +114,8 @@ def _new_values(values: Any, column: Column, features: npt.NDArray[np.float32]) 
         return [bool(value) for value in features[:, 0] > 0.5]
     # As many digits as float32 has.
     numbers = [float(text) for text in features[:, 0].astype(str)]
-    is_whole = types.is_integer(values.type) and all(number.is_integer() for number in numbers)
-    return [int(number) for number in numbers] if is_whole else numbers
+    is_whole = types.is_integer(values.type) and all(number.is_integer() or number != number for number in numbers)
+    return [int(number) if number == number else None for number in numbers] if is_whole else numbers
 
 
 def _in_place(values: Any, new: list[Any], missing: Any) -> Any:
@@ -110,7 +123,7 @@ def _in_place(values: Any, new: list[Any], missing: Any) -> Any:
     from pyarrow import compute, types
 
     kind = values.type.value_type if types.is_dictionary(values.type) else values.type
-    if new and isinstance(new[0], float) and not types.is_floating(kind):
+    if any(isinstance(value, float) for value in new) and not types.is_floating(kind):
         kind = pyarrow.float64()
     return compute.if_else(missing, pyarrow.array(new).cast(kind), values.cast(kind, safe=False))
 
@@ -121,7 +134,9 @@ def _in_text(written: Any, values: Any, new: list[Any], missing: Any) -> Any:
 
     spelled = dict(zip(reversed(values.to_pylist()), reversed(written.to_pylist()), strict=True))
     cells = zip(missing.to_pylist(), written.to_pylist(), new, strict=True)
-    return pyarrow.array([spelled.get(value, str(value)) if is_new else cell for is_new, cell, value in cells])
+    return pyarrow.array(
+        [spelled.get(value, str(value)) if is_new and value is not None else cell for is_new, cell, value in cells]
+    )
 
 
 def _write_text(path: Path, temporary: str, table: Any) -> None:

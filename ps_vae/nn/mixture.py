@@ -76,6 +76,14 @@ def _log_terms(u: Floats, components: Floats, precision: Floats, heights: Sums, 
             squares += difference * difference * precision[c, j]
         terms[c] = heights[c] - 0.5 * squares
         top = max(top, terms[c])
+    if top == -np.inf:
+        # Too far from all of them for float32: no component is nearer than another.
+        nothing = 0.0
+        for c in range(terms.size):
+            # -inf, or NaN where one is.
+            nothing += terms[c]
+            terms[c] = 1.0 / terms.size
+        return nothing
     total = 0.0
     for c in range(terms.size):
         terms[c] = math.exp(terms[c] - top)

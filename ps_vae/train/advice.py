@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ps_vae.data import Moments
 from ps_vae.lines import WARNING, Line
+from ps_vae.nn.arrays import Array, Sums
 from ps_vae.nn.likelihoods.gaussian_learned import varies
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.train.config import RunConfig
@@ -19,6 +20,8 @@ ADVICE = "WARNING: the data"
 
 # Root mean square of a feature from which an encoder's first layer is far from where it can learn.
 _FAR = 100.0
+# Deviation of a feature from which a decoder's steps, of about the learning rate, are larger than it.
+_NEAR = 0.01
 # A deviation from the usual one, of features that share one sigma.
 _APART = 100.0
 _SHARED = ("gaussian", "gaussian-shared")
@@ -31,23 +34,53 @@ _NAMED = 5
 
 def advice(config: RunConfig, moments: Moments) -> Iterator[Line]:
     """Lines, each of them a warning, about features (counted from 0) of the training data."""
-    means, deviations = moments.means, np.sqrt(np.maximum(moments.variances, 0))
-    likelihood = config.model.likelihood
-    size = np.hypot(means, deviations)
+    deviations = np.sqrt(np.maximum(moments.variances, 0))
+    changes = varies(moments.means, moments.variances)
+    yield from _far_from_zero(config, np.hypot(moments.means, deviations))
+    yield from _one_sigma(config, deviations, changes)
+    yield from _own_sigma(config, deviations, changes)
+    yield from _constant(config, changes)
+
+
+def _far_from_zero(config: RunConfig, size: Sums) -> Iterator[Line]:
     # Of a table with a likelihood for each column the encoder sees deviations from the means.
-    if likelihood not in _COUNTS and not config.model.variables and (far := np.flatnonzero(size > _FAR)).size:
+    if config.model.likelihood in _COUNTS or config.model.variables:
+        return
+    if (far := np.flatnonzero(size > _FAR)).size:
         text = "{begins} have values of about {size:.3g} in {columns}; the encoder learns little from them: {hint}"
         yield _line(config, "large-values", text, far, size=float(size.max()), hint=_SCALE)
-    changes = varies(means, moments.variances)
-    if likelihood in _SHARED and changes.any():
-        usual = float(np.median(deviations[changes]))
-        if (wide := np.flatnonzero(deviations > _APART * usual)).size:
-            text = (
-                "{begins} have deviations of about {usual:.3g}, but up to {most:.3g} in {columns}, and one sigma is "
-                "for all of them: the largest decide; {hint}, or take gaussian-feature"
-            )
-            yield _line(config, "unlike-scales", text, wide, usual=usual, most=float(deviations.max()), hint=_SCALE)
-    has_own = np.full(means.size, likelihood in _OWN)
+
+
+def _one_sigma(config: RunConfig, deviations: Sums, changes: Array) -> Iterator[Line]:
+    if config.model.likelihood not in _SHARED or not changes.any():
+        return
+    usual, most = float(np.median(deviations[changes])), float(deviations.max())
+    if (wide := np.flatnonzero(deviations > _APART * usual)).size:
+        text = (
+            "{begins} have deviations of about {usual:.3g}, but up to {most:.3g} in {columns}, and one sigma is "
+            "for all of them: the largest decide; {hint}, or take gaussian-feature"
+        )
+        yield _line(config, "unlike-scales", text, wide, usual=usual, most=most, hint=_SCALE)
+    sigma = config.model.sigma if config.model.likelihood == "gaussian" else 1.0
+    if most < _NEAR * sigma:
+        text = "{begins} have deviations of {most:.3g} at most, in {columns}, too little beside {of}: {hint}"
+        of = f"--sigma {sigma:g}" if config.model.likelihood == "gaussian" else "a decoder's steps"
+        yield _line(config, "small-deviations", text, np.flatnonzero(changes), most=most, of=of, hint=_SCALE)
+
+
+def _own_sigma(config: RunConfig, deviations: Sums, changes: Array) -> Iterator[Line]:
+    if config.model.likelihood not in _OWN or config.model.variables:
+        return
+    if (small := np.flatnonzero(changes & (deviations < _NEAR))).size:
+        text = (
+            "{begins} have deviations of only {least:.3g} in {columns}; a decoder's steps are larger, and log p(x) "
+            "falls far before it rises: {hint}"
+        )
+        yield _line(config, "small-deviations", text, small, least=float(deviations[small].min()), hint=_SCALE)
+
+
+def _constant(config: RunConfig, changes: Array) -> Iterator[Line]:
+    has_own = np.full(changes.size, config.model.likelihood in _OWN)
     if config.model.variables:
         has_own = np.concatenate([[each.likelihood in _OWN] * each.features for each in config.model.variables])
     if (constant := np.flatnonzero(has_own & ~changes)).size:

@@ -167,7 +167,7 @@ def check_finite(
     where = "not finite in the ELBO"
     if bad is not None:
         at = (bad.start or 0) + int(np.argmin(np.isfinite(gradient[bad])))
-        where = f"{gradient[at]} in {layout.tensor_at(at)}"
+        where = f"{gradient[at]:.6g} in {layout.tensor_at(at)}"
     rate = config.learning_rate
     raise NumericalError(f"step {step}: the gradient is {where}; --resume with a lower --learning-rate than {rate:g}")
 

@@ -44,7 +44,8 @@ def impute_table(
 ) -> tuple[tuple[Column, ...], Floats]:
     """What the features of a run's table are, and those of all its rows, (n, inputs), in the file's order.
 
-    Bits that were missing are the likelier of the two.
+    Of columns that are 0 or 1 wherever there is a value, what was missing is the likelier of the two. What cannot be
+    told, because the model has no place for the rest of the row, stays NaN.
 
     samples   importance samples a row
 
@@ -56,13 +57,24 @@ def impute_table(
     use_one_thread()
     model = TrainedModel.open(run_dir, version=version, say=say)
     parts = over_rows(model, model.table_size, _impute, samples, processes=processes, progress=progress)
-    return model.data.variables, np.concatenate(parts)
+    filled = np.concatenate(parts)
+    _round_bits(filled, model)
+    return model.data.variables, filled
 
 
 def _impute(model: TrainedModel, start: int, stop: int, samples: int) -> Floats:
     names = np.arange(start, stop, dtype=np.int64)
     rows = model.table_rows(start, stop)
-    filled = impute(model.parameters, rows, samples=samples, seed=model.config.seed, rows=names)
-    variables = model.config.model.variables
-    is_bit = np.concatenate([[each.likelihood == "bernoulli"] * each.features for each in variables])
-    return np.where(np.isnan(rows[:, : filled.shape[1]]) & is_bit, np.round(filled), filled)
+    return impute(model.parameters, rows, samples=samples, seed=model.config.seed, rows=names)
+
+
+def _round_bits(filled: Floats, model: TrainedModel) -> None:
+    table = model.data.train.array
+    feature = 0
+    for variable in model.config.model.variables:
+        if variable.likelihood == "bernoulli":
+            values = table[:, feature]
+            missing = np.isnan(values)
+            if np.isin(values[~missing], (0, 1)).all():
+                filled[missing, feature] = np.round(filled[missing, feature])
+        feature += variable.features

@@ -25,6 +25,8 @@ __all__ = ["impute"]
 def impute(parameters: Parameters, x: Floats, *, samples: int, seed: int, rows: Rows) -> Floats:
     """The features of `x` (n, width), with their expectation where they are NaN: (n, inputs).
 
+    They stay NaN in a row which has something that is impossible under all samples.
+
     samples   K, at least 1
     rows      (n,) int64: the name of each example
 
@@ -51,7 +53,11 @@ def impute(parameters: Parameters, x: Floats, *, samples: int, seed: int, rows: 
             w = workspaces[size]
             standard_normal(w.noise, seed=seed, stream=Stream.EVIDENCE, step=chunk, rows=rows[one])
             outputs = fill_log_weights(parameters, x[one], posterior, prior, w)
-            above = max(top, float(w.log_weight.max()))
+            highest = float(w.log_weight.max())
+            if math.isnan(highest):
+                total = math.nan
+                break
+            above = max(top, highest)
             if above == -math.inf:
                 continue
             # What was summed so far is in units of exp(top).

@@ -170,14 +170,11 @@ def _sampled_divergence(
 
 def _divergence(posterior: Floats, w: Workspace) -> float:
     """The closed form where there is one, else the mean over samples of -log p(u), less the posterior's entropy."""
-    total, kl = kl_standard_normal(posterior, w.kl), w.kl
     if w.prior.is_standard:
-        return total
-    # KL(q || p) = KL(q || N(0, 1)) + E log N(u; 0, 1) - E log p(u), and of a posterior E u^2 is known.
-    latent = posterior.shape[1] // 2
-    mean, log_variance = posterior[:, :latent], posterior[:, latent:]
-    squares = np.square(mean, dtype=np.float64) + np.exp(log_variance, dtype=np.float64)
-    kl -= 0.5 * (squares + np.log(2 * np.pi)).sum(axis=1)
+        return kl_standard_normal(posterior, w.kl)
+    kl, log_variance = w.kl, posterior[:, posterior.shape[1] // 2 :]
+    np.sum(log_variance + (1 + np.log(2 * np.pi)), axis=1, dtype=np.float64, out=kl)
+    kl *= -0.5
     kl -= w.log_prior.reshape(w.samples, w.rows).mean(axis=0)
     return float(kl.sum())
 

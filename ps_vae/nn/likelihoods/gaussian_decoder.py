@@ -15,7 +15,7 @@ from ps_vae.nn import noise
 from ps_vae.nn.arrays import Floats, Rows, Sums
 from ps_vae.nn.elementary import exp, expm1, sigmoid, softplus
 from ps_vae.nn.likelihoods.gaussian import check_finite, mean_of
-from ps_vae.nn.likelihoods.gaussian_learned import DEPTH, usual_variances
+from ps_vae.nn.likelihoods.gaussian_learned import DEPTH, computable_variances, usual_variances
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
 __all__ = ["gaussian_decoder"]
@@ -42,7 +42,7 @@ def gaussian_decoder(features: int) -> Likelihood:
 
 
 def _initial(means: Sums, variances: Sums) -> Initial:
-    logs = np.log(usual_variances(means, variances))
+    logs = np.log(computable_variances(usual_variances(means, variances)))
     # The ceiling is felt a little already where the data's variance is.
     return Initial(np.concatenate([means, logs + np.logaddexp(0, DEPTH - _HEIGHT)]), (logs - DEPTH,))
 

@@ -23,6 +23,7 @@ import math
 
 import numpy as np
 
+from ps_vae.errors import DataError
 from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
@@ -30,12 +31,14 @@ from ps_vae.nn.elementary import exp, sigmoid, softplus
 from ps_vae.nn.likelihoods.gaussian import check_finite, mean_of
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
-__all__ = ["DEPTH", "gaussian_feature", "gaussian_shared", "usual_variances", "varies"]
+__all__ = ["DEPTH", "computable_variances", "gaussian_feature", "gaussian_shared", "usual_variances", "varies"]
 
 DEPTH = 16.0
 """How far below the data's log-variance the floor is."""
 
 _HALF_LOG_2_PI = math.log(2 * math.pi) / 2
+# Of the features. Gradients are of the inverse deviation's size, at the floor 3,000^2 times as large, and are squared.
+_LEAST, _MOST = 1e-10, 1e15
 
 
 def gaussian_shared(features: int) -> Likelihood:
@@ -53,7 +56,8 @@ def _learned(name: str, features: int, size: int) -> Likelihood:
         variances = usual_variances(means, variances)
         if size == 1:
             variances = variances.mean(keepdims=True)
-        return Initial(np.array(means, dtype=np.float64), (np.log(variances), np.log(variances) - DEPTH))
+        logs = np.log(computable_variances(variances))
+        return Initial(np.array(means, dtype=np.float64), (logs, logs - DEPTH))
 
     return Likelihood(
         name=name,
@@ -74,6 +78,20 @@ def usual_variances(means: Sums, variances: Sums) -> Sums:
     """The data's variances; of what never changes something that fits its size."""
     otherwise = np.where(means == 0, 1.0, np.square(0.01 * means))
     return np.where(varies(means, variances), variances, otherwise)
+
+
+def computable_variances(variances: Sums) -> Sums:
+    """The same; DataError where float32 has no room for a density with one of these variances and its gradient."""
+    deviations = np.sqrt(variances)
+    is_outside = (deviations < _LEAST) | (deviations > _MOST)
+    if is_outside.any():
+        feature = int(is_outside.argmax())
+        whose = f"the values of column {feature}" if deviations.size > 1 else "the data"
+        raise DataError(
+            f"{whose} have a deviation of {deviations[feature]:.3g}, and one is learned from {_LEAST:g} to "
+            f"{_MOST:g}; scale every column to a deviation of 1 (scikit-learn: StandardScaler)"
+        )
+    return variances
 
 
 def varies(means: Sums, variances: Sums) -> Array:

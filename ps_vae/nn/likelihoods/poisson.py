@@ -55,10 +55,10 @@ def _loss_gradient(
         for j in range(outputs.shape[1]):
             a = outputs[i, j] + bias[j]
             eta = a - softplus(a - highest)
-            rate = exp(eta)
-            # Of large counts nearly all of this is taken away again by log(x!).
-            loss += np.float64(rate) - np.float64(x[row, j]) * np.float64(eta)
-            d = of_row * (rate - x[row, j]) * sigmoid(highest - a)
+            # Of large counts nearly all of the loss is taken away again by log(x!).
+            rate = exp(np.float64(eta))
+            loss += rate - np.float64(x[row, j]) * np.float64(eta)
+            d = of_row * (number(rate) - x[row, j]) * sigmoid(highest - a)
             outputs[i, j] = d
             d_bias[j] += d
         log_likelihood[i] = -loss - log_factorials(x[row])
@@ -75,7 +75,7 @@ def _log_likelihood(outputs: Floats, bias: Floats, x: Floats, log_likelihood: Su
         for j in range(outputs.shape[1]):
             a = outputs[i, j] + bias[j]
             eta = a - softplus(a - highest)
-            loss += np.float64(exp(eta)) - np.float64(x[row, j]) * np.float64(eta)
+            loss += exp(np.float64(eta)) - np.float64(x[row, j]) * np.float64(eta)
         log_likelihood[i] = -loss - log_factorials(x[row])
 
 

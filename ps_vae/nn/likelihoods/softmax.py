@@ -104,14 +104,15 @@ def _log_likelihood(outputs: Floats, bias: Floats, x: Floats, log_likelihood: Su
 @kernel
 def _log_probability(outputs: Floats, bias: Floats, x: Floats) -> float:
     top = _top(outputs, bias)
-    total, product, count = outputs.dtype.type(0), 0.0, 0.0
+    # In float64, for with many draws an error of the total counts as often, and x log x! takes most of the sum away.
+    total, product, count = 0.0, 0.0, 0.0
     for j in range(x.size):
-        total += exp(outputs[j] + bias[j] - top)
+        total += exp(np.float64(outputs[j] + bias[j] - top))
     for j in range(x.size):
         product += np.float64(x[j]) * np.float64(outputs[j] + bias[j] - top)
         count += np.float64(x[j])
     gammas = math.lgamma(count + 1.0) if count > 1 else 0.0
-    return product - count * math.log(np.float64(total)) + gammas - log_factorials(x)
+    return product - count * math.log(total) + gammas - log_factorials(x)
 
 
 @kernel
