@@ -22,7 +22,7 @@ LIKELIHOOD = "age:gaussian-feature,city:categorical,is_member:bernoulli,sex:bern
 
 def make_run(run_dir: Path, wishes: Wishes) -> Path:
     """As training would leave it, with weights that were never trained."""
-    data = load_as(wishes.data, "auto", wishes.likelihood, wishes.condition or "none")
+    data = load_as(wishes.data, wishes.split or "auto", wishes.likelihood, wishes.condition or "none")
     config = plan(wishes, data)
     layout = ParameterLayout(config.model)
     RunFolder(run_dir).create(config)
@@ -139,6 +139,28 @@ def test_types_of_a_table_stay_and_whole_numbers_are_exact_where_they_were(tmp_p
     for name in ("code", "bit", "kind", "x"):
         there = table[name].notna()
         assert after[name][there].tolist() == table[name][there].tolist()
+
+
+def test_shares_that_are_missing_are_not_rounded_and_bits_are(tmp_path: Path) -> None:
+    content = "share,bit\n" + "0.61,1\n0.7,0\n0.65,1\n0.68,1\n" * 5 + ",\n"
+    of_shares = text_run(tmp_path, content, "*:bernoulli")
+    assert run(["impute", str(of_shares), "--samples", "5", "--processes", "1"]) == 0
+    share, bit = (of_shares / "imputed.csv").read_text().splitlines()[-1].split(",")
+    assert 0 < float(share) < 1
+    assert float(bit) in (0, 1)
+
+
+def test_a_row_that_is_impossible_stays_as_it_is_and_is_told_of(tmp_path: Path, capsys) -> None:
+    content = "n,x,word\n" + "1,0.5,a\n2,0.1,b\n3,,a\n" * 4 + ",1e30,\n"
+    # One fixed deviation: nothing that is learned adapts to the outlier.
+    impossible = text_run(tmp_path, content, "n:gaussian,x:gaussian,word:categorical")
+    assert run(["impute", str(impossible), "--samples", "5", "--processes", "1"]) == 0
+    lines = (impossible / "imputed.csv").read_text().splitlines()
+    said = capsys.readouterr()
+    assert lines[-1] == ",1e30,"
+    assert all(float(line.split(",")[1]) < 1e30 or line == ",1e30," for line in lines[1:])
+    assert "WARNING: values stay missing in 1 of the rows (counted from 0: 12)" in said.out + said.err
+    assert "4 values filled in" in said.out
 
 
 def test_what_could_not_be_written_is_told_before_anything_is_computed(tmp_path: Path, capsys) -> None:

@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from ps_vae import VAE
+from ps_vae.errors import DataError
 from ps_vae.vae.layout import ParameterLayout
 
 LEARNED = ("gaussian-shared", "gaussian-feature", "gaussian-decoder")
@@ -23,6 +24,10 @@ def _rows(kind: str) -> np.ndarray:
         rows = np.repeat(rows[:4], 100, axis=0)
     elif kind == "a column of millions":
         rows[:, 3] *= 1e6
+    elif kind == "a column of thousandths":
+        rows[:, 3] *= 1e-3
+    elif kind == "thousandths":
+        rows *= 1e-3
     return rows
 
 
@@ -65,11 +70,32 @@ def test_a_learned_deviation_neither_collapses_nor_explodes(kind: str, likelihoo
         ("a column of millions", "gaussian-shared", r"in column 3; .* scale every column"),
         ("a column of millions", "gaussian", r"up to .*e\+0[56] in column 3, and one sigma is for all of them"),
         ("a column of millions", "gaussian-feature", "scale every column"),
+        (
+            "a column of thousandths",
+            "gaussian-feature",
+            r"deviations of only 0\.00\d+ in column 3; .* scale every column",
+        ),
+        (
+            "a column of thousandths",
+            "gaussian-decoder",
+            r"deviations of only 0\.00\d+ in column 3; .* scale every column",
+        ),
+        ("thousandths", "gaussian-shared", "too little beside a decoder's steps: scale every column"),
+        ("thousandths", "gaussian", "too little beside --sigma 1: scale every column"),
     ],
 )
 def test_a_warning_says_what_to_scale_or_leave_out(kind: str, likelihood: str, text: str) -> None:
     with pytest.warns(UserWarning, match=text):
         VAE(2, (4,), likelihood=likelihood, epochs=1).fit(_rows(kind))
+
+
+@pytest.mark.parametrize("likelihood", LEARNED)
+@pytest.mark.parametrize("unit", [1e-12, 1e17])
+def test_a_deviation_that_float32_has_no_room_for_is_refused_with_what_to_do(unit: float, likelihood: str) -> None:
+    with pytest.raises(
+        DataError, match=r"have a deviation of .*, and one is learned from 1e-10 to 1e\+15; scale every"
+    ):
+        VAE(2, (4,), likelihood=likelihood, epochs=1).fit(unit * _rows("as it should be"))
 
 
 def test_times_in_seconds_are_no_constant_column_and_counts_are_not_to_be_scaled() -> None:

@@ -352,6 +352,23 @@ def test_large_counts_lose_no_nats_in_float32(name: str) -> None:
     np.testing.assert_allclose(again, log_likelihood, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [1e5, 1e7])
+def test_the_largest_counts_are_as_likely_as_float64_says(count: float) -> None:
+    bias, log_likelihood = np.zeros(2, np.float32), np.empty(1)
+    a = np.array([[math.log(count), math.log(2 * count)]], np.float32)
+    x = np.array([[1.0003 * count, 1.9997 * count]], np.float32)
+    likelihood("poisson", 2).log_likelihood(a, bias, (), x, log_likelihood)
+    eta = (a - np.logaddexp(np.float32(0), a - np.float32(26))).astype(float)
+    # What is left is float32's rounding of eta, half a unit in its last place.
+    atol = 2 * np.spacing(a.max()) * np.abs(x - np.exp(eta)).max()
+    assert log_likelihood[0] == pytest.approx(stats.poisson.logpmf(x.astype(float), np.exp(eta)).sum(), abs=atol)
+
+    likelihood("multinomial", 2).log_likelihood(a, bias, (), x, log_likelihood)
+    shares, draws = special.softmax(a.astype(float) - a.max(), axis=1), x.astype(float)
+    expected = special.gammaln(draws.sum() + 1) - special.gammaln(draws + 1).sum() + special.xlogy(draws, shares).sum()
+    assert log_likelihood[0] == pytest.approx(expected, abs=1e-6 * count)
+
+
 def test_shares_of_many_values_begin_as_those_of_the_data() -> None:
     means = np.zeros(30_000)
     means[:100] = 1.0

@@ -35,6 +35,15 @@ def test_mixture_density_of_a_far_point_does_not_vanish() -> None:
     assert -1e10 < log_density[0] < -1e6
 
 
+def test_a_point_that_is_too_far_for_float32_has_no_density_and_belongs_to_no_component_more_than_to_others() -> None:
+    _, components, log_pi = _mixture(np.float32)
+    log_density, d_log_pi = np.empty(1), np.empty(4)
+    far, d_components = np.full((1, 3), 1e25, np.float32), np.empty_like(components)
+    log_mixture_gradient(far, components, log_pi, np.ones(1), log_density, np.zeros_like(far), d_components, d_log_pi)
+    assert log_density[0] == -np.inf
+    np.testing.assert_allclose(d_log_pi, -0.25)
+
+
 def test_mixture_gradients_match_central_differences_of_the_weighted_sum() -> None:
     given = _mixture(np.float64)
     weight = np.random.default_rng(4).random(7)

@@ -127,6 +127,31 @@ def test_float32_agrees_with_float64(likelihood: str, activation: str) -> None:
     assert np.linalg.norm(gradient - exact) <= 1e-5 * np.linalg.norm(exact)
 
 
+def test_a_divergence_from_a_mixture_far_from_zero_loses_no_nats_in_float32() -> None:
+    """Of a posterior that is the prior's only component it is zero, up to the noise of its samples."""
+    config, rows = ModelConfig(5, (4,), 20, prior="mixture:1"), 3
+    noise = np.random.default_rng(0).normal(size=(rows, 20))
+    divergences = []
+    for dtype in (np.float32, np.float64):
+        layout = ParameterLayout(config)
+        weights, gradient = layout.zeros(dtype), layout.zeros(dtype)
+        views = layout.views(weights)
+        views["posterior.bias"][:20] = 3000
+        views["prior.components"][0, :20] = 3000
+        sums = objective_gradient(
+            layout.bind(weights),
+            np.zeros((rows, 5), dtype),
+            noise.astype(dtype),
+            objective=Objective(),
+            workspace=Workspace(config, rows, dtype, trains=True),
+            gradient=layout.bind(gradient),
+        )
+        divergences.append(sums.kl)
+    expected = 0.5 * (np.square(noise) - 1).sum()
+    assert divergences[1] == pytest.approx(expected, abs=1e-4)
+    assert divergences[0] == pytest.approx(expected, abs=0.05)
+
+
 def test_rows_add_up_and_beta_is_not_in_the_sums() -> None:
     problem = Problem(ModelConfig(5, (4,), 2), rows=4)
     sums, whole = problem.gradient(problem.weights)
