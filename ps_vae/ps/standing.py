@@ -13,26 +13,46 @@ from ps_vae.ps.work import Lease
 __all__ = ["Speed", "as_json", "of_evaluators", "of_fleet", "of_time", "of_workers"]
 
 _SPEED_SECONDS = 10.0
+_SAMPLE_SECONDS = 0.1
 # A `state` message carries 60 KiB.
 _LIMIT = 60 * 1024
 
 
 class Speed:
-    """Versions a second, over the last ten seconds."""
+    """Versions a second, over the last ten seconds, or since the first version that was noted.
+
+    Invariant: of three samples in a row the outer two are at least `_SAMPLE_SECONDS` apart, so however fast a run is,
+    ten seconds of it are few samples.
+    """
 
     def __init__(self) -> None:
-        self._progress: deque[tuple[float, int]] = deque(maxlen=64)
+        self._samples: deque[tuple[float, int]] = deque()
 
     def note(self, now: float, version: int) -> None:
         """`version` was reached now."""
-        self._progress.append((now, version))
+        samples = self._samples
+        if len(samples) > 1 and now - samples[-2][0] < _SAMPLE_SECONDS:
+            samples.pop()
+        samples.append((now, version))
+        self._forget(now - _SPEED_SECONDS)
 
     def per_second(self, now: float) -> float:
         """0 where nothing moves."""
-        recent = [(time, version) for time, version in self._progress if now - time < _SPEED_SECONDS]
-        if len(recent) < 2 or recent[-1][0] == recent[0][0]:
+        since = now - _SPEED_SECONDS
+        self._forget(since)
+        if len(self._samples) < 2:
             return 0.0
-        return (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
+        (first, before), (second, after), newest = self._samples[0], self._samples[1], self._samples[-1][1]
+        reached = float(before)
+        if first < since:
+            # Of the versions between the two, those that came since.
+            reached += (after - before) * (since - first) / (second - first)
+        return max(0.0, newest - reached) / max(1e-9, now - max(first, since))
+
+    def _forget(self, since: float) -> None:
+        """Samples before the last one that is as old."""
+        while len(self._samples) > 1 and self._samples[1][0] <= since:
+            self._samples.popleft()
 
 
 def of_workers(workers: Sequence[Client], backlog: Backlog, now: float) -> list[dict[str, Any]]:
