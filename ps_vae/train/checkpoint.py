@@ -178,8 +178,10 @@ def _checkpoint(
         )
     names: list[str] = json.loads(metadata["optimizer"])
     optimizer = {name: vector_of(layout, tensors, f"optimizer/{name}/") for name in names}
-    state = ShardState(int(metadata["version"]), vector_of(layout, tensors, ""), optimizer)
-    return Checkpoint(state, tuple(tensors["metrics"].tolist()))
+    metrics = tuple(tensors["metrics"].tolist())
+    # In the state, too: a run that goes on and stops before its first step writes this checkpoint again.
+    state = ShardState(int(metadata["version"]), vector_of(layout, tensors, ""), optimizer, metrics=metrics)
+    return Checkpoint(state, metrics)
 
 
 def vector_of(

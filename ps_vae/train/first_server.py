@@ -290,7 +290,7 @@ def _part(state: ShardState, piece: Slice) -> ShardState:
     """What a shard begins with: copies, where it is written to."""
     own = slice(piece.start, piece.stop)
     optimizer = {name: array[own].copy() for name, array in state.optimizer.items()}
-    return ShardState(state.version, state.weights[own], optimizer)
+    return ShardState(state.version, state.weights[own], optimizer, metrics=state.metrics)
 
 
 def invitation(endpoint: Endpoint) -> str:
