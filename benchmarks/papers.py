@@ -86,10 +86,13 @@ def command(experiment: Experiment, words: argparse.Namespace, run_dir: Path) ->
 
 
 def training_seconds(lines: list[dict[str, Any]], rows_a_step: int, version: int) -> float:
-    """Of all sessions together up to this version, by the pace in the lines of metrics.jsonl; not what came between."""
+    """Of all sessions together up to this version, by the pace in the lines of metrics.jsonl; not what came between.
+
+    Steps of a line without a pace count by that of the next one that has one.
+    """
     seconds, before = 0.0, 0
     for line in lines:
-        if line["kind"] == "training" and line["version"] <= version:
+        if line["kind"] == "training" and line["version"] <= version and line["examples_per_second"]:
             seconds += (line["version"] - before) * rows_a_step / line["examples_per_second"]
             before = line["version"]
     return seconds

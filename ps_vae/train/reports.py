@@ -18,7 +18,11 @@ class Reports:
     """Collects the events of the coordinator's own shard.
 
     A line covers the steps since the line before; sums are in the order of application, in float64, so under bsp
-    the lines are the same whoever computed the steps.
+    the lines are the same whoever computed the steps. A run that stops between two lines leaves an unfinished one. It
+    belongs to the checkpoint of its version and stays: whoever goes on from there, however often, counts from it.
+
+    Timed are steps that follow one of this process. How long the first takes nobody knows: processes start, kernels
+    are compiled and workers are waited for. The pace of a line is that of its timed steps, None where there is none.
 
     examples   of all steps that were told here
     best       what evaluators told
@@ -37,14 +41,17 @@ class Reports:
         self.best = Best()
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
-        self._line_at = time.monotonic()
+        self._timed, self._seconds = 0, 0.0
         self.unwritten = ""
 
     def step(self, event: StepApplied) -> None:
         """Count a step; write a line where one is due."""
         now = time.monotonic()
-        if self._first is None:
+        if self._first is None or self._last is None:
             self._first = (now, event.version)
+        else:
+            self._timed += 1
+            self._seconds += now - self._last[0]
         self._last = (now, event.version)
         self._steps += 1
         self.examples += self._config.rows_a_step
@@ -56,7 +63,7 @@ class Reports:
             or event.version % config.milestone == 0
             or event.version == config.steps
         ):
-            self._write(event.version, now)
+            self._write(event.version)
 
     def told(self, event: Told) -> None:
         """An evaluator's figures; whoever tells them again tells nothing new."""
@@ -67,11 +74,13 @@ class Reports:
         self._append({**dict(event.values), "kind": "validation", "version": event.version})
 
     def flush(self) -> None:
-        """The run ends, perhaps between two lines: write what has been counted, for a resumed run to go on with."""
+        """The run ends, perhaps between two lines: write what has been counted, for a resumed run to go on with.
+
+        Where no step came since it was resumed, that is on the disk already.
+        """
         if self._steps and self._last is not None:
-            now = time.monotonic()
-            unfinished = {"steps": self._steps, "sums": self._sums, "seconds": now - self._line_at}
-            self._write(self._last[1], now, kind="unfinished", more=unfinished)
+            unfinished = {"steps": self._steps, "sums": self._sums, "timed": [self._timed, self._seconds]}
+            self._write(self._last[1], kind="unfinished", more=unfinished)
 
     def resume(self, version: int) -> None:
         """Go on from `version`: later lines are taken again, and an unfinished one is finished."""
@@ -79,9 +88,10 @@ class Reports:
         for line in lines:
             if line["kind"] == "unfinished" and line["version"] == version:
                 self._steps, self._sums, self._staleness = line["steps"], list(line["sums"]), line["staleness"]
-                self._line_at -= line["seconds"]
+                # Of one that says nothing of time, none is known.
+                self._timed, self._seconds = line.get("timed", (0, 0.0))
         self.best = Best.of(lines)
-        self._folder.rewrite_metrics([line for line in lines if line["kind"] != "unfinished"])
+        self._folder.rewrite_metrics(lines)
 
     def speed(self) -> tuple[float, float]:
         """Seconds from the first to the last step of this process, and examples a second.
@@ -94,9 +104,7 @@ class Reports:
         examples = (self._last[1] - self._first[1]) * self._config.rows_a_step
         return seconds, examples / seconds
 
-    def _write(
-        self, version: int, now: float, kind: str = "training", more: Mapping[str, Any] = MappingProxyType({})
-    ) -> None:
+    def _write(self, version: int, kind: str = "training", more: Mapping[str, Any] = MappingProxyType({})) -> None:
         examples = self._steps * self._config.rows_a_step
         log_likelihood, kl = (total / examples for total in self._sums)
         last_batch = version * self._config.batches_a_step - 1
@@ -109,10 +117,12 @@ class Reports:
             "learning_rate": self._config.rates().rate_at(last_batch),
             "staleness": self._staleness,
         }
-        seconds = max(1e-9, now - self._line_at)
-        pace = {"time": round(time.time(), 3), "examples_per_second": round(examples / seconds, 1)}
-        self._append({"kind": kind, **self.latest, **pace, **more})
-        self._steps, self._sums, self._staleness, self._line_at = 0, [0.0, 0.0], 0, now
+        pace = None
+        if self._timed:
+            pace = round(self._timed * self._config.rows_a_step / max(1e-9, self._seconds), 1)
+        self._append({"kind": kind, **self.latest, "time": round(time.time(), 3), "examples_per_second": pace, **more})
+        self._steps, self._sums, self._staleness = 0, [0.0, 0.0], 0
+        self._timed, self._seconds = 0, 0.0
 
     def _append(self, line: dict[str, Any]) -> None:
         """A line that the disk refuses is lost; the run is not."""

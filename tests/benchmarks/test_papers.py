@@ -18,6 +18,14 @@ def test_seconds_are_those_of_the_lines_up_to_the_version_and_not_of_what_came_b
     assert papers.training_seconds(lines, 5, 40) == pytest.approx(2.5 + 5)
 
 
+def test_steps_whose_pace_is_not_known_count_by_that_of_the_next_line() -> None:
+    lines = [
+        {"kind": "training", "version": 1, "examples_per_second": None},
+        {"kind": "training", "version": 20, "examples_per_second": 100.0},
+    ]
+    assert papers.training_seconds(lines, 5, 20) == 20 * 5 / 100
+
+
 def test_a_run_is_trained_taken_up_and_measured_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

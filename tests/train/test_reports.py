@@ -130,11 +130,17 @@ def test_figures_that_are_told_again_are_no_second_line(tmp_path: Path) -> None:
     assert [line["version"] for line in folder.metrics()] == [2, 4]
 
 
-def test_speed_is_counted_from_the_first_step_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the time is, `now`, for the reports."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(
         "ps_vae.train.reports.time", SimpleNamespace(monotonic=lambda: clock.now, time=lambda: 1e9 + clock.now)
     )
+    return clock
+
+
+def test_speed_is_counted_from_the_first_step_to_the_last(tmp_path: Path, clock: SimpleNamespace) -> None:
     folder = RunFolder(tmp_path)
     reports = Reports(small_config(steps=9, report_every=3, checkpoint_every=9), folder)
     assert reports.speed() == (0.0, 0.0)
@@ -148,31 +154,64 @@ def test_speed_is_counted_from_the_first_step_to_the_last(tmp_path: Path, monkey
     assert reports.examples == 6 * BATCH
     first, second = folder.metrics()
     assert (first["time"], second["time"]) == (1e9 + 162.0, 1e9 + 168.0)
+    # A minute went by before anybody worked: the first step is not timed.
+    assert first["examples_per_second"] == 2 * BATCH / 2.0
     assert second["examples_per_second"] == 3 * BATCH / 6.0
 
 
-def test_the_pace_of_a_line_that_a_resumed_run_finishes_is_that_of_all_its_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_pace_of_a_first_line_of_one_step_is_not_known(tmp_path: Path, clock: SimpleNamespace) -> None:
+    folder = RunFolder(tmp_path)
+    reports = Reports(small_config(steps=9, report_every=1, checkpoint_every=9), folder)
+    for version in (1, 2):
+        clock.now += 0.5
+        reports.step(event(version))
+    assert [line["examples_per_second"] for line in folder.metrics()] == [None, BATCH / 0.5]
+
+
+def test_the_pace_of_a_line_that_a_resumed_run_finishes_is_that_of_the_steps_of_both(
+    tmp_path: Path, clock: SimpleNamespace
 ) -> None:
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(
-        "ps_vae.train.reports.time", SimpleNamespace(monotonic=lambda: clock.now, time=lambda: 1e9 + clock.now)
-    )
-    config, folder = small_config(steps=9, report_every=3, checkpoint_every=9), RunFolder(tmp_path)
+    config, folder = small_config(steps=9, report_every=9, checkpoint_every=9), RunFolder(tmp_path)
+    start = 0
+    for start, stop, seconds in ((0, 4, 5.0), (4, 9, 2.0)):
+        reports = Reports(config, folder)
+        reports.resume(start)
+        # Until the first worker is there.
+        clock.now += 90_000.0
+        for version in range(start + 1, stop + 1):
+            clock.now += seconds
+            reports.step(event(version))
+        # Until all processes have ended.
+        clock.now += 3_000.0
+        reports.flush()
+
+    unfinished, line = folder.metrics()
+
+    assert unfinished["examples_per_second"] == pytest.approx(3 * BATCH / 15.0, abs=0.05)
+    assert line["examples_per_second"] == pytest.approx((3 + 4) * BATCH / (15.0 + 8.0), abs=0.05)
+
+
+def test_an_unfinished_line_that_says_nothing_of_its_time_is_finished_all_the_same(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    config, folder = small_config(steps=9, report_every=4, checkpoint_every=9), RunFolder(tmp_path)
     stopped = Reports(config, folder)
     for version in (1, 2):
-        clock.now += 5.0
         stopped.step(event(version))
     stopped.flush()
+    (unfinished,) = folder.metrics()
+    del unfinished["timed"]
+    folder.rewrite_metrics([unfinished])
 
-    clock.now = 90_000.0
     resumed = Reports(config, folder)
     resumed.resume(2)
-    clock.now += 2.0
-    resumed.step(event(3))
+    for version in (3, 4):
+        clock.now += 2.0
+        resumed.step(event(version))
 
-    (line,) = folder.metrics()
-    assert line["examples_per_second"] == pytest.approx(3 * BATCH / (10.0 + 2.0), abs=0.05)
+    line = folder.metrics()[-1]
+    assert steps_in(line, 4) == [1, 2, 3, 4]
+    assert line["examples_per_second"] == BATCH / 2.0
 
 
 def test_a_line_that_the_disk_refuses_is_told_and_the_run_goes_on(
@@ -198,6 +237,10 @@ def test_a_line_that_the_disk_refuses_is_told_and_the_run_goes_on(
 TIMES = ("time", "examples_per_second")
 
 
+def finished(folder: RunFolder) -> list[dict[str, Any]]:
+    return [line for line in folder.metrics() if line["kind"] != "unfinished"]
+
+
 @pytest.mark.parametrize("stops", [(3,), (4,), (5,), (1, 2, 3), (4, 7), ()])
 def test_a_run_that_was_stopped_and_resumed_has_the_lines_of_one_that_was_not(
     tmp_path: Path, stops: tuple[int, ...]
@@ -212,7 +255,7 @@ def test_a_run_that_was_stopped_and_resumed_has_the_lines_of_one_that_was_not(
             reports.step(event(version, staleness=version % 3))
         reports.flush()
         start = stop
-    lines = [{key: line[key] for key in line if key not in TIMES} for line in folder.metrics()]
+    lines = [{key: line[key] for key in line if key not in TIMES} for line in finished(folder)]
 
     (tmp_path / "whole").mkdir()
     whole = RunFolder(tmp_path / "whole")
@@ -220,6 +263,33 @@ def test_a_run_that_was_stopped_and_resumed_has_the_lines_of_one_that_was_not(
     for version in range(1, 11):
         reports.step(event(version, staleness=version % 3))
     assert lines == [{key: line[key] for key in line if key not in TIMES} for line in whole.metrics()]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.integers(0, 2)), max_size=8))
+def test_every_step_is_in_one_line_however_the_sessions_before_ended_and_whatever_they_left(
+    tmp_path_factory: pytest.TempPathFactory, sessions: list[tuple[int, bool, int]]
+) -> None:
+    """Each of so many steps; killed, or stopped cleanly; so many of the newest checkpoints are damaged then."""
+    config = small_config(steps=20, report_every=4, checkpoint_every=10)
+    folder, checkpoints = RunFolder(tmp_path_factory.mktemp("run")), [0]
+    for steps, is_killed, damaged in [*sessions, (20, False, 0)]:
+        start = checkpoints[-1]
+        reports = Reports(config, folder)
+        reports.resume(start)
+        for version in range(start + 1, min(start + steps, 20) + 1):
+            reports.step(event(version))
+            if version % config.milestone == 0 or (version == start + steps and not is_killed):
+                checkpoints.append(version)
+        if not is_killed:
+            reports.flush()
+        checkpoints = checkpoints[: max(1, len(checkpoints) - damaged)]
+
+    lines = finished(folder)
+    assert [line["version"] for line in lines] == [4, 8, 10, 12, 16, 20]
+    for before, line in pairwise([{"version": 0}, *lines]):
+        covered = range(before["version"] + 1, line["version"] + 1)
+        assert steps_in(line, len(covered)) == list(covered)
 
 
 def test_a_resumed_run_forgets_what_it_does_again_and_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path) -> None:

@@ -42,3 +42,12 @@ def test_the_last_checkpoint_keeps_every_byte(folder: RunFolder) -> None:
 
     assert list_checkpoints(folder.checkpoints) == [path]
     assert path.read_bytes() == before
+
+
+def test_steps_that_are_in_no_line_yet_are_still_there(folder: RunFolder) -> None:
+    unfinished = {"kind": "unfinished", "version": 3, "steps": 3, "sums": [-1.0, 2.0], "staleness": 0}
+    folder.rewrite_metrics([unfinished])
+
+    resume_and_stop(folder)
+
+    assert folder.metrics() == [unfinished]
