@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ps_vae.errors import UsageError
+from ps_vae.train.checkpoint import newest_version
+from ps_vae.train.early_stop import EarlyStop
 from ps_vae.train.plan import Wishes
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.server_options import ServerOptions
@@ -35,7 +37,12 @@ def begun_or_resumed(wishes: Wishes, options: ServerOptions) -> tuple[Wishes, Se
 def ended_before(folder: Path) -> dict[str, Any]:
     """How a run ended that has nothing left to do. Where a server was killed before it noted that, less is known."""
     run = RunFolder(folder)
-    steps, result = run.config().steps, run.result()
+    config, result = run.config(), run.result()
+    steps = config.steps
     if result is not None and not result["failed"] and (result["version"] >= steps or result.get("stopped_early")):
         return result
-    return {"run_dir": str(folder), "version": steps, "steps": steps, "failed": False, "reason": "the run is over"}
+    decision = EarlyStop.of(run.metrics(), config.patience)
+    over = {"run_dir": str(folder), "version": steps, "steps": steps, "failed": False, "reason": "the run is over"}
+    if decision is None:
+        return over
+    return {**over, "version": newest_version(run.checkpoints), "stopped_early": True, "reason": decision.reason}

@@ -9,6 +9,7 @@ from typing import Any
 from ps_vae.ps.outbox import StepApplied, Told
 from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
+from ps_vae.train.early_stop import EARLY_STOP, EarlyStop
 from ps_vae.train.run_folder import RunFolder
 
 __all__ = ["Reports"]
@@ -24,9 +25,10 @@ class Reports:
     Timed are steps that follow one of this process. How long the first takes nobody knows: processes start, kernels
     are compiled and workers are waited for. The pace of a line is that of its timed steps, None where there is none.
 
-    examples   of all steps that were told here
-    best       what evaluators told
-    unwritten  why the newest line could not be written, if so
+    examples    of all steps that were told here
+    best        what evaluators told
+    early_stop  the decision to end the run for what they told; None while there is none
+    unwritten   why the newest line could not be written, if so
     """
 
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
@@ -39,6 +41,7 @@ class Reports:
         self._sums = [0.0, 0.0]
         self._staleness = 0
         self.best = Best()
+        self.early_stop: EarlyStop | None = None
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
         self._timed, self._seconds = 0, 0.0
@@ -73,6 +76,14 @@ class Reports:
         self.best.told(event.version, self.validation.get("elbo", math.nan))
         self._append({**dict(event.values), "kind": "validation", "version": event.version})
 
+    def decide(self) -> EarlyStop | None:
+        """Whether the run ends early; that is decided once, and written down before anybody acts on it."""
+        if self.early_stop is None:
+            self.early_stop = EarlyStop.due(self.best, self._config.patience)
+            if self.early_stop is not None:
+                self._append(self.early_stop.line)
+        return self.early_stop
+
     def flush(self) -> None:
         """The run ends, perhaps between two lines: write what has been counted, for a resumed run to go on with.
 
@@ -91,6 +102,10 @@ class Reports:
                 # Of one that says nothing of time, none is known.
                 self._timed, self._seconds = line.get("timed", (0, 0.0))
         self.best = Best.of(lines)
+        self.early_stop = EarlyStop.told(lines, self._config.patience)
+        if self.early_stop is None:
+            # One that was made with less patience than there is now.
+            lines = [line for line in lines if line["kind"] != EARLY_STOP]
         self._folder.rewrite_metrics(lines)
 
     def speed(self) -> tuple[float, float]:

@@ -11,9 +11,9 @@ from ps_vae.errors import CheckpointError, NothingLeft, UsageError
 from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
 from ps_vae.train.advice import advice
-from ps_vae.train.best import Best
 from ps_vae.train.config import RunConfig
 from ps_vae.train.data import data_of, load_as
+from ps_vae.train.early_stop import EarlyStop
 from ps_vae.train.plan import DEFAULTS, Wishes, check_examples, check_patience, plan, resumed
 from ps_vae.train.run_folder import RunFolder, free_name
 from ps_vae.train.update import fresh_state
@@ -64,10 +64,10 @@ def starting_point(
             if found.version >= config.steps:
                 have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
                 raise NothingLeft(f"{have}; give more --steps or --epochs to go on")
-            best = Best.of(line for line in folder.metrics() if line["version"] <= found.version)
-            if best.is_over(config.patience):
-                said = f"{folder.path} was {best.sentence()}"
-                raise NothingLeft(f"{said}; give more --patience than {config.patience}, or 0, to go on")
+            lines = [line for line in folder.metrics() if line["version"] <= found.version]
+            if (decision := EarlyStop.of(lines, config.patience)) is not None:
+                said = f"{folder.path} was {decision.reason}"
+                raise NothingLeft(f"{said}; give more --patience than {decision.patience}, or 0, to go on")
             return found.state, f"continued from version {found.version:,}"
     moments = feature_moments(data.train, data.columns)
     for line in advice(config, moments):

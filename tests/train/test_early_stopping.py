@@ -10,16 +10,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_run import small_config, small_weights
 
 from ps_vae.data import from_arrays, load
 from ps_vae.errors import NothingLeft, UsageError
+from ps_vae.ps.outbox import Told
 from ps_vae.train.best import Best
+from ps_vae.train.checkpoint import Checkpoint, write
+from ps_vae.train.continuation import ended_before
+from ps_vae.train.early_stop import EarlyStop
+from ps_vae.train.first_server import FirstServer
 from ps_vae.train.plan import Wishes, plan
+from ps_vae.train.processes import StopSignal
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.server import serve
 from ps_vae.train.server_options import ServerOptions
 from ps_vae.train.start import settle
 from ps_vae.train.trained import TrainedModel
+from ps_vae.train.update import fresh_state
+from ps_vae.vae.layout import ParameterLayout
 
 figures = st.lists(st.floats(allow_nan=True, allow_infinity=False, width=16))
 
@@ -77,11 +86,13 @@ def test_a_run_that_gets_no_better_is_stopped_and_says_so(stopped: tuple[Path, d
     run_dir, result = stopped
     assert result["stopped_early"]
     assert result["reason"].startswith("stopped early: no better validation ELBO than")
+    assert result["reason"].endswith("in 4 evaluations")
     assert result["version"] < 100_000
     told = [line for line in RunFolder(run_dir).metrics() if line["kind"] == "validation"]
     highest = max(told, key=lambda line: line["elbo"])
     assert result["best"] == {"version": highest["version"], "elbo": highest["elbo"]}
-    assert sum(line["version"] > highest["version"] for line in told) >= 4
+    (decision,) = [line for line in RunFolder(run_dir).metrics() if line["kind"] == "stopped-early"]
+    assert (decision["reason"], decision["patience"]) == (result["reason"], 4)
 
 
 def test_the_best_checkpoint_stays_and_can_be_asked_for(stopped: tuple[Path, dict]) -> None:
@@ -100,3 +111,84 @@ def test_a_run_that_was_stopped_early_is_over_until_it_is_given_more_patience(st
     options = ServerOptions(listen=f"ipc://{run_dir}/server", run_dir=run_dir, resume=True)
     with pytest.raises(NothingLeft, match=r"stopped early: .* give more --patience than 4, or 0, to go on"):
         serve(Wishes(), options, say=lambda text: None, should_stop=lambda: True)
+
+
+PATIENT = small_config(steps=12, report_every=2, checkpoint_every=2, patience=2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """Of a run that is at version 6, and that nobody has evaluated yet."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create(PATIENT)
+    state = fresh_state(PATIENT, small_weights(PATIENT))
+    state.version = 6
+    write(folder.checkpoints, ParameterLayout(PATIENT.model), Checkpoint(state, (-1.0, 1.0)))
+    return folder
+
+
+def resume(folder: RunFolder, should_stop: StopSignal, **wishes: int) -> dict:
+    options = ServerOptions(listen=f"ipc://{folder.path.parent}/server", run_dir=folder.path, resume=True)
+    return serve(Wishes(**wishes), options, say=lambda text: None, should_stop=should_stop)
+
+
+def resume_and_stop(folder: RunFolder, **wishes: int) -> dict:
+    should_stop = StopSignal()
+    should_stop.count = 1
+    return resume(folder, should_stop, **wishes)
+
+
+@pytest.fixture
+def judged_late(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What the run ends with when versions 1, 2 and 4 are told, and after its decision 6, which is better than all."""
+    told = [Told(version, (("elbo", elbo),)) for version, elbo in ((1, -20.0), (2, -21.0), (4, -22.0), (6, -19.0))]
+    tick = FirstServer._tick
+
+    def tick_and_tell(self: FirstServer) -> None:
+        tick(self)
+        if told and (len(told) > 1 or self._coordinator.phase in ("stopping", "closing")):
+            self._notice(told.pop(0))
+
+    monkeypatch.setattr(FirstServer, "_tick", tick_and_tell)
+    result = resume(folder, StopSignal())
+    assert not told
+    return result
+
+
+def test_an_evaluation_that_comes_after_the_decision_is_the_best_and_the_run_is_over_all_the_same(
+    folder: RunFolder, judged_late: dict
+) -> None:
+    why = "stopped early: no better validation ELBO than -20.000 nats at version 1 in 2 evaluations"
+    assert (judged_late["stopped_early"], judged_late["reason"]) == (True, why)
+    assert judged_late["best"] == {"version": 6, "elbo": -19.0}
+    assert TrainedModel.open(folder.path, version="best", say=lambda text: None).version == 6
+    assert folder.result() == ended_before(folder.path) == judged_late
+    for wishes in ({}, {"patience": 2}, {"patience": 1}, {"steps": 50}):
+        with pytest.raises(NothingLeft, match=f"{why}; give more --patience than 2, or 0, to go on"):
+            resume_and_stop(folder, **wishes)
+
+
+@pytest.mark.usefixtures("judged_late")
+@pytest.mark.parametrize("patience", [0, 3])
+def test_with_more_patience_the_run_goes_on_and_its_decision_is_forgotten(folder: RunFolder, patience: int) -> None:
+    assert resume_and_stop(folder, patience=patience)["reason"] == "stopped"
+    assert resume_and_stop(folder, patience=2)["reason"] == "stopped"
+    assert {line["kind"] for line in folder.metrics()} == {"validation"}
+
+
+@pytest.mark.usefixtures("judged_late")
+def test_a_decision_holds_where_the_server_was_killed_before_its_end(folder: RunFolder) -> None:
+    folder.forget_result()
+    with pytest.raises(NothingLeft, match="in 2 evaluations"):
+        resume_and_stop(folder)
+    over = ended_before(folder.path)
+    assert (over["version"], over["steps"], over["stopped_early"], over["failed"]) == (6, 12, True, False)
+    assert over["reason"].endswith("in 2 evaluations")
+
+
+def test_a_decision_is_one_of_the_versions_up_to_its_own(folder: RunFolder) -> None:
+    """Where all later checkpoints are damaged, the run goes on as if it had not been made."""
+    later = EarlyStop(8, 2, "stopped early: as version 8 was")
+    folder.rewrite_metrics([later.line])
+    assert resume_and_stop(folder)["reason"] == "stopped"
+    assert folder.metrics() == []
