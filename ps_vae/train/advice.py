@@ -13,11 +13,9 @@ from ps_vae.nn.likelihoods.gaussian_learned import varies
 from ps_vae.ps.consistency import parse_consistency
 from ps_vae.train.config import RunConfig
 
-__all__ = ["ADVICE", "advice", "idle_workers"]
+__all__ = ["advice", "idle_workers"]
 
-ADVICE = "WARNING: the data"
-"""How every line of advice begins."""
-
+_ADVICE = "WARNING: the data"
 # Root mean square of a feature from which an encoder's first layer is far from where it can learn.
 _FAR = 100.0
 # Deviation of a feature from which a decoder's steps, of about the learning rate, are larger than it.
@@ -109,4 +107,4 @@ def _line(config: RunConfig, event: str, template: str, columns: npt.NDArray[np.
     text = f"column {named}" if columns.size == 1 else f"columns {named}"
     if columns.size > _NAMED:
         text = f"{columns.size} columns ({named}, ...)"
-    return Line(event, template, level=WARNING, begins=ADVICE, columns=text, **fields)
+    return Line(event, template, level=WARNING, begins=_ADVICE, columns=text, **fields)

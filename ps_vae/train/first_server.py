@@ -153,7 +153,7 @@ class FirstServer:
             self._failure = written.failure
             self._failures += bool(written.failure)
             self._checkpoint = self._checkpoint if written.failure else written.version
-            self._say(written.line)
+            self._say_all(self._repetitions.heard(written.line, time.monotonic()))
             self._server.dispatch(self._coordinator.finished_writing(written.version, time.monotonic()))
         if self._should_stop.count > self._obeyed:
             self._obeyed = self._should_stop.count

@@ -16,7 +16,7 @@ from ps_vae.ps.addresses import connectable
 from ps_vae.ps.observer import Observer
 from ps_vae.ps.sockets import check_address
 from ps_vae.ps.transport import check_transport
-from ps_vae.train.advice import ADVICE, idle_workers
+from ps_vae.train.advice import idle_workers
 from ps_vae.train.choice import CHOICE
 from ps_vae.train.key_folder import KeyFolder, check_open
 from ps_vae.train.plan import Wishes
@@ -31,6 +31,8 @@ _ASK_SECONDS = 0.5
 # For all members together.
 _LAST_SECONDS = 3.0
 _LOG_LINES = 5
+# How lines begin that whoever watches should read; those that tell of members do not, and `status` has these.
+_WARNING = "WARNING: "
 
 
 class LocalCluster:
@@ -63,6 +65,8 @@ class LocalCluster:
         self._awaited = max(options.await_workers, workers if options.communication == "auto" else 1)
         self._stops = 0
         self._told: set[str] = set()
+        # Bytes of the server's log.
+        self._heard = 0
         self._is_counted = False
         # Before any process runs, too: whether there are keys.
         self._keys = None if options.keys is None else KeyFolder(options.keys).client_keys()
@@ -111,7 +115,7 @@ class LocalCluster:
             self._tell_of(COMPILING)
         if self._options.communication == "auto":
             self._tell_of(CHOICE)
-        self._pass_on_advice()
+        self._tell_of_idle_workers()
         return state
 
     def stop(self) -> None:
@@ -150,6 +154,7 @@ class LocalCluster:
     def _check(self) -> None:
         if self._server is not None:
             self._server.watch(self._say)
+            self._pass_on_warnings()
         code = None if self._server is None else self._server.code
         if code == 2:
             raise UsageError(self._last_words("server"))
@@ -170,16 +175,24 @@ class LocalCluster:
             self._told.add(beginning)
             self._say(told[0])
 
-    def _pass_on_advice(self) -> None:
-        """Each line of it, once."""
+    def _pass_on_warnings(self) -> None:
+        """What the server has warned of since the last time. Of one that repeats it says itself how often it came."""
+        with self._log("server").open("rb") as file:
+            file.seek(self._heard)
+            # A line that is still being written is read the next time.
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._heard += len(whole + end)
+        for line in whole.decode(errors="replace").splitlines():
+            # A server that is started again warns of what it finds as the one before did.
+            if line.startswith(_WARNING) and line not in self._told:
+                self._told.add(line)
+                self._say(line)
+
+    def _tell_of_idle_workers(self) -> None:
         if not self._is_counted and self._has_begun:
             self._is_counted = True
             if (idle := idle_workers(RunFolder(self.run_dir).config(), self._workers)) is not None:
                 self._say(idle)
-        for line in self._lines("server"):
-            if line.startswith(ADVICE) and line not in self._told:
-                self._told.add(line)
-                self._say(line)
 
     def _last_words(self, name: str) -> str:
         lines = self._lines(name)

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import threading
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from running import PATIENCE, Processes, words
 
+from ps_vae.ps.observer import Observer
 from ps_vae.train.checkpoint import Checkpoint, newest
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.vae.layout import ParameterLayout
@@ -129,7 +131,9 @@ def test_a_run_whose_disk_is_full_warns_goes_on_and_writes_again_when_it_is_not(
     processes.until(lambda: len(said("checkpoint run/")) >= 3)
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
     refused = "could not be written: File too large"
-    processes.until(lambda: len(said(f"{refused}; free some space; training goes on")) >= 3)
+    processes.until(lambda: said(f"{refused}; free some space; training goes on"))
+    with closing(Observer(address)) as observer:
+        processes.until(lambda: observer.ask(PATIENCE)["checkpoint_failures"] >= 3)
     before = newest_whole(processes.folder / "run")
     processes.until(lambda: said(f"metrics.jsonl {refused}"))
     full_until = len(listener.lines)
