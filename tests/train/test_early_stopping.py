@@ -22,6 +22,7 @@ from ps_vae.train.early_stop import EarlyStop
 from ps_vae.train.first_server import FirstServer
 from ps_vae.train.plan import Wishes, plan
 from ps_vae.train.processes import StopSignal
+from ps_vae.train.reports import Reports
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.server import serve
 from ps_vae.train.server_options import ServerOptions
@@ -192,3 +193,20 @@ def test_a_decision_is_one_of_the_versions_up_to_its_own(folder: RunFolder) -> N
     folder.rewrite_metrics([later.line])
     assert resume_and_stop(folder)["reason"] == "stopped"
     assert folder.metrics() == []
+
+
+def test_a_server_that_takes_the_run_up_before_its_end_ends_it_for_the_same_reason(folder: RunFolder) -> None:
+    before = Reports(PATIENT, folder)
+    for version, elbo in ((2, -20.0), (4, -21.0), (5, -22.0)):
+        assert before.decide() is None
+        before.told(Told(version, (("elbo", elbo),)))
+    decision = before.decide()
+    before.told(Told(6, (("elbo", -19.0),)))
+    assert before.decide() == decision
+
+    after = Reports(PATIENT, folder)
+    after.resume(6)
+
+    assert after.decide() == decision
+    assert after.best.version == 6
+    assert [line["version"] for line in folder.metrics() if line["kind"] == "stopped-early"] == [5]
