@@ -124,7 +124,11 @@ def _line(error: Exception) -> str:
         command = context.command_path if context else "ps-vae"
         text = f"{error.format_message().rstrip('.')}; see {command} --help"  # type: ignore[attr-defined]
     elif isinstance(error, OSError):
+        from ps_vae.train.durable import what_to_do
+
+        advice = what_to_do(error)
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        text += f"; {advice}" if advice else ""
     elif isinstance(error, MemoryError):
         text = f"not enough memory ({error}); take a smaller model, --batch-size or --processes"
     else:

@@ -1,6 +1,5 @@
 """Writes checkpoints on a thread of its own: the disk may be slow, the server must not be."""
 
-import errno
 import queue
 import threading
 from collections import deque
@@ -14,13 +13,13 @@ from ps_vae.lines import WARNING, Line
 from ps_vae.ps.outbox import SnapshotTaken
 from ps_vae.ps.state import ShardState
 from ps_vae.train.checkpoint import Checkpoint, Spare, prune, write
+from ps_vae.train.durable import what_to_do
 from ps_vae.vae.layout import ParameterLayout
 
 __all__ = ["CheckpointWriter", "Written", "assemble"]
 
 # What may wait for a disk that is slower than the run. The newest one waits in any case.
 _WAITING_BYTES = 1 << 28
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,8 @@ class Written:
         """The error in words and, of a disk that is full, what to do."""
         if self.error is None:
             return ""
-        if isinstance(self.error, OSError) and self.error.errno in _FULL:
-            return f"{self.error.strerror}; free some space"
+        if isinstance(self.error, OSError) and (advice := what_to_do(self.error)):
+            return f"{self.error.strerror}; {advice}"
         return str(self.error) or type(self.error).__name__
 
 

@@ -12,13 +12,36 @@ is the order of Pillai et al. (2014), "All file systems are not created equal".
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["append_line", "is_partial", "make_folder", "remove_partial", "replace_file"]
+__all__ = ["append_line", "is_partial", "make_folder", "named", "remove_partial", "replace_file", "what_to_do"]
 
 _PARTIAL = ".partial"
 _ANYBODY = 0o666  # less what the process's umask takes away
 _OWNER = 0o600
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have your quota raised",
+    errno.EFBIG: "raise the largest size of a file (ulimit -f)",
+}
+
+
+def what_to_do(error: OSError) -> str:
+    """About a disk that takes no more; empty where the error says enough."""
+    return _ADVICE.get(error.errno or 0, "")
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let errors of the system that name no file, as those of a descriptor, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def replace_file(path: Path, content: bytes, *, is_private: bool = False) -> None:
@@ -26,43 +49,27 @@ def replace_file(path: Path, content: bytes, *, is_private: bool = False) -> Non
 
     is_private  whether its owner alone may read it
 
-    Raises OSError where the disk refuses. `path` then holds what it held before; or already `content`, whole, where
-    only the last flush was refused.
+    Raises OSError, which names a file, where the disk refuses. `path` then holds what it held before; or already
+    `content`, whole, where only the last flush was refused.
     """
-    partial = path.with_name(path.name + _PARTIAL)
-    try:
-        if is_private:
-            # What a writer left that was killed has the mode that it was made with.
-            partial.unlink(missing_ok=True)
-        mode = _OWNER if is_private else _ANYBODY
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        try:
-            _write_all(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(partial, path)
-    except BaseException:
-        # What is left is no harm, and the first error is the one to tell.
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
+    with named(path):
+        _replace(path, content, is_private=is_private)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a text file: all of it, or, where OSError is raised, nothing."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _ANYBODY)
-    try:
-        before = os.fstat(descriptor).st_size
+    """Add a line to a text file: all of it, or, where OSError is raised, which names the file, nothing."""
+    with named(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _ANYBODY)
         try:
-            _write_all(descriptor, f"{line}\n".encode())
-        except OSError:
-            # The next line would go on where this one broke off.
-            os.ftruncate(descriptor, before)
-            raise
-    finally:
-        os.close(descriptor)
+            before = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, f"{line}\n".encode())
+            except OSError:
+                # The next line would go on where this one broke off.
+                os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:
@@ -87,6 +94,28 @@ def remove_partial(folder: Path) -> list[Path]:
     return found
 
 
+def _replace(path: Path, content: bytes, *, is_private: bool) -> None:
+    partial = path.with_name(path.name + _PARTIAL)
+    try:
+        if is_private:
+            # What a writer left that was killed has the mode that it was made with.
+            partial.unlink(missing_ok=True)
+        mode = _OWNER if is_private else _ANYBODY
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            _write_all(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(partial, path)
+    except BaseException:
+        # What is left is no harm, and the first error is the one to tell.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
 def _write_all(descriptor: int, content: bytes) -> None:
     """The system takes 2 GiB at most at a time, and less where the disk fills up."""
     rest = memoryview(content)
@@ -97,7 +126,8 @@ def _write_all(descriptor: int, content: bytes) -> None:
 def _flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with named(folder):
+            os.fsync(descriptor)
     except OSError as error:
         # Some network file systems know no such thing.
         if error.errno != errno.EINVAL:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ps_vae.errors import UsageError
 from ps_vae.lines import WARNING, Line
+from ps_vae.train.durable import named
 
 __all__ = ["LOCK", "hold"]
 
@@ -27,14 +28,16 @@ _LONGEST_NAME = 256
 def hold(folder: Path, *, say: Callable[[str], None]) -> Iterator[None]:
     """While it is entered, nobody else holds `folder`.
 
-    Raises UsageError, which names the holder, where somebody does. Where the file system knows no locks a warning is
-    said, and that is all.
+    Raises UsageError, which names the holder, where somebody does, and OSError, which names the file, where the disk
+    refuses. Where the file system knows no locks a warning is said, and that is all.
     """
     path = folder / LOCK
-    descriptor = _acquire(path, say)
+    with named(path):
+        descriptor = _acquire(path, say)
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with named(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         # Before it is let go of: afterwards it may be somebody else's.

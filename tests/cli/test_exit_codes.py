@@ -32,7 +32,8 @@ def fail(monkeypatch: pytest.MonkeyPatch):
         (CheckpointError("damaged;\n  restore it"), 1, "ps-vae: damaged; restore it\n"),
         (Unreachable("no server answered"), 1, "ps-vae: no server answered\n"),
         (PsVaeError("stopped"), 1, "ps-vae: stopped\n"),
-        (OSError(28, "No space left on device", "runs/a"), 1, "ps-vae: runs/a: No space left on device\n"),
+        (OSError(13, "Permission denied", "runs/a"), 1, "ps-vae: runs/a: Permission denied\n"),
+        (OSError(28, "No space left", "runs/a"), 1, "ps-vae: runs/a: No space left; free some space\n"),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(fail, capsys, error: Exception, code: int, line: str) -> None:

@@ -1,6 +1,7 @@
 """Lines that are there as a whole or not at all, and what is found where a killed process wrote."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,26 @@ def test_folders_are_made_with_those_above_them_or_are_there_already(tmp_path: P
         make_folder(tmp_path / "a" / "b")
         assert (tmp_path / "a" / "b").is_dir()
     append_line(tmp_path / "a" / "b" / "log", "x")
+
+
+def test_an_error_of_writing_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "run.json"
+    writers: list[Callable[[], None]] = [lambda: replace_file(path, b"new"), lambda: append_line(path, "new")]
+    monkeypatch.setattr(os, "write", refuse)
+    for write in writers:
+        with pytest.raises(OSError, match="No space left") as refused:
+            write()
+        assert refused.value.filename == str(path)
+
+
+def test_an_error_of_flushing_a_folder_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Input/output") as refused:
+        make_folder(tmp_path / "run")
+    assert refused.value.filename == str(tmp_path)

@@ -97,3 +97,22 @@ def test_a_folder_with_nothing_but_a_lock_may_become_a_run(tmp_path: Path) -> No
     with hold(tmp_path, say=print):
         RunFolder(tmp_path).create(small_config())
     assert RunFolder(tmp_path).config() == small_config()
+
+
+def test_a_disk_that_refuses_the_lock_is_told_with_the_files_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(OSError, match="No space left") as refused, hold(tmp_path, say=print):
+        pass
+    assert refused.value.filename == str(tmp_path / LOCK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_who_holds_the_folder_is_not_the_locks(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="elsewhere") as raised, hold(tmp_path, say=print):
+        raise OSError(errno.EIO, "elsewhere")
+    assert raised.value.filename is None

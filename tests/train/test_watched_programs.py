@@ -131,7 +131,7 @@ def test_a_run_whose_disk_is_full_warns_goes_on_and_writes_again_when_it_is_not(
     processes.until(lambda: len(said("checkpoint run/")) >= 3)
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
     refused = "could not be written: File too large"
-    processes.until(lambda: said(f"{refused}; free some space; training goes on"))
+    processes.until(lambda: said(f"{refused}; raise the largest size of a file (ulimit -f); training goes on"))
     with closing(Observer(address)) as observer:
         processes.until(lambda: observer.ask(PATIENCE)["checkpoint_failures"] >= 3)
     before = newest_whole(processes.folder / "run")
