@@ -20,7 +20,7 @@ from ps_vae.train.processes import StopSignal, allow_many_files
 from ps_vae.train.run_lock import hold
 from ps_vae.train.server_options import ServerOptions
 from ps_vae.train.start import settle, starting_point
-from ps_vae.train.taking_up import known_run, take_up
+from ps_vae.train.taking_up import check_unchanged, known_run, take_up
 from ps_vae.train.trial import check_communication, with_communication
 from ps_vae.train.update import fresh_state
 from ps_vae.vae.layout import ParameterLayout
@@ -61,15 +61,17 @@ def _serve(
         folder.tidy()
     layout = ParameterLayout(config.model)
     slices = partition(layout.size, options.shards + options.remote_shards)
-    known = known_run(folder, len(slices)) if options.resume else None
+    known = known_run(folder, layout.size) if options.resume else None
     found = None
     chooses = options.communication == "auto"
     endpoint = Endpoint(options.listen, 4 * (layout.size if chooses else max(piece.size for piece in slices)), keys)
     try:
         say_who_is_let_in(endpoint.address, options.keys, say)
         if known is not None:
-            least = newest_version(folder.checkpoints)
-            found = take_up(known, config, slices, endpoint, least=least, say=say, should_stop=should_stop)
+            was, least = folder.config(), newest_version(folder.checkpoints)
+            found = take_up(known, was, layout.size, endpoint, least=least, say=say, should_stop=should_stop)
+            if found is not None:
+                check_unchanged(folder, found, was, config, len(slices))
         if found is None:
             known = None
             state, origin = starting_point(config, data, layout, folder, resumes=options.resume, say=say)

@@ -2,17 +2,20 @@
 
 What names the run is in its folder, in servers.json, from when the first shard has a follower until the run ends. Its
 secret is there too, so the file is for its owner alone.
+
+The others go on as they are: a run can be changed when it begins anew from a checkpoint, and not when it is taken up.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
+from ps_vae.errors import UsageError
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.gathering import Found, Gathering
 from ps_vae.ps.outbox import Event, Refused, RunEnded
-from ps_vae.ps.partition import Slice
+from ps_vae.ps.partition import partition
 from ps_vae.ps.server import Server
 from ps_vae.train.config import RunConfig
 from ps_vae.train.event_lines import line_of
@@ -20,10 +23,12 @@ from ps_vae.train.processes import StopSignal
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.shard import rules_of
 
-__all__ = ["KnownRun", "known_run", "take_up"]
+__all__ = ["KnownRun", "check_unchanged", "known_run", "take_up"]
 
 # Pieces of work that one coordinator cannot have given out.
 _TICKETS = 1 << 32
+# Where an option has another name than what it sets.
+_OPTIONS = {"milestone": "checkpoint-every"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +58,16 @@ class KnownRun:
         folder.write_servers({**asdict(self), "run": self.run.hex(), "secret": self.secret.hex()})
 
 
-def known_run(folder: RunFolder, shards: int) -> KnownRun | None:
-    """The run whose servers may be there still, as of its next start; None where none is."""
+def known_run(folder: RunFolder, size: int) -> KnownRun | None:
+    """The run of `size` parameters whose servers may be there still, as of its next start; None where none is."""
     plain = folder.servers()
     try:
         run, secret = bytes.fromhex(plain["run"]), bytes.fromhex(plain["secret"])
         known = KnownRun(run, secret, int(plain["first"]), int(plain["shards"]), int(plain["starts"]))
+        partition(size, known.shards)
     except (KeyError, TypeError, ValueError):
         return None
-    if (len(run), len(secret)) != (16, 16) or known.shards != shards:
+    if (len(run), len(secret)) != (16, 16):
         return None
     return replace(known, starts=known.starts + 1)
 
@@ -69,7 +75,7 @@ def known_run(folder: RunFolder, shards: int) -> KnownRun | None:
 def take_up(
     known: KnownRun,
     config: RunConfig,
-    slices: list[Slice],
+    size: int,
     endpoint: Endpoint,
     *,
     least: int,
@@ -78,9 +84,12 @@ def take_up(
 ) -> Found | None:
     """The servers of the run, where they have all of it; they get another few seconds to be there.
 
-    least  the version of the newest checkpoint: nobody goes back behind it
+    config  of the run as its servers have it
+    size    of its parameters
+    least   the version of the newest checkpoint: nobody goes back behind it
     """
     say(Line("taking-up", "looking for the other servers of run {run}", run=known.run.hex()))
+    slices = partition(size, known.shards)
     gathering = Gathering(rules_of(config, known.run, known.first, known.secret), slices, least)
 
     def notice(event: Event) -> None:
@@ -106,3 +115,25 @@ def take_up(
     seconds = time.monotonic() - started
     say(Line("taken-up", text, shards=len(slices), seconds=seconds, version=found.lowest))
     return found
+
+
+def check_unchanged(folder: RunFolder, found: Found, was: RunConfig, now: RunConfig, shards: int) -> None:
+    """Raise UsageError where other words were said than the run has that was found.
+
+    was, now  as its servers have it, and as it was said
+    shards    as it was said
+    """
+    before, after = was.to_json(), now.to_json()
+    changes = [f"--{_option(name)} {before[name]}, not {after[name]}" for name in before if before[name] != after[name]]
+    if shards != len(found.members):
+        changes.append(f"{len(found.members)} shards, not {shards}")
+    if not changes:
+        return
+    have = f"the other servers of {folder.path} have the run, at version {found.lowest:,}, with {', '.join(changes)}"
+    raise UsageError(
+        f"{have}; leave that out to go on at once, or to change it resume without it, stop with Ctrl-C, resume with it"
+    )
+
+
+def _option(name: str) -> str:
+    return _OPTIONS.get(name, name).replace("_", "-")

@@ -119,6 +119,41 @@ def test_a_first_server_that_is_killed_takes_its_run_up_from_the_others(processe
     assert not (processes.folder / "run" / "servers.json").exists()
 
 
+class Headless(Cluster):
+    """The same, whose first server is killed."""
+
+    def __init__(self, processes):
+        super().__init__(processes)
+        self.run = processes.folder / "run"
+        processes.until((self.run / "servers.json").exists)
+        os.kill(self.server.pid, signal.SIGKILL)
+        self.server.wait()
+
+    def resume(self, *options):
+        self.server = self.processes.start(
+            *words("server", "--listen", self.address, "--remote-shards", "1", "--resume", "--run-dir", "run", *options)
+        )
+        return self.server
+
+    def written(self):
+        """What is in the folder but for the lock, and what was not whole."""
+        files = [path for path in self.run.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in files if path.suffix not in (".lock", ".partial")}
+
+
+def test_a_run_that_its_servers_have_is_not_changed_when_it_is_taken_up(processes, in_peace):
+    cluster = Headless(processes)
+    before = cluster.written()
+
+    refused = cluster.resume("--steps", STEPS + 200, "--learning-rate", 0.01)
+
+    assert refused.wait(PATIENCE) == 2, refused.log.read_text()
+    assert f"--learning-rate 0.001, not 0.01, --steps {STEPS}, not {STEPS + 200}" in refused.log.read_text()
+    assert cluster.written() == before
+    processes.said(cluster.resume(), "found the servers of all 2 shards")
+    cluster.check(in_peace)
+
+
 def test_a_follower_that_is_killed_holds_nothing_up(processes, in_peace):
     cluster = Cluster(processes)
     spare = processes.start(*words("server", "--join", cluster.address, "--follower"))

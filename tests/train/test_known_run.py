@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from small_run import small_config
 
+from ps_vae.errors import UsageError
+from ps_vae.ps.gathering import Found
+from ps_vae.ps.members import ShardMember
+from ps_vae.ps.partition import partition
 from ps_vae.train.durable import replace_file
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.shard import rules_of
-from ps_vae.train.taking_up import KnownRun, known_run
+from ps_vae.train.taking_up import KnownRun, check_unchanged, known_run
 
 RUN, SECRET = bytes(range(16)), bytes(range(16, 32))
 
@@ -22,12 +26,15 @@ def written(path: Path) -> RunFolder:
 
 
 def test_the_next_start_has_the_run_and_its_secret_again(tmp_path: Path) -> None:
-    known = known_run(written(tmp_path), 2)
+    known = known_run(written(tmp_path), 32)
 
     assert known == KnownRun(RUN, SECRET, 7, 2, 4)
     assert known is not None
     assert known.tickets == 3 << 32
-    assert known_run(RunFolder(tmp_path), 3) is None
+
+
+def test_a_run_of_more_shards_than_its_parameters_make_is_not_known(tmp_path: Path) -> None:
+    assert known_run(written(tmp_path), 16) is None
 
 
 @pytest.mark.parametrize("was", [None, 0o644, 0o666])
@@ -66,12 +73,34 @@ def test_a_run_whose_secret_is_not_there_is_not_known(tmp_path: Path, change: di
     del plain["secret"]
     folder.write_servers(plain | change)
 
-    assert known_run(folder, 2) is None
+    assert known_run(folder, 32) is None
 
 
 @pytest.mark.parametrize(("aggregate", "expected"), [("mean", b""), ("median", SECRET), ("trimmed:0.3", SECRET)])
 def test_the_rules_have_the_secret_where_there_is_an_aggregation(aggregate: str, expected: bytes) -> None:
     assert rules_of(small_config(aggregate=aggregate), RUN, 0, SECRET).secret == expected
+
+
+FOUND = Found(tuple(ShardMember(number, piece, before=2478) for number, piece in enumerate(partition(32, 2))), {})
+
+
+def test_a_run_that_was_found_may_be_said_again_as_it_is(tmp_path: Path) -> None:
+    check_unchanged(RunFolder(tmp_path), FOUND, small_config(), small_config(), 2)
+
+
+def test_a_run_that_was_found_cannot_be_changed_and_each_change_is_named(tmp_path: Path) -> None:
+    now = small_config(steps=7, checkpoint_every=5, learning_rate=0.01)
+
+    with pytest.raises(UsageError) as refused:
+        check_unchanged(RunFolder(tmp_path), FOUND, small_config(checkpoint_every=9), now, 3)
+
+    expected = (
+        "at version 2,478",
+        "--steps 6, not 7",
+        "--checkpoint-every 9, not 5",
+        "--learning-rate 0.001, not 0.01",
+    )
+    assert [part for part in (*expected, "2 shards, not 3") if part not in str(refused.value)] == []
 
 
 def test_what_is_known_is_shown_without_its_secret() -> None:
