@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
-from ps_vae.errors import UsageError
+from ps_vae.errors import PsVaeError, UsageError
 from ps_vae.lines import WARNING, Line
 from ps_vae.ps.endpoint import Endpoint
 from ps_vae.ps.gathering import Found, Gathering
@@ -84,6 +84,9 @@ def take_up(
 ) -> Found | None:
     """The servers of the run, where they have all of it; they get another few seconds to be there.
 
+    Who is told to stop goes on looking: the run is stopped when it is taken up, with a checkpoint. Where that cannot
+    be, or it is told so twice, PsVaeError is raised, and the next start can look for them again.
+
     config  of the run as its servers have it
     size    of its parameters
     least   the version of the newest checkpoint: nobody goes back behind it
@@ -98,15 +101,27 @@ def take_up(
             say(line)
 
     server = Server(endpoint, None, coordinator=gathering, notify=notice)
+    obeyed = 0
 
     def obey() -> None:
-        if should_stop():
-            server.dispatch([RunEnded(True, "told to stop")])
+        nonlocal obeyed
+        if should_stop.count > obeyed:
+            if obeyed == 0:
+                text = "stopping, as soon as the run is taken up from its servers (once more: stop at once)"
+                say(Line("stopping", text))
+            obeyed = should_stop.count
+        if obeyed > 1:
+            server.dispatch([RunEnded(True, "told to stop at once")])
 
     started = time.monotonic()
     ended = server.run(obey)
     server.leave()
     found = gathering.found
+    if found is None and should_stop():
+        raise PsVaeError(
+            f"stopped before the run could be taken up from its servers: {ended.reason}; nothing is changed, go on "
+            "with --resume"
+        )
     if found is None:
         text = "{why}: the run cannot be taken up from its servers"
         say(Line("not-taken-up", text, level=WARNING, why=ended.reason))

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -135,6 +136,9 @@ class Headless(Cluster):
         )
         return self.server
 
+    def follower_of_the_first(self):
+        return next(follower for follower in self.followers if follower is not self.leader_of_the_second())
+
     def written(self):
         """What is in the folder but for the lock, and what was not whole."""
         files = [path for path in self.run.rglob("*") if path.is_file()]
@@ -152,6 +156,63 @@ def test_a_run_that_its_servers_have_is_not_changed_when_it_is_taken_up(processe
     assert cluster.written() == before
     processes.said(cluster.resume(), "found the servers of all 2 shards")
     cluster.check(in_peace)
+
+
+def test_who_is_told_to_stop_while_it_looks_for_the_others_takes_the_run_up_and_stops_it_there(processes):
+    cluster = Headless(processes)
+    newest = max(cluster.run.glob("checkpoints/step-*"))
+    heir = cluster.follower_of_the_first()
+    # The search lasts until it goes on.
+    os.kill(heir.pid, signal.SIGSTOP)
+    server = cluster.resume()
+    processes.said(server, "looking for the other servers")
+
+    server.send_signal(signal.SIGTERM)
+    processes.said(server, "as soon as the run is taken up")
+    os.kill(heir.pid, signal.SIGCONT)
+
+    assert server.wait(PATIENCE) == 0, server.log.read_text()
+    found = re.search(r"the run goes on at version ([\d,]+)", server.log.read_text())
+    version = int(found[1].replace(",", ""))
+    assert f"step-{version:08d}" >= newest.stem
+    assert max(cluster.run.glob("checkpoints/step-*")).stem >= f"step-{version:08d}"
+    assert json.loads((cluster.run / "result.json").read_text())["reason"] == "stopped"
+
+
+def test_who_is_told_twice_to_stop_while_it_looks_for_the_others_leaves_all_to_the_next_start(processes, in_peace):
+    cluster = Headless(processes)
+    before = cluster.written()
+    heir = cluster.follower_of_the_first()
+    os.kill(heir.pid, signal.SIGSTOP)
+    server = cluster.resume()
+    processes.said(server, "looking for the other servers")
+
+    server.send_signal(signal.SIGTERM)
+    processes.said(server, "as soon as the run is taken up")
+    server.send_signal(signal.SIGTERM)
+
+    assert server.wait(PATIENCE) == 1
+    assert "stopped before the run could be taken up from its servers: told to stop at once" in server.log.read_text()
+    assert cluster.written() == before
+    os.kill(heir.pid, signal.SIGCONT)
+    processes.said(cluster.resume(), "found the servers of all 2 shards")
+    cluster.check(in_peace)
+
+
+def test_who_is_told_to_stop_and_finds_nobody_leaves_all_to_the_next_start(processes):
+    cluster = Headless(processes)
+    before = cluster.written()
+    for process in [*cluster.followers, cluster.shard, *cluster.workers]:
+        process.kill()
+        process.wait()
+    server = cluster.resume()
+    processes.said(server, "looking for the other servers")
+
+    server.send_signal(signal.SIGTERM)
+
+    assert server.wait(PATIENCE) == 1
+    assert "none of the other servers is there; nothing is changed" in server.log.read_text()
+    assert cluster.written() == before
 
 
 def test_a_follower_that_is_killed_holds_nothing_up(processes, in_peace):
