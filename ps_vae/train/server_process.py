@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ps_vae.train.plan import DEFAULTS, Wishes
 from ps_vae.train.processes import StopSignal, spawn, stop_all
-from ps_vae.train.run_folder import free_name
+from ps_vae.train.run_folder import RunFolder, free_name
 from ps_vae.train.server_options import ServerOptions
 from ps_vae.train.supervisor import Slot
 
@@ -48,13 +48,19 @@ class ServerProcess(Slot):
 
     def __init__(self, wishes: Wishes, options: ServerOptions, *, log: Path | None = None, more: list[str]) -> None:
         self._wishes, self._options, self._log, self._more = wishes, options, log, more
+        self._had_begun = self._has_begun
         super().__init__(self._spawn, None, "server", _PAUSE_SECONDS)
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._options.run_dir is not None and RunFolder(self._options.run_dir).has_begun
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         options, wishes = self._options, self._wishes
-        # As soon as there is a run it says itself what it is.
-        if self.has_crashed and options.run_dir is not None and (options.run_dir / "run.json").exists():
+        if self.has_crashed and self._has_begun and not self._had_begun:
+            # It has begun here, and says itself what it is.
             options, wishes = replace(options, resume=True, communication="manual"), Wishes()
+        # Where the first start found a run its words hold again: nobody knows whether they had been written down.
         return spawn(["server", *_words(options), *self._more, *flags(wishes)], log=self._log)
 
 

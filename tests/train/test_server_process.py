@@ -43,18 +43,24 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str]], Star
     stop_all([child for _, child in started], grace=0.0)
 
 
-def supervised(folder: Path, should_stop: StopSignal | None = None) -> int:
-    options = ServerOptions(run_dir=folder / "run", communication="auto")
+def begin_and_crash(folder: Path) -> str:
+    """A program that leaves a run behind."""
+    return f"import pathlib; pathlib.Path({str(folder / 'run' / 'run.json')!r}).touch(); {CRASH}"
+
+
+def supervised(
+    folder: Path, should_stop: StopSignal | None = None, *, resume: bool = False, more: str = "--json"
+) -> int:
+    options = ServerOptions(run_dir=folder / "run", communication="manual" if resume else "auto", resume=resume)
     stop = StopSignal() if should_stop is None else should_stop
-    return supervise_server(Wishes(steps=3), options, more=["--json"], say=lambda text: None, should_stop=stop)
+    return supervise_server(Wishes(steps=3), options, more=[more], say=lambda text: None, should_stop=stop)
 
 
 def test_a_server_that_was_killed_is_resumed_and_is_not_told_again_what_the_run_is(
     play: Callable[[list[str]], Started], tmp_path: Path
 ) -> None:
-    started = play([CRASH, "raise SystemExit(5)"])
+    started = play([begin_and_crash(tmp_path), "raise SystemExit(5)"])
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").touch()
 
     assert supervised(tmp_path) == 5
 
@@ -76,6 +82,21 @@ def test_a_server_that_was_killed_before_it_had_made_its_folder_begins_anew(
     assert supervised(tmp_path) == 0
 
     assert started[0][0] == started[1][0]
+
+
+@pytest.mark.parametrize(("resume", "more"), [(True, "--json"), (False, "--begin-or-resume"), (False, "--json")])
+def test_a_server_that_was_killed_where_there_was_a_run_before_is_told_the_same_again(
+    play: Callable[[list[str]], Started], tmp_path: Path, resume: bool, more: str
+) -> None:
+    """Nothing in the folder says whether it had taken note of its words; without --resume they are refused again."""
+    started = play([CRASH, "raise SystemExit(0)"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+
+    assert supervised(tmp_path, resume=resume, more=more) == 0
+
+    assert started[0][0] == started[1][0]
+    assert "--steps" in started[1][0]
 
 
 def test_a_server_that_is_told_to_stop_is_not_followed(play: Callable[[list[str]], Started], tmp_path: Path) -> None:
@@ -108,10 +129,14 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     running.close()
 
 
+def children_of(process: subprocess.Popen[bytes]) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
 def child_of(process: subprocess.Popen[bytes]) -> int:
     """The one process that it has started."""
-    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(child)
+    (child,) = children_of(process)
+    return child
 
 
 def test_a_supervised_server_that_is_killed_goes_on_and_so_do_its_workers(processes: Processes, tmp_path: Path) -> None:
@@ -134,3 +159,26 @@ def test_a_supervised_server_that_is_killed_goes_on_and_so_do_its_workers(proces
     subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
     name = "checkpoints/step-00001200.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (peace / name).read_bytes()
+
+
+def test_a_server_that_is_killed_before_it_has_taken_note_of_more_steps_takes_them_all_the_same(
+    processes: Processes, tmp_path: Path
+) -> None:
+    address = f"ipc://{tmp_path}/s"
+    shorter = words("train", *RUN, "--steps", 100, "--workers", 1, "--run-dir", str(tmp_path / "run"), "--no-pictures")
+    subprocess.run(shorter, check=True, capture_output=True, timeout=PATIENCE)
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    server = processes.start(
+        *words("server", "--supervise", "--listen", address, "--resume", "--run-dir", "run", "--steps", 200)
+    )
+    worker = processes.start(*words("worker", "--server", address, "--processes", "1"))
+    processes.until(lambda: children_of(server))
+
+    # It has not even read its words.
+    os.kill(child_of(server), signal.SIGKILL)
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+    assert server.wait(PATIENCE) == 0, server.log.read_text()
+    assert worker.wait(PATIENCE) == 0, worker.log.read_text()
+    assert "was killed by signal 9; another is started" in server.log.read_text()
+    assert (tmp_path / "run" / "checkpoints" / "step-00000200.safetensors").exists()
