@@ -11,7 +11,7 @@ from ps_vae.train.plan import Wishes
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.server_options import ServerOptions
 
-__all__ = ["begun_or_resumed", "ended_before", "run_dir_of"]
+__all__ = ["begun_or_resumed", "ended_before", "noted_end", "run_dir_of"]
 
 
 def run_dir_of(options: ServerOptions) -> Path:
@@ -34,14 +34,21 @@ def begun_or_resumed(wishes: Wishes, options: ServerOptions) -> tuple[Wishes, Se
     return wishes, replace(options, resume=True, communication="manual")
 
 
+def noted_end(run: RunFolder, steps: int) -> dict[str, Any] | None:
+    """What a run of so many steps noted when it was over; None where it goes on, or was killed before it noted that."""
+    result = run.result()
+    if result is None or result["failed"]:
+        return None
+    return result if result["version"] >= steps or result.get("stopped_early") else None
+
+
 def ended_before(folder: Path) -> dict[str, Any]:
-    """How a run ended that has nothing left to do. Where a server was killed before it noted that, less is known."""
+    """How a run ended that has nothing left to do; where that was not noted, less is known."""
     run = RunFolder(folder)
-    config, result = run.config(), run.result()
-    steps = config.steps
-    if result is not None and not result["failed"] and (result["version"] >= steps or result.get("stopped_early")):
-        return result
-    decision = EarlyStop.of(run.metrics(), config.patience)
+    config = run.config()
+    if (noted := noted_end(run, config.steps)) is not None:
+        return noted
+    steps, decision = config.steps, EarlyStop.of(run.metrics(), config.patience)
     over = {"run_dir": str(folder), "version": steps, "steps": steps, "failed": False, "reason": "the run is over"}
     if decision is None:
         return over

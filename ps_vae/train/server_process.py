@@ -56,12 +56,15 @@ class ServerProcess(Slot):
         return self._options.run_dir is not None and RunFolder(self._options.run_dir).has_begun
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        options, wishes = self._options, self._wishes
+        options, wishes, more = self._options, self._wishes, self._more
+        if self.has_crashed and self._has_begun and (options.resume or not self._had_begun):
+            # It may have been killed when the run was over and that was noted.
+            more = [*more, "--begin-or-resume"]
         if self.has_crashed and self._has_begun and not self._had_begun:
             # It has begun here, and says itself what it is.
             options, wishes = replace(options, resume=True, communication="manual"), Wishes()
         # Where the first start found a run its words hold again: nobody knows whether they had been written down.
-        return spawn(["server", *_words(options), *self._more, *flags(wishes)], log=self._log)
+        return spawn(["server", *_words(options), *more, *flags(wishes)], log=self._log)
 
 
 def supervise_server(

@@ -12,6 +12,7 @@ from ps_vae.ps.state import ShardState
 from ps_vae.train import checkpoint
 from ps_vae.train.advice import advice
 from ps_vae.train.config import RunConfig
+from ps_vae.train.continuation import noted_end
 from ps_vae.train.data import data_of, load_as
 from ps_vae.train.early_stop import EarlyStop
 from ps_vae.train.plan import DEFAULTS, Wishes, check_examples, check_patience, plan, resumed
@@ -61,18 +62,28 @@ def starting_point(
         for file in damaged:
             say(file.line)
         if found is not None:
-            if found.version >= config.steps:
-                have = f"{folder.path} is at version {found.version:,}, which ends a run of {config.steps:,} steps"
-                raise NothingLeft(f"{have}; give more --steps or --epochs to go on")
-            lines = [line for line in folder.metrics() if line["version"] <= found.version]
-            if (decision := EarlyStop.of(lines, config.patience)) is not None:
-                said = f"{folder.path} was {decision.reason}"
-                raise NothingLeft(f"{said}; give more --patience than {decision.patience}, or 0, to go on")
+            over = _over(found.version, config, folder)
+            # Who was killed while the run was closing has that to do again, and its end to note.
+            is_closing = config == folder.config() and found.version <= config.steps
+            if over and not (is_closing and noted_end(folder, config.steps) is None):
+                raise NothingLeft(over)
             return found.state, f"continued from version {found.version:,}"
     moments = feature_moments(data.train, data.columns)
     for line in advice(config, moments):
         say(line)
     return fresh_state(config, new_weights(config, data, moments, layout)), "new weights"
+
+
+def _over(version: int, config: RunConfig, folder: RunFolder) -> str:
+    """Why nothing is left to compute at this version, and what to do; empty where something is."""
+    if version >= config.steps:
+        have = f"{folder.path} is at version {version:,}, which ends a run of {config.steps:,} steps"
+        return f"{have}; give more --steps or --epochs to go on"
+    lines = [line for line in folder.metrics() if line["version"] <= version]
+    if (decision := EarlyStop.of(lines, config.patience)) is not None:
+        said = f"{folder.path} was {decision.reason}"
+        return f"{said}; give more --patience than {decision.patience}, or 0, to go on"
+    return ""
 
 
 def new_weights(config: RunConfig, data: Dataset, moments: Moments, layout: ParameterLayout) -> npt.NDArray[np.float32]:

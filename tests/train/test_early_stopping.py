@@ -107,6 +107,18 @@ def test_the_best_checkpoint_stays_and_can_be_asked_for(stopped: tuple[Path, dic
         TrainedModel.open(run_dir, version="worst", say=lambda text: None)
 
 
+def test_a_run_that_was_killed_before_it_noted_that_it_was_stopped_early_ends_so(stopped: tuple[Path, dict]) -> None:
+    run_dir, _ = stopped
+    (run_dir / "result.json").unlink()
+
+    result = ps_vae("train", "--resume", "--run-dir", str(run_dir), "--no-pictures")
+
+    assert result["stopped_early"]
+    assert result["reason"].startswith("stopped early: no better validation ELBO than")
+    assert result["version"] < 100_000
+    assert RunFolder(run_dir).result() == result
+
+
 def test_a_run_that_was_stopped_early_is_over_until_it_is_given_more_patience(stopped: tuple[Path, dict]) -> None:
     run_dir, _ = stopped
     options = ServerOptions(listen=f"ipc://{run_dir}/server", run_dir=run_dir, resume=True)

@@ -1,5 +1,6 @@
 """A first server that is killed is continued by another; one that ended by itself, or was told to, is not."""
 
+import json
 import os
 import signal
 import subprocess
@@ -70,6 +71,7 @@ def test_a_server_that_was_killed_is_resumed_and_is_not_told_again_what_the_run_
     assert first[first.index("--communication") + 1] == "auto"
     assert "--resume" in second
     assert "--steps" not in second
+    assert "--begin-or-resume" in second
     assert second[second.index("--communication") + 1] == "manual"
     assert all("--json" in arguments for arguments in (first, second))
 
@@ -95,8 +97,11 @@ def test_a_server_that_was_killed_where_there_was_a_run_before_is_told_the_same_
 
     assert supervised(tmp_path, resume=resume, more=more) == 0
 
-    assert started[0][0] == started[1][0]
-    assert "--steps" in started[1][0]
+    first, second = ([word for word in words if word != "--begin-or-resume"] for words, _ in started)
+    assert first == second
+    assert "--steps" in second
+    # Then a run that is over is no fault.
+    assert ("--begin-or-resume" in started[1][0]) == (resume or more == "--begin-or-resume")
 
 
 def test_a_server_that_is_told_to_stop_is_not_followed(play: Callable[[list[str]], Started], tmp_path: Path) -> None:
@@ -182,3 +187,51 @@ def test_a_server_that_is_killed_before_it_has_taken_note_of_more_steps_takes_th
     assert worker.wait(PATIENCE) == 0, worker.log.read_text()
     assert "was killed by signal 9; another is started" in server.log.read_text()
     assert (tmp_path / "run" / "checkpoints" / "step-00000200.safetensors").exists()
+
+
+class Judged:
+    """A supervised server with a worker and an evaluator, which stands still: nothing but its figures is missing."""
+
+    def __init__(self, processes: Processes, folder: Path) -> None:
+        self.run = folder / "run"
+        address = f"ipc://{folder}/s"
+        self.server = processes.start(
+            *words("server", "--supervise", "--listen", address, *RUN, "--steps", 600, "--checkpoint-every", 300),
+            *("--run-dir", "run", "--json"),
+        )
+        self.evaluator = processes.start(*words("evaluator", "--server", address))
+        processes.said(self.server, "joined: evaluator")
+        os.kill(self.evaluator.pid, signal.SIGSTOP)
+        self.worker = processes.start(*words("worker", "--server", address, "--processes", "1"))
+        processes.said(self.server, "step-00000600")
+
+
+def test_a_server_that_is_killed_when_all_steps_are_done_brings_the_run_to_its_end(
+    processes: Processes, tmp_path: Path
+) -> None:
+    judged = Judged(processes, tmp_path)
+    checkpoint = judged.run / "checkpoints" / "step-00000600.safetensors"
+    before = checkpoint.read_bytes()
+
+    os.kill(child_of(judged.server), signal.SIGKILL)
+    processes.said(judged.server, "was killed by signal 9; another is started")
+    os.kill(judged.evaluator.pid, signal.SIGCONT)
+
+    for process in (judged.server, judged.evaluator, judged.worker):
+        assert process.wait(PATIENCE) == 0, process.log.read_text()
+    assert "continued from version 600" in judged.server.log.read_text()
+    result = json.loads((judged.run / "result.json").read_text())
+    assert (result["version"], result["failed"]) == (600, False)
+    assert result == json.loads(judged.server.log.read_text().splitlines()[-1])
+    assert checkpoint.read_bytes() == before
+    refused_again(processes, tmp_path)
+    # An end that was not noted is that of the run as it was.
+    (judged.run / "result.json").unlink()
+    refused_again(processes, tmp_path, "--learning-rate", "0.01")
+
+
+def refused_again(processes: Processes, folder: Path, *more: str) -> None:
+    """Whoever wants more of a run that is over is told what to say."""
+    again = processes.start(*words("server", "--resume", "--run-dir", "run", "--listen", f"ipc://{folder}/s", *more))
+    assert again.wait(PATIENCE) == 2, again.log.read_text()
+    assert "give more --steps" in again.log.read_text()
