@@ -141,7 +141,7 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     RunOption(
         "push_codec", str, "CODEC", CLUSTER, "none",
         "How gradients are sent: none (the same bits whatever the number of workers), fp16, bf16, int8, onebit, "
-        "topk:RATIO[:MOMENTUM], powersgd:RANK, or the same bits in fewer bytes: factors.",
+        "topk:RATIO, topk:RATIO:MOMENTUM, powersgd:RANK, or the same bits in fewer bytes: factors.",
     ),
     RunOption(
         "pull_codec", str, "CODEC", CLUSTER, "none",

@@ -65,8 +65,6 @@ class FirstServer:
         self._writer = CheckpointWriter(folder.checkpoints, layout, options.keep, self._spare)
         self._said_at = time.monotonic()
         self._failure = ""
-        # What the run goes on from is on the disk, with the metrics of its last step, which nobody here has seen.
-        self._begun_at = state.version if options.resume and found is None else 0
         # Of the newest checkpoint that this server wrote; None while there is none.
         self._checkpoint: int | None = None
         self._failures = 0
@@ -215,8 +213,6 @@ class FirstServer:
             case StepApplied():
                 self._reports.step(event)
                 self._say_progress()
-            case SnapshotTaken() if event.version and event.version == self._begun_at:
-                self._server.dispatch(self._coordinator.finished_writing(event.version, time.monotonic()))
             case SnapshotTaken():
                 self._writer.submit(event)
             case Told():

@@ -15,8 +15,8 @@ from ps_vae.ps.codecs.table import CODECS
 GROUP = typer.main.get_command(app)
 COMMANDS = sorted(GROUP.commands)  # type: ignore[attr-defined]
 PROMISED = [
-    *("encode", "evaluate", "impute", "interpolate", "keys", "reconstruct", "sample", "score", "server", "status"),
-    *("train", "traverse", "worker"),
+    *("encode", "evaluate", "evaluator", "impute", "interpolate", "keys", "reconstruct", "sample", "score"),
+    *("server", "status", "train", "traverse", "worker"),
 ]
 
 

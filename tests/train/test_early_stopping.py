@@ -192,11 +192,12 @@ def test_with_more_patience_the_run_goes_on_and_its_decision_is_forgotten(folder
 @pytest.mark.usefixtures("judged_late")
 def test_a_decision_holds_where_the_server_was_killed_before_its_end(folder: RunFolder) -> None:
     folder.forget_result()
-    with pytest.raises(NothingLeft, match="in 2 evaluations"):
-        resume_and_stop(folder)
     over = ended_before(folder.path)
     assert (over["version"], over["steps"], over["stopped_early"], over["failed"]) == (6, 12, True, False)
     assert over["reason"].endswith("in 2 evaluations")
+    noted = resume(folder, StopSignal())
+    assert (noted["version"], noted["stopped_early"], noted["reason"]) == (6, True, over["reason"])
+    assert folder.result() == noted
 
 
 def test_a_decision_is_one_of_the_versions_up_to_its_own(folder: RunFolder) -> None:
