@@ -1,4 +1,4 @@
-"""`ps-vae encode`: the latent means of rows, as an array."""
+"""`ps-vae encode`: z of rows, as an array or a table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ps_vae.cli.options import OUTPUT, Debug, Run, Seed, SplitName, Version, with_default
-from ps_vae.cli.output import checked_output, write_array
+from ps_vae.cli.output import checked_output, counted_in, write_array, write_arrays, write_table
 from ps_vae.cli.terminal import say
 
 __all__ = ["encode"]
@@ -18,7 +18,11 @@ Output = Annotated[
         metavar="FILE",
         rich_help_panel=OUTPUT,
         show_default=False,
-        help=with_default("FILE.npy for the array (rows, latent) of float32.", "RUN/encoded-SPLIT.npy"),
+        help=with_default(
+            "FILE.npy for the array (rows, latent) of float32, in the order of the data; FILE.npz for it as z, and as "
+            "row which rows of the data they are; FILE.csv for both.",
+            "RUN/encoded-SPLIT.npy",
+        ),
     ),
 ]
 
@@ -38,11 +42,24 @@ def encode(
     output: Output = None,
     debug: Debug = False,
 ) -> None:
-    """Write z of each row, at the posterior's mean, to a .npy file.
+    """Write z of each row, at the posterior's mean, in the order of the data.
+
+    A row's number is its place in the file that it comes from, counted from 0; a line of column names is none.
 
     Example: [bold]ps-vae encode runs/mnist-5k-1 --split test --output latent.npy[/bold]
     """
-    path = checked_output(output, ".npy") or run / f"encoded-{split}.npy"
+    path = checked_output(output, ".npy", ".npz", ".csv") or run / f"encoded-{split}.npy"
     from ps_vae.train.trained import TrainedModel
 
-    write_array(path, TrainedModel.open(run, version=version, say=say).encode(split, seed=seed if draw else None))
+    model = TrainedModel.open(run, version=version, say=say)
+    z, row, place = model.encode(split, seed=seed if draw else None), model.rows(split), model.data.split(split).place
+    order = row.argsort()
+    z, row = z[order], row[order]
+    if path.suffix == ".npy":
+        write_array(path, z, f"in the order of {place}")
+    elif path.suffix == ".npz":
+        write_arrays(path, {"z": z, "row": row}, counted_in(place))
+    else:
+        columns = ["row", *(f"z{dimension}" for dimension in range(z.shape[1]))]
+        rows = ([number, *values.tolist()] for number, values in zip(row.tolist(), z, strict=True))
+        write_table(path, columns, rows, counted_in(place))

@@ -18,7 +18,7 @@ Limit = Annotated[
         min=1,
         rich_help_panel=DATA,
         show_default=False,
-        help=with_default("Only the first N rows.", "all"),
+        help=with_default("Only N rows of the split.", "all"),
     ),
 ]
 Samples = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ps_vae.cli.options import MODEL, OUTPUT, Debug, Run, Seed, SplitName, Version, with_default
-from ps_vae.cli.output import checked_output, output_of, say_written, write_array, write_table
+from ps_vae.cli.output import checked_output, counted_in, output_of, say_written, write_array, write_table
 from ps_vae.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ Reconstructions = Annotated[
         rich_help_panel=OUTPUT,
         show_default=False,
         help=with_default(
-            "FILE.png for originals above their reconstructions, FILE.csv or FILE.npy (2, count, inputs).",
+            "FILE.png for originals above their reconstructions; FILE.csv with the rows' numbers, or FILE.npy "
+            "(2, count, inputs), in the order of the data.",
             "reconstructions in RUN",
         ),
     ),
@@ -100,6 +101,8 @@ def reconstruct(
 ) -> None:
     """Encode rows and decode them again: what the model keeps of them.
 
+    A row's number is its place in the file that it comes from, counted from 0; a line of column names is none.
+
     Example: [bold]ps-vae reconstruct runs/mnist-5k-1 --count 40 --output reconstructions.png[/bold]
     """
     path = checked_output(output, ".png", ".csv", ".npy")
@@ -116,9 +119,13 @@ def reconstruct(
     import numpy as np
 
     pair = np.stack(model.reconstruct(split, count))
+    rows, place = model.rows(split, 0, pair.shape[1]), model.data.split(split).place
+    order = rows.argsort()
+    rows, pair = rows[order], pair[:, order]
     if path.suffix == ".npy":
-        write_array(path, pair)
+        write_array(path, pair, f"in the order of {place}")
     else:
         names = model.data.columns
         columns = ["row", *names, *(f"{name} reconstructed" for name in names)]
-        write_table(path, columns, ([row, *both.ravel().tolist()] for row, both in enumerate(pair.swapaxes(0, 1))))
+        both = zip(rows.tolist(), pair.swapaxes(0, 1), strict=True)
+        write_table(path, columns, ([row, *values.ravel().tolist()] for row, values in both), counted_in(place))

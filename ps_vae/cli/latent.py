@@ -16,10 +16,22 @@ __all__ = ["interpolate", "traverse"]
 
 Pairs = Annotated[
     int,
-    typer.Option("--pairs", metavar="N", min=1, rich_help_panel=OUTPUT, help="Rows 0 and 1, 2 and 3, so many."),
+    typer.Option(
+        "--pairs", metavar="N", min=1, rich_help_panel=OUTPUT, help="The split's first two rows, the next two: so many."
+    ),
 ]
 Row = Annotated[
-    int, typer.Option("--row", metavar="N", min=0, rich_help_panel=DATA, help="Where to start from, counted from 0.")
+    int | None,
+    typer.Option(
+        "--row",
+        metavar="N",
+        min=0,
+        rich_help_panel=DATA,
+        show_default=False,
+        help=with_default(
+            "Where to start from: a row of the split by its place in the file, from 0, as score shows it.", "its first"
+        ),
+    ),
 ]
 Dimensions = Annotated[
     int,
@@ -88,7 +100,7 @@ def interpolate(
 def traverse(
     run: Run,
     split: SplitName = "test",
-    row: Row = 0,
+    row: Row = None,
     version: Version = "newest",
     dimensions: Dimensions = 10,
     steps: Steps = 10,
@@ -105,6 +117,7 @@ def traverse(
 
     model = TrainedModel.open(run, version=version, say=say)
     path = path or output_of(run, "traversals", are_pictures=model.has_pictures)
+    row = int(model.rows(split, 0, 1)[0]) if row is None else row
     moved, means = model.traverse(split, row, dimensions, steps)
     if path.suffix == ".png":
         from ps_vae.cli.run_pictures import picture_grid

@@ -1,10 +1,10 @@
 """Files that a command writes at the user's wish: a name is judged before anything is computed."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ps_vae.errors import UsageError
 
@@ -16,9 +16,11 @@ __all__ = [
     "NO_PICTURES",
     "can_draw",
     "checked_output",
+    "counted_in",
     "output_of",
     "say_written",
     "write_array",
+    "write_arrays",
     "write_table",
 ]
 
@@ -33,7 +35,7 @@ def can_draw() -> bool:
 def checked_output(path: Path | None, *kinds: str) -> Path | None:
     """The name that was said, if one was.
 
-    kinds  what it may end in, of .png, .csv, .parquet and .npy
+    kinds  what it may end in, of .png, .csv, .parquet, .npy and .npz
 
     Raises UsageError for another name, a folder that is not there, and a picture without its library.
     """
@@ -58,7 +60,12 @@ def output_of(run: Path, name: str, *, are_pictures: bool) -> Path:
     return run / "pictures" / f"{name}.png"
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def counted_in(place: str) -> str:
+    """What is said of a file that has numbers of rows; place: that of a split."""
+    return f"rows are counted from 0 in {place}"
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]], about: str = "") -> None:
     """Write rows below the names of their columns, and say so. Raises OSError where the disk refuses."""
     count = 0
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -67,18 +74,31 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
         for row in rows:
             writer.writerow(row)
             count += 1
-    say_written(path, f"{count:,} rows of {len(columns):,} columns")
+    say_written(path, f"{count:,} rows of {len(columns):,} columns", about)
 
 
-def write_array(path: Path, rows: "npt.NDArray[np.float32]") -> None:
+def write_array(path: Path, rows: "npt.NDArray[np.float32]", about: str = "") -> None:
     """Write `rows` as .npy, and say so. Raises OSError where the disk refuses."""
     import numpy as np
 
     with path.open("wb") as file:
         np.save(file, rows, allow_pickle=False)
-    say_written(path, f"{' x '.join(map(str, rows.shape))} {rows.dtype}")
+    say_written(path, _shape(rows), about)
 
 
-def say_written(path: Path, what: str) -> None:
-    """The line that a command which writes a file ends with, on standard output."""
-    print(f"{path}: {what}", flush=True)
+def write_arrays(path: Path, arrays: "Mapping[str, npt.NDArray[Any]]", about: str = "") -> None:
+    """Write arrays with their names as .npz, and say so. Raises OSError where the disk refuses."""
+    import numpy as np
+
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    say_written(path, ", ".join(f"{name} {_shape(array)}" for name, array in arrays.items()), about)
+
+
+def say_written(path: Path, what: str, about: str = "") -> None:
+    """The line that a command which writes a file ends with, on standard output; about: of what is in it."""
+    print(f"{path}: {what}{about and '; '}{about}", flush=True)
+
+
+def _shape(array: "npt.NDArray[Any]") -> str:
+    return f"{' x '.join(map(str, array.shape))} {array.dtype}"

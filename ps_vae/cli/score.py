@@ -10,7 +10,7 @@ import typer
 from ps_vae.cli import progress
 from ps_vae.cli.evaluate import Limit
 from ps_vae.cli.options import OUTPUT, Debug, Json, Processes, Run, SplitName, Version, one_per_core, with_default
-from ps_vae.cli.output import checked_output, write_table
+from ps_vae.cli.output import checked_output, counted_in, write_table
 from ps_vae.cli.terminal import nats, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -53,13 +53,15 @@ def score(
 ) -> None:
     """Write -log p(x) of each row, its anomaly score, in nats and with its standard error; show the highest.
 
+    A row's number is its place in the file that it comes from, counted from 0; a line of column names is none.
+
     Example: [bold]ps-vae score runs/mnist-5k-1 --split test --top 20[/bold]
     """
     path = checked_output(output, ".csv") or run / f"scores-{split}.csv"
     from ps_vae.train import evaluation
 
     with progress.counting("rows") as show:
-        scores = evaluation.score_rows(
+        place, scores = evaluation.score_rows(
             run,
             split=split,
             samples=samples,
@@ -71,11 +73,11 @@ def score(
         )
     if json:
         with contextlib.redirect_stdout(sys.stderr):
-            write_table(path, _COLUMNS, scores.rows())
-        print_json({"split": split, "output": str(path), "top": _top(scores, top)})
+            write_table(path, _COLUMNS, scores.rows(), counted_in(place))
+        print_json({"split": split, "rows_of": place, "output": str(path), "top": _top(scores, top)})
         return
     print_table([(f"row {each['row']:,}", _in_words(each, samples)) for each in _top(scores, top)])
-    write_table(path, _COLUMNS, scores.rows())
+    write_table(path, _COLUMNS, scores.rows(), counted_in(place))
 
 
 def _in_words(row: dict[str, float], samples: int) -> str:

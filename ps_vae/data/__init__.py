@@ -4,7 +4,7 @@ Rows stay as they are stored (uint8, float32, on disk); `gather` turns the few t
 """
 
 from ps_vae.data.columns import BIT, NUMBER, OTHERS, VALUES, Column
-from ps_vae.data.dataset import Dataset, Split
+from ps_vae.data.dataset import SPLITS, Dataset, Split
 from ps_vae.data.gather import gather
 from ps_vae.data.moments import Moments, feature_moments
 from ps_vae.data.order import rows_of
@@ -16,6 +16,7 @@ __all__ = [
     "NUMBER",
     "OTHERS",
     "SOURCES",
+    "SPLITS",
     "VALUES",
     "Column",
     "Dataset",

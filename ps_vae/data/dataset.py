@@ -30,6 +30,7 @@ class Split:
     divisor   what a stored number is divided by to become a float32
     labels    of each row of `array` the number of its class, where rows carry one
     classes   how many there are
+    place     in words, what the rows of `array` are counted in: the file, or the part of it that this is
     """
 
     array: npt.NDArray[Any]
@@ -39,6 +40,7 @@ class Split:
     divisor: float
     labels: npt.NDArray[np.int64] | None = None
     classes: int = 0
+    place: str = ""
 
     def __len__(self) -> int:
         return self.stop - self.start

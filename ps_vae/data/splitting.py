@@ -57,7 +57,8 @@ def divide(arrays: Arrays, split: str, *, labelled: bool = False) -> Dataset:
     def part(source: str, array: npt.NDArray[Any], start: int, stop: int) -> Split:
         is_mixed = shuffled and source == "train"
         numbers = labels[source].numbers if labels else None
-        return Split(array, start, stop, is_mixed, arrays.divisor, numbers, len(classes))
+        place = arrays.name if shuffled else f"the {source} rows of {arrays.name}"
+        return Split(array, start, stop, is_mixed, arrays.divisor, numbers, len(classes), place)
 
     train_split = part("train", arrays.train, 0, ends[0])
     validation_split = part("train", arrays.train, ends[0], ends[1])

@@ -29,16 +29,17 @@ Sums = npt.NDArray[np.float64]
 
 
 class RowScores(NamedTuple):
-    """Per row: log p(x), its standard error, effective sample size."""
+    """Per row: its number in the data (`TrainedModel.rows`), log p(x), its standard error, effective sample size."""
 
+    number: npt.NDArray[np.int64]
     log_evidence: Sums
     standard_error: Sums
     effective_sample_size: Sums
 
     def rows(self) -> Iterator[tuple[int, float, float, float]]:
         """Number of the row, -log p(x), its standard error, effective sample size."""
-        for number, (log_evidence, error, size) in enumerate(zip(*self, strict=True)):
-            yield number, -float(log_evidence), float(error), float(size)
+        for number, log_evidence, error, size in zip(*self, strict=True):
+            yield int(number), -float(log_evidence), float(error), float(size)
 
 
 def evaluate(
@@ -103,14 +104,17 @@ def score_rows(
     progress: Callable[[int, int], None],
     say: Callable[[str], None],
     version: int | str | None = None,
-) -> RowScores:
-    """log p(x) of each row of a split; arguments and errors as of `evaluate`."""
+) -> tuple[str, RowScores]:
+    """What rows are counted in, and log p(x) of each row of a split, in that order; else as `evaluate`."""
     if samples < 2 or processes < 1 or (limit is not None and limit < 1):
         raise UsageError("--samples is at least 2, --processes and --limit are at least 1")
     use_one_thread()
     model = TrainedModel.open(run_dir, version=version, say=say)
     count = min(len(model.data.split(split)), limit or len(model.data.split(split)))
-    return _evidence(model, split, count, samples, processes, progress)
+    scores = _evidence(model, split, count, samples, processes, progress)
+    order = np.argsort(scores.number)
+    columns: Iterator[Any] = (column[order] for column in scores)
+    return model.data.split(split).place, RowScores(*columns)
 
 
 def _elbo(model: TrainedModel, split: str, count: int) -> tuple[Sums, Sums]:
@@ -149,4 +153,6 @@ def _score(model: TrainedModel, start: int, stop: int, split: str, samples: int)
         seed=model.config.seed,
         rows=np.arange(start, stop, dtype=np.int64),
     )
-    return RowScores(evidence.log_evidence, evidence.standard_error, evidence.effective_sample_size)
+    return RowScores(
+        model.rows(split, start, stop), evidence.log_evidence, evidence.standard_error, evidence.effective_sample_size
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data import Dataset, gather
+from ps_vae.data import SPLITS, Dataset, gather
 from ps_vae.errors import CheckpointError, DataError, UsageError
 from ps_vae.jit import announce_compilation
 from ps_vae.nn.noise import Stream, standard_normal
@@ -29,6 +29,7 @@ _CHUNK = 1024
 _PRIOR_SAMPLES = 5000
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,11 @@ class TrainedModel:
         """Rows of a split as the model sees them."""
         return fixed_rows(self.config, self.data, split, start, stop)
 
+    def rows(self, split: str, start: int = 0, stop: int | None = None) -> Rows:
+        """Which rows of the data those of a split are, counted from 0 in what its `place` says; (rows,)."""
+        part = self.data.split(split)
+        return part.where(np.arange(start, len(part) if stop is None else stop, dtype=np.int64))
+
     def encode(self, split: str, *, seed: int | None = None) -> Floats:
         """z of the rows of a split, (rows, latent): at the posteriors' means, or with a seed drawn from them."""
         count = len(self.data.split(split))
@@ -115,7 +121,10 @@ class TrainedModel:
         return x_of(examples, self.config.model.inputs), means
 
     def interpolate(self, split: str, pairs: int, steps: int) -> Floats:
-        """Means along the lines between the z, and labels, of rows 0 and 1, 2 and 3, ...: (pairs, steps, inputs)."""
+        """Means along the lines between the z, and labels, of a split's first two rows, of the next two, ....
+
+        (pairs, steps, inputs)
+        """
         count = len(self.data.split(split))
         if count < 2 * pairs:
             raise UsageError(f"--pairs {pairs} are {2 * pairs:,} rows, and {split} has {count:,}; give fewer")
@@ -129,14 +138,17 @@ class TrainedModel:
 
         The dimensions are those whose z varies most over the first rows of the split; the way is from the first to the
         last percent of the prior.
+
+        row  of the data, as `rows` counts them
         """
-        count = len(self.data.split(split))
-        if row >= count:
-            raise UsageError(f"--row {row}: {split} has {count:,} rows, counted from 0")
+        found = np.flatnonzero(self.rows(split) == row)
+        if not found.size:
+            raise self._elsewhere(split, row)
+        place, count = int(found[0]), len(self.data.split(split))
         used = self._z(split, 0, min(count, _CHUNK)).var(axis=0)
         chosen = np.argsort(-used, kind="stable")[:dimensions]
         prior = sample_prior(self.parameters, _PRIOR_SAMPLES, seed=0)
-        ways = np.repeat(np.repeat(self._seen(split, row, row + 1)[None], len(chosen), axis=0), steps, axis=1)
+        ways = np.repeat(np.repeat(self._seen(split, place, place + 1)[None], len(chosen), axis=0), steps, axis=1)
         for number, dimension in enumerate(chosen):
             low, high = np.quantile(prior[:, dimension], [0.01, 0.99])
             ways[number, :, dimension] = np.linspace(low, high, steps)
@@ -162,6 +174,13 @@ class TrainedModel:
         if label not in classes:
             raise UsageError(f"--label {label}: {self.config.condition} is one of {', '.join(classes)}")
         return np.full(count, classes.index(label))
+
+    def _elsewhere(self, split: str, row: int) -> UsageError:
+        place = self.data.split(split).place
+        others = [name for name in SPLITS if getattr(self.data, name).place == place and len(getattr(self.data, name))]
+        where = [name for name in others if row in self.rows(name)]
+        hint = f"it is one of {where[0]}: give --split {where[0]}" if where else "rows are counted from 0"
+        return UsageError(f"--row {row} of {place} is not in {split}; {hint}")
 
     def _seen(self, split: str, start: int, stop: int) -> Floats:
         """What the decoder sees of rows at their posteriors' means: z, and their labels."""

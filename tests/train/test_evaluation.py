@@ -147,9 +147,10 @@ def test_a_limit_takes_the_first_rows_with_the_figures_that_they_always_have(run
 def test_a_row_has_the_same_evidence_in_a_part_of_any_size(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def scored(size: int) -> evaluation.RowScores:
         monkeypatch.setattr(row_tasks, "_ROWS_A_TASK", size)
-        return evaluation.score_rows(
+        _, scores = evaluation.score_rows(
             run_dir, split="test", samples=30, processes=1, limit=23, progress=lambda done, total: None, say=print
         )
+        return scores
 
     whole, parts = scored(23), [scored(size) for size in (1, 4, 20)]
     for part in parts:
