@@ -66,7 +66,7 @@ def sample(
 
     Example: [bold]ps-vae sample runs/mnist-5k-1 --count 64 --output samples.png[/bold]
     """
-    path = checked_output(output, ".png", ".csv", ".npy")
+    path = checked_output(output, run, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
 
     model = TrainedModel.open(run, version=version, say=say)
@@ -105,7 +105,7 @@ def reconstruct(
 
     Example: [bold]ps-vae reconstruct runs/mnist-5k-1 --count 40 --output reconstructions.png[/bold]
     """
-    path = checked_output(output, ".png", ".csv", ".npy")
+    path = checked_output(output, run, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
 
     model = TrainedModel.open(run, version=version, say=say)

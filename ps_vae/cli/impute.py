@@ -7,9 +7,8 @@ import typer
 
 from ps_vae.cli import progress
 from ps_vae.cli.options import OUTPUT, Debug, Processes, Version, one_per_core, with_default
-from ps_vae.cli.output import checked_output, say_written
+from ps_vae.cli.output import checked_output, default_output, say_written
 from ps_vae.cli.terminal import say
-from ps_vae.errors import UsageError
 
 __all__ = ["impute"]
 
@@ -47,14 +46,12 @@ def impute(
 
     Example: [bold]ps-vae impute runs/people-1 --output filled.csv[/bold]
     """
-    path = checked_output(output, ".csv", ".parquet")
+    path = checked_output(output, run, ".csv", ".parquet")
     from ps_vae.data.filling import check_target, filled_table, is_text, write_table_file
     from ps_vae.train.imputation import impute_table, table_of
 
     source = table_of(run)
-    path = path or run / ("imputed.csv" if is_text(source) else "imputed.parquet")
-    if path.exists() and path.samefile(source):
-        raise UsageError(f"--output {path} is the table itself, which {run} was trained on; give another name")
+    path = path or default_output(run / ("imputed.csv" if is_text(source) else "imputed.parquet"), run)
     check_target(source, path)
     with progress.counting("rows") as show:
         columns, features = impute_table(

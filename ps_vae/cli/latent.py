@@ -82,7 +82,7 @@ def interpolate(
 
     Example: [bold]ps-vae interpolate runs/mnist-5k-1 --pairs 5 --output between.png[/bold]
     """
-    path = checked_output(output, ".png", ".csv", ".npy")
+    path = checked_output(output, run, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
 
     model = TrainedModel.open(run, version=version, say=say)
@@ -112,7 +112,7 @@ def traverse(
 
     Example: [bold]ps-vae traverse runs/mnist-5k-1 --row 3 --output dimensions.png[/bold]
     """
-    path = checked_output(output, ".png", ".csv", ".npy")
+    path = checked_output(output, run, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
 
     model = TrainedModel.open(run, version=version, say=say)

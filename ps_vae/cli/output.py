@@ -17,6 +17,7 @@ __all__ = [
     "can_draw",
     "checked_output",
     "counted_in",
+    "default_output",
     "output_of",
     "say_written",
     "write_array",
@@ -32,12 +33,14 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def checked_output(path: Path | None, *kinds: str) -> Path | None:
+def checked_output(path: Path | None, run: Path, *kinds: str) -> Path | None:
     """The name that was said, if one was.
 
+    run    whose data it must not overwrite
     kinds  what it may end in, of .png, .csv, .parquet, .npy and .npz
 
-    Raises UsageError for another name, a folder that is not there, and a picture without its library.
+    Raises UsageError for another name, a folder that is not there, a picture without its library, and what
+    `default_output` does.
     """
     if path is None:
         return None
@@ -47,17 +50,29 @@ def checked_output(path: Path | None, *kinds: str) -> Path | None:
         raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
     if path.suffix == ".png" and not can_draw():
         raise UsageError(f"{NO_PICTURES}, or give --output FILE.npy")
+    return default_output(path, run)
+
+
+def default_output(path: Path, run: Path) -> Path:
+    """A file that a command on a run writes. Raises UsageError where the run's data lie there."""
+    from ps_vae.data import files_of
+    from ps_vae.train.run_folder import RunFolder
+
+    data = files_of(RunFolder(run).config().data)
+    for file in data:
+        if path.exists() and path.samefile(file):
+            raise UsageError(f"--output {path}: that is {file} itself, which {run} was trained on; give another name")
     return path
 
 
 def output_of(run: Path, name: str, *, are_pictures: bool) -> Path:
     """Where a command writes if nothing was said: pictures where rows are pictures, a table otherwise."""
     if not are_pictures:
-        return run / f"{name}.csv"
+        return default_output(run / f"{name}.csv", run)
     if not can_draw():
         raise UsageError(f"{NO_PICTURES}, or give --output FILE.npy")
     (run / "pictures").mkdir(exist_ok=True)
-    return run / "pictures" / f"{name}.png"
+    return default_output(run / "pictures" / f"{name}.png", run)
 
 
 def counted_in(place: str) -> str:

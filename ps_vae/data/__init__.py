@@ -8,7 +8,7 @@ from ps_vae.data.dataset import SPLITS, Dataset, Split
 from ps_vae.data.gather import gather
 from ps_vae.data.moments import Moments, feature_moments
 from ps_vae.data.order import rows_of
-from ps_vae.data.source import LABELS, SOURCES, from_arrays, load
+from ps_vae.data.source import LABELS, SOURCES, files_of, from_arrays, load
 
 __all__ = [
     "BIT",
@@ -23,6 +23,7 @@ __all__ = [
     "Moments",
     "Split",
     "feature_moments",
+    "files_of",
     "from_arrays",
     "gather",
     "load",

@@ -9,6 +9,7 @@ against its own size before it is trusted.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ps_vae.data.splitting import divide
 from ps_vae.data.tables import PARQUET_MAGIC, TEXT_ENDINGS, read_table
 from ps_vae.errors import DataError, UsageError
 
-__all__ = ["LABELS", "SOURCES", "Source", "from_arrays", "load"]
+__all__ = ["LABELS", "SOURCES", "Source", "files_of", "from_arrays", "load"]
 
 GAUSSIAN_SEED = 0x7073_5F76_6165
 
@@ -72,11 +73,10 @@ def load(
     Raises UsageError for a name, a size or fractions that make no sense and for a missing package, and DataError for
     a file that cannot be trained on.
     """
-    name, _, argument = spec.partition(":")
-    source = SOURCES.get(name)
-    if source is not None and (":" in source.says or not argument):
+    named = _named(spec)
+    if named is not None:
         _check_words(spec, wanted, condition)
-        return divide(source.read(argument), split, labelled=bool(condition))
+        return divide(named(), split, labelled=bool(condition))
     path = Path(spec).expanduser()
     try:
         if not spec or not os.path.exists(path):
@@ -92,9 +92,26 @@ def load(
         ) from error
 
 
+def files_of(spec: str) -> tuple[Path, ...]:
+    """The files that are here under `spec`: one, or those of a folder; none for a data set with a name."""
+    path = Path(spec).expanduser()
+    if not spec or _named(spec) is not None or not os.path.exists(path):
+        return ()
+    return tuple(file for file in path.iterdir() if file.is_file()) if path.is_dir() else (path,)
+
+
 def from_arrays(name: str, rows: npt.NDArray[Any], split: str = "auto") -> Dataset:
     """The data set of rows (n, features) in memory; raises what `load` does."""
     return divide(checked(name, {"train": rows}), split)
+
+
+def _named(spec: str) -> Callable[[], Arrays] | None:
+    """What reads the data set of that name; None where it is none of SOURCES."""
+    name, _, argument = spec.partition(":")
+    source = SOURCES.get(name)
+    if source is None or (argument and ":" not in source.says):
+        return None
+    return partial(source.read, argument)
 
 
 def _check_words(spec: str, wanted: Mapping[str, str | None] | None, condition: str) -> None:

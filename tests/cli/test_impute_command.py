@@ -172,7 +172,7 @@ def test_what_could_not_be_written_is_told_before_anything_is_computed(tmp_path:
     assert "column 'tags'" in (said := capsys.readouterr().err)
     assert "give --output FILE.parquet" in said
     assert run(["impute", str(nested), "--output", str(tmp_path / "table.parquet")]) == 2
-    assert "is the table itself" in capsys.readouterr().err
+    assert "itself, which" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "table.parquet"]
 
 
