@@ -54,10 +54,13 @@ def checked_output(path: Path | None, run: Path, *kinds: str) -> Path | None:
 
 
 def default_output(path: Path, run: Path) -> Path:
-    """A file that a command on a run writes. Raises UsageError where the run's data lie there."""
+    """A file that a command on a run writes. Raises UsageError where the run's data lie there, or what is no file."""
     from ps_vae.data import files_of
     from ps_vae.train.run_folder import RunFolder
 
+    if path.exists() and not path.is_file():
+        what = "is a folder" if path.is_dir() else "is no file"
+        raise UsageError(f"--output {path} {what}; give the name of a file")
     data = files_of(RunFolder(run).config().data)
     for file in data:
         if path.exists() and path.samefile(file):
@@ -81,9 +84,11 @@ def counted_in(place: str) -> str:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]], about: str = "") -> None:
-    """Write rows below the names of their columns, and say so. Raises OSError where the disk refuses."""
+    """Write rows below the names of their columns, and say so; whole or not at all, as all files here."""
+    from ps_vae.data.whole import whole
+
     count = 0
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for row in rows:
@@ -93,19 +98,23 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def write_array(path: Path, rows: "npt.NDArray[np.float32]", about: str = "") -> None:
-    """Write `rows` as .npy, and say so. Raises OSError where the disk refuses."""
+    """Write `rows` as .npy, and say so."""
     import numpy as np
 
-    with path.open("wb") as file:
+    from ps_vae.data.whole import whole
+
+    with whole(path) as partial, partial.open("wb") as file:
         np.save(file, rows, allow_pickle=False)
     say_written(path, _shape(rows), about)
 
 
 def write_arrays(path: Path, arrays: "Mapping[str, npt.NDArray[Any]]", about: str = "") -> None:
-    """Write arrays with their names as .npz, and say so. Raises OSError where the disk refuses."""
+    """Write arrays with their names as .npz, and say so."""
     import numpy as np
 
-    with path.open("wb") as file:
+    from ps_vae.data.whole import whole
+
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     say_written(path, ", ".join(f"{name} {_shape(array)}" for name, array in arrays.items()), about)
 

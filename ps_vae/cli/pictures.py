@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from ps_vae.data.whole import whole
 from ps_vae.errors import UsageError
 
 __all__ = ["draw_grid", "draw_loss", "draw_reconstructions", "draw_samples"]
@@ -87,7 +88,7 @@ def draw_loss(path: Path, lines: Sequence[dict[str, Any]], *, title: str) -> Non
         axes.legend(loc="lower right")
     axes.set(xlabel="step", ylabel="ELBO (nats per example)", title=title)
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def _rows(images: Floats, shape: tuple[int, int]) -> list[Floats]:
@@ -127,7 +128,12 @@ def _draw_bands(
     # What is no image stays NaN, which is drawn as paper.
     figure.figimage(canvas, cmap="gray", vmin=span[0], vmax=span[1], origin="upper")
     figure.text(left / size[0], 1 - _TITLE / 2 / size[1], title, ha="left", va="center", fontsize=10)
-    figure.savefig(path)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with whole(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _readable(points: list[tuple[int, float]]) -> tuple[float, float] | None:

@@ -6,10 +6,6 @@ numbers that get a fraction between them: these become float64.
 
 import csv
 import gzip
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +14,7 @@ import numpy.typing as npt
 
 from ps_vae.data.columns import Column, distinct
 from ps_vae.data.tables import TEXT_ENDINGS, open_table, separator_of
+from ps_vae.data.whole import whole
 from ps_vae.errors import DataError
 
 __all__ = ["Filled", "check_target", "filled_table", "is_text", "write_table_file"]
@@ -89,12 +86,12 @@ def filled_table(
 
 
 def write_table_file(path: Path, table: Any) -> None:
-    """As Parquet where the name ends so, else as CSV; whole or not at all. DataError for what cannot be held so."""
+    """As Parquet where the name ends so, else as CSV. DataError for what cannot be held so, else as `whole`."""
     import pyarrow
     from pyarrow import parquet
 
     try:
-        with _whole(path) as temporary:
+        with whole(path) as temporary:
             if path.suffix == ".parquet":
                 parquet.write_table(table, temporary)
             else:
@@ -139,30 +136,10 @@ def _in_text(written: Any, values: Any, new: list[Any], missing: Any) -> Any:
     )
 
 
-def _write_text(path: Path, temporary: str, table: Any) -> None:
+def _write_text(path: Path, temporary: Path, table: Any) -> None:
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(temporary, "wt", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=separator_of(path), lineterminator="\n")
         writer.writerow(table.column_names)
         for batch in table.to_batches():
             writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[str]:
-    """A name to write to, which becomes `path` at the end, if it comes to that."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(descriptor)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
