@@ -1,5 +1,6 @@
 """`ps-vae sample` and `ps-vae reconstruct`: what a model makes of the prior, and of rows; as pictures or arrays."""
 
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,8 @@ from ps_vae.cli.output import checked_output, counted_in, output_of, say_written
 from ps_vae.cli.terminal import say
 
 if TYPE_CHECKING:
-    from ps_vae.train.trained import TrainedModel
+    from ps_vae.data import Column
+    from ps_vae.train.trained import Floats, TrainedModel
 
 __all__ = ["reconstruct", "sample"]
 
@@ -25,6 +27,12 @@ Label = Annotated[
         help=with_default("What all are conditioned on, in a run with --condition.", "every label in turn"),
     ),
 ]
+Draw = Annotated[
+    bool,
+    typer.Option(
+        "--draw", rich_help_panel=OUTPUT, help="x drawn from p(x|z) (--seed), as data are, not the mean of p(x|z)."
+    ),
+]
 Samples = Annotated[
     Path | None,
     typer.Option(
@@ -33,7 +41,7 @@ Samples = Annotated[
         rich_help_panel=OUTPUT,
         show_default=False,
         help=with_default(
-            "FILE.png for a picture, FILE.csv or FILE.npy for the means (count, inputs).", "samples in RUN"
+            "FILE.png for a picture, FILE.csv or FILE.npy for the array (count, inputs).", "samples in RUN"
         ),
     ),
 ]
@@ -59,12 +67,14 @@ def sample(
     version: Version = "newest",
     count: Count = 100,
     label: Label = None,
+    draw: Draw = False,
     output: Samples = None,
     debug: Debug = False,
 ) -> None:
     """Decode samples from the prior: what the model thinks data look like.
 
-    Example: [bold]ps-vae sample runs/mnist-5k-1 --count 64 --output samples.png[/bold]
+    Example: [bold]ps-vae sample runs/mnist-5k-1 --count 64 --output samples.png[/bold], or of a table, with its noise:
+    [bold]ps-vae sample runs/people --draw --count 1000 --output people.csv[/bold]
     """
     path = checked_output(output, run, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
@@ -72,23 +82,34 @@ def sample(
     model = TrainedModel.open(run, version=version, say=say)
     path = path or output_of(run, "samples", are_pictures=model.has_pictures)
     if path.suffix == ".npy":
-        write_array(path, model.sample(count, seed, label))
+        write_array(path, model.sample(count, seed, label, draws=draw))
     elif path.suffix == ".csv":
-        write_table(path, *_samples(model, count, seed, label))
+        write_table(path, *_samples(model, count, seed, label, draw))
     else:
         from ps_vae.cli.run_pictures import picture_samples
 
-        picture_samples(model, path, count, seed, label)
+        picture_samples(model, path, count, seed, label, draws=draw)
         say_written(path, f"{count} samples")
 
 
-def _samples(model: "TrainedModel", count: int, seed: int, label: str | None) -> tuple[list[str], list[list[object]]]:
-    """A table: columns, and rows of means, with what they are conditioned on in front."""
-    columns, rows = list(model.data.columns), model.sample(count, seed, label).tolist()
+def _samples(
+    model: "TrainedModel", count: int, seed: int, label: str | None, draws: bool
+) -> tuple[list[str], list[list[object]]]:
+    """A table, with what rows are conditioned on in front: its columns, and rows; draws have the data's cells."""
+    x = model.sample(count, seed, label, draws=draws)
+    columns, rows = list(model.data.columns), x.tolist()
+    if draws and model.data.variables:
+        columns = [column.name for column in model.data.variables]
+        rows = [_cells(model.data.variables, row) for row in x]
     if not model.config.model.classes:
         return columns, rows
     classes, numbers = model.data.classes, model.labels(count, label)
     return [model.config.condition, *columns], [[classes[n], *row] for n, row in zip(numbers, rows, strict=True)]
+
+
+def _cells(columns: "tuple[Column, ...]", features: "Floats") -> list[object]:
+    ends = accumulate(column.features for column in columns)
+    return [column.cell(features[end - column.features : end]) for column, end in zip(columns, ends, strict=True)]
 
 
 def reconstruct(

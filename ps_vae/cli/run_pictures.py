@@ -33,11 +33,14 @@ def draw_run(run_dir: Path, say: Callable[[str], None]) -> list[Path]:
     return drawn
 
 
-def picture_samples(model: TrainedModel, path: Path, count: int, seed: int, label: str | None = None) -> None:
-    """Means of p(x|z) for z from the prior, and every label in turn, or one. UsageError where rows are no images."""
+def picture_samples(
+    model: TrainedModel, path: Path, count: int, seed: int, label: str | None = None, *, draws: bool = False
+) -> None:
+    """Samples of a model, as `TrainedModel.sample` says. UsageError where rows are no images."""
     shape = _shape(model)
     title = f"samples from the prior, version {model.version:,}"
-    pictures.draw_samples(path, model.sample(count, seed, label), shape, span=_span(model), title=title)
+    images = model.sample(count, seed, label, draws=draws)
+    pictures.draw_samples(path, images, shape, span=_span(model), title=title)
 
 
 def picture_reconstructions(model: TrainedModel, path: Path, split: str, count: int) -> None:

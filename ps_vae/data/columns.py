@@ -47,6 +47,12 @@ class Column(NamedTuple):
         """`name=value` where there is one feature for each value."""
         return tuple(f"{self.name}={value}" for value in self.values) if self.is_one_hot else (self.name,)
 
+    def cell(self, features: npt.NDArray[np.float32]) -> str | float:
+        """What the features (features,) of a row stand for, none missing: a number, or one of the values."""
+        if not self.values:
+            return float(features[0])
+        return self.values[int(features.argmax() if self.is_one_hot else features[0])]
+
 
 def codings_of(place: str, names: list[str], wanted: Mapping[str, str | None]) -> dict[str, str]:
     """Of each of the file's columns that is wanted its coding, in the order of the file; None leaves one out.

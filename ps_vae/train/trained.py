@@ -18,7 +18,7 @@ from ps_vae.train.config import RunConfig
 from ps_vae.train.data import data_of
 from ps_vae.train.examples import fixed_rows
 from ps_vae.train.run_folder import RunFolder
-from ps_vae.vae.inference import decode, encode, latent_of, reconstruct, sample_prior
+from ps_vae.vae.inference import decode, draw, encode, latent_of, reconstruct, sample_prior
 from ps_vae.vae.layout import ParameterLayout, Parameters
 from ps_vae.vae.rows import joined, x_of
 
@@ -154,17 +154,18 @@ class TrainedModel:
             ways[number, :, dimension] = np.linspace(low, high, steps)
         return chosen.tolist(), self._decode(ways)
 
-    def sample(self, count: int, seed: int, label: str | None = None) -> Floats:
+    def sample(self, count: int, seed: int, label: str | None = None, *, draws: bool = False) -> Floats:
         """Means of p(x|z) for `count` z from the prior, (count, inputs).
 
         label  of all of them, where the model is conditioned on labels; None: every label in turn
+        draws  x drawn from p(x|z) in the place of its mean; the z are the same
         """
         z = sample_prior(self.parameters, count, seed=seed)
         if self.config.model.classes:
             z = np.concatenate([z, np.eye(self.config.model.classes, dtype=z.dtype)[self.labels(count, label)]], axis=1)
         elif label is not None:
             raise UsageError(f"--label {label}: {self.run_dir} was trained without --condition; leave --label out")
-        return self._decode(z)
+        return draw(self.parameters, z, seed=seed).astype(np.float32, copy=False) if draws else self._decode(z)
 
     def labels(self, count: int, label: str | None = None) -> npt.NDArray[np.int64]:
         """Numbers of the classes of `count` samples: all of one label, or every one in turn."""

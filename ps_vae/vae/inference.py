@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ps_vae.errors import UsageError
-from ps_vae.nn.arrays import Floats, Sums
+from ps_vae.nn.arrays import Floats, Rows, Sums
 from ps_vae.nn.gaussian import kl_standard_normal, log_posterior, reparameterise
 from ps_vae.vae.config import prior_of
 from ps_vae.vae.layout import Parameters
@@ -28,6 +28,7 @@ __all__ = [
     "ElboTerms",
     "Posterior",
     "decode",
+    "draw",
     "elbo_terms",
     "encode",
     "latent_of",
@@ -65,12 +66,25 @@ def encode(parameters: Parameters, x: Floats) -> Posterior:
 
 def decode(parameters: Parameters, z: Floats) -> Floats:
     """E[x|z] for each row of `z` (rows, latent + classes): (rows, inputs)."""
-    _check_width("latent vectors", z, parameters.config.latent + parameters.config.classes)
     means = np.empty((len(z), parameters.config.inputs), parameters.vector.dtype)
-    for part, workspace in _chunks(parameters, len(z)):
-        outputs = run_decoder(parameters, z[part], workspace)
+    for part, workspace, outputs in _decoded(parameters, z):
         means[part] = workspace.likelihood.mean(outputs, parameters.decoder[-1].bias, parameters.own)
     return means
+
+
+def draw(parameters: Parameters, z: Floats, *, seed: int, step: int = 0, rows: Rows | None = None) -> Floats:
+    """x drawn from p(x|z), one for each row of `z` (rows, latent + classes): (rows, inputs).
+
+    step, rows  what names the noise (stream OBSERVATION) of each row besides the seed; None: its place in `z`
+    """
+    names = np.arange(len(z), dtype=np.int64) if rows is None else rows
+    if names.shape != (len(z),):
+        raise UsageError(f"names of shape {names.shape} for {len(z)} latent vectors: give one for each")
+    drawn = np.empty((len(z), parameters.config.inputs), parameters.vector.dtype)
+    for part, workspace, outputs in _decoded(parameters, z):
+        bias, own = parameters.decoder[-1].bias, parameters.own
+        drawn[part] = workspace.likelihood.sample(outputs, bias, own, seed=seed, step=step, rows=names[part])
+    return drawn
 
 
 def reconstruct(parameters: Parameters, x: Floats) -> Floats:
@@ -139,6 +153,13 @@ def _beside(parameters: Parameters) -> Floats:
     # They are what the encoder sees, not rows of data.
     workspace = Workspace(parameters.config, prior.beside, parameters.vector.dtype)
     return run_encoder(parameters, parameters.prior[0], workspace)
+
+
+def _decoded(parameters: Parameters, z: Floats) -> Iterator[tuple[slice, Workspace, Floats]]:
+    """The decoder's outputs for some rows of `z` after the others, which may be written to."""
+    _check_width("latent vectors", z, parameters.config.latent + parameters.config.classes)
+    for part, workspace in _chunks(parameters, len(z)):
+        yield part, workspace, run_decoder(parameters, z[part], workspace)
 
 
 def _chunks(parameters: Parameters, rows: int) -> Iterator[tuple[slice, Workspace]]:

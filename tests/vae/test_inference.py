@@ -5,9 +5,10 @@ import pytest
 from scipy import special, stats
 
 from ps_vae.errors import UsageError
+from ps_vae.nn.likelihoods import LIKELIHOODS
 from ps_vae.vae.bounds import Objective
 from ps_vae.vae.config import ModelConfig
-from ps_vae.vae.inference import decode, elbo_terms, encode, latent_of, prior_terms, reconstruct, sample_prior
+from ps_vae.vae.inference import decode, draw, elbo_terms, encode, latent_of, prior_terms, reconstruct, sample_prior
 from ps_vae.vae.layout import ParameterLayout, Parameters
 from ps_vae.vae.network import Workspace
 from ps_vae.vae.objective import objective_gradient
@@ -69,6 +70,41 @@ def test_prior_samples_are_standard_normal_and_a_longer_list_begins_the_same() -
     np.testing.assert_array_equal(sample_prior(parameters, 7, seed=3), z[:7])
     assert not np.array_equal(sample_prior(parameters, 7, seed=4), z[:7])
     np.testing.assert_array_equal(means, decode(parameters, z))
+
+
+@pytest.mark.parametrize("likelihood", sorted(LIKELIHOODS))
+def test_draws_are_around_their_means_and_no_two_alike(likelihood: str) -> None:
+    parameters, _, z = _model(likelihood)
+    draws = 4000
+    drawn = draw(parameters, np.repeat(z[:2], draws, axis=0), seed=1).reshape(2, draws, 30).astype(np.float64)
+    means = decode(parameters, z[:2])
+    error = drawn.std(axis=1) / np.sqrt(draws)
+    # Where a count is rare all draws can be 0.
+    assert (np.abs(drawn.mean(axis=1) - means) < 5 * error + 2e-3).all()
+    assert len(np.unique(drawn[0], axis=0)) > (20 if likelihood in ("categorical", "multinomial") else draws // 2)
+
+
+def test_bernoulli_draws_are_bits_and_gaussian_ones_have_the_deviation_of_the_model() -> None:
+    parameters, _, z = _model("bernoulli")
+    bits = draw(parameters, z, seed=1)
+    assert set(np.unique(bits)) == {0.0, 1.0}
+    expected = special.expit(_decoded(parameters, z))
+    assert abs((bits - expected).mean()) < 5 * np.sqrt((expected * (1 - expected)).mean() / bits.size)
+    layout = ParameterLayout(ModelConfig(30, (20,), 4, "relu", "gaussian", sigma=0.3))
+    parameters = layout.bind(parameters.vector)
+    noise = (draw(parameters, z, seed=1) - _decoded(parameters, z)) / 0.3
+    assert stats.kstest(noise.reshape(-1), "norm").pvalue > 0.001
+
+
+def test_a_draw_follows_from_its_name_and_seed_and_not_from_its_place() -> None:
+    parameters, _, z = _model("gaussian")
+    whole, names = draw(parameters, z, seed=1), np.arange(ROWS)[::-1].copy()
+    np.testing.assert_array_equal(draw(parameters, z[:7], seed=1), whole[:7])
+    np.testing.assert_array_equal(draw(parameters, z[::-1].copy(), seed=1, rows=names), whole[::-1])
+    for other in (draw(parameters, z, seed=2), draw(parameters, z, seed=1, step=1)):
+        assert (other != whole).mean() > 0.99
+    with pytest.raises(UsageError, match="give one for each"):
+        draw(parameters, z, seed=1, rows=names[1:])
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
