@@ -8,7 +8,7 @@ from ps_vae.data.dataset import SPLITS, Dataset, Split
 from ps_vae.data.gather import gather
 from ps_vae.data.moments import Moments, feature_moments
 from ps_vae.data.order import rows_of
-from ps_vae.data.source import LABELS, SOURCES, files_of, from_arrays, load
+from ps_vae.data.source import LABELS, SOURCES, files_of, from_arrays, load, looked_for
 
 __all__ = [
     "BIT",
@@ -27,5 +27,6 @@ __all__ = [
     "from_arrays",
     "gather",
     "load",
+    "looked_for",
     "rows_of",
 ]

@@ -29,7 +29,7 @@ from ps_vae.data.splitting import divide
 from ps_vae.data.tables import PARQUET_MAGIC, TEXT_ENDINGS, read_table
 from ps_vae.errors import DataError, UsageError
 
-__all__ = ["LABELS", "SOURCES", "Source", "files_of", "from_arrays", "load"]
+__all__ = ["LABELS", "SOURCES", "Source", "files_of", "from_arrays", "load", "looked_for"]
 
 GAUSSIAN_SEED = 0x7073_5F76_6165
 
@@ -83,7 +83,7 @@ def load(
             known = ", ".join(source.says for source in SOURCES.values())
             raise UsageError(
                 f"unknown data set {spec!r}: choose from {known}, or give a file (CSV, Parquet, .npy, .npz, IDX, "
-                "IDX.gz) or a folder of IDX files that exists"
+                f"IDX.gz) or a folder of IDX files that exists{looked_for(path)}"
             )
         return divide(_read_path(spec, path, wanted, condition), split, labelled=bool(condition))
     except OSError as error:
@@ -98,6 +98,11 @@ def files_of(spec: str) -> tuple[Path, ...]:
     if not spec or _named(spec) is not None or not os.path.exists(path):
         return ()
     return tuple(file for file in path.iterdir() if file.is_file()) if path.is_dir() else (path,)
+
+
+def looked_for(path: Path) -> str:
+    """Where that was, for the end of a sentence that says that nothing is there."""
+    return "" if path.is_absolute() else f"; it was looked for from {Path.cwd()}, where the command was started"
 
 
 def from_arrays(name: str, rows: npt.NDArray[Any], split: str = "auto") -> Dataset:

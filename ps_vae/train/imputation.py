@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data import Column
+from ps_vae.data import Column, looked_for
 from ps_vae.errors import DataError, UsageError
 from ps_vae.train.arithmetic import use_one_thread
 from ps_vae.train.row_tasks import over_rows
@@ -29,7 +29,10 @@ def table_of(run_dir: Path) -> Path:
         )
     path = Path(config.data).expanduser()
     if not path.is_file():
-        raise DataError(f"{path}, which {run_dir} was trained on, is not there any more; put the data of that day back")
+        raise DataError(
+            f"{path}, which {run_dir} was trained on, is not there{looked_for(path)}; start in the folder where the "
+            "run was trained, and put the data of that day back if they are gone"
+        )
     return path
 
 

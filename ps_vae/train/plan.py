@@ -26,9 +26,9 @@ _REPORTS = 200
 _CHECKPOINTS = 20
 
 _MODEL = ("hidden", "latent", "activation", "likelihood", "sigma", "prior")
-# What a resumed run may change: when it ends, what it writes, and how far it steps.
+# What a resumed run may change: where its data lie, when it ends, what it writes, and how far it steps.
 _FREE = (
-    *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
+    *("data", "epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
     *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay", "clip_norm", "patience"),
 )
 
@@ -202,7 +202,10 @@ def in_rounds(wishes: Wishes) -> Wishes:
 
 
 def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
-    """The configuration of a run that goes on. Raises UsageError where the user asks for another run than it was."""
+    """The configuration of a run that goes on. Raises UsageError where the user asks for another run than it was.
+
+    Where its data lie may change; that they are the same is the caller's to see, by their fingerprint.
+    """
     if wishes.epochs is not None and wishes.steps is not None:
         raise UsageError(f"--epochs {wishes.epochs:g} and --steps {wishes.steps} both say how long; give one of them")
     was = {**_fields(config), **_fields(config.model)}
@@ -220,6 +223,7 @@ def resumed(config: RunConfig, wishes: Wishes) -> RunConfig:
     if wishes.epochs is not None:
         changes["steps"] = steps_of(_positive("epochs", wishes.epochs), config.train_rows, config.rows_a_step)
     for name, wish in (
+        ("data", wishes.data),
         ("milestone", wishes.checkpoint_every),
         ("report_every", wishes.report_every),
         ("learning_rate", wishes.learning_rate),

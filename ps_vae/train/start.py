@@ -36,10 +36,9 @@ def settle(wishes: Wishes, run_dir: Path | None, *, resumes: bool) -> tuple[RunF
         if run_dir is None:
             raise UsageError("--resume needs --run-dir, the folder of the run to continue")
         folder = RunFolder(run_dir)
-        config = resumed(folder.config(), wishes)
-        data = data_of(config)
-        if data.fingerprint != config.data_fingerprint:
-            raise CheckpointError(f"the data {config.data} are not what {folder.path} was trained on; restore them")
+        was = folder.config()
+        config = resumed(was, wishes)
+        data = _same_data(folder, was.data, config)
         check_patience(config, data)
         return folder, config, data
     said = DEFAULTS.said() | wishes.said()
@@ -48,6 +47,23 @@ def settle(wishes: Wishes, run_dir: Path | None, *, resumes: bool) -> tuple[RunF
     for split in (data.train, data.validation, data.test):
         check_examples(config, split)
     return RunFolder(run_dir or free_name(Path("runs"), config.data)), config, data
+
+
+def _same_data(folder: RunFolder, before: str, config: RunConfig) -> Dataset:
+    """The data of a run that goes on, which lay at `before`."""
+    try:
+        data = data_of(config)
+    except UsageError as error:
+        hint = "start in the folder where the run was trained, or say with --data where they are now"
+        raise UsageError(f"{folder.path}: its data cannot be read: {error}; {hint}") from None
+    if data.fingerprint != config.data_fingerprint:
+        if config.data != before:
+            raise UsageError(
+                f"--data {config.data} are not the data that {folder.path} was trained on, which were {before}; leave "
+                "it out, say where those are now, or start another --run-dir"
+            )
+        raise CheckpointError(f"the data {config.data} are not what {folder.path} was trained on; restore them")
+    return data
 
 
 def starting_point(

@@ -76,7 +76,10 @@ class TrainedModel:
         try:
             data = data_of(self.config)
         except UsageError as error:
-            raise DataError(f"{self.run_dir}: its data cannot be read: {error}") from None
+            raise DataError(
+                f"{self.run_dir}: its data cannot be read: {error}; start in the folder where the run was trained, and "
+                "put them back if they are gone"
+            ) from None
         if data.fingerprint != self.config.data_fingerprint:
             raise DataError(
                 f"{self.config.data} has fingerprint {data.fingerprint}, {self.run_dir} was trained on "

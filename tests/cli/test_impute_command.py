@@ -181,7 +181,7 @@ def test_a_table_that_is_gone_is_told_of(tmp_path: Path, capsys) -> None:
     (run_dir / "imputed.csv").write_text("of another day\n")
     (tmp_path / "table.csv").unlink()
     assert run(["impute", str(run_dir)]) == 1
-    assert "is not there any more; put the data of that day back" in capsys.readouterr().err
+    assert "is not there; start in the folder where the run was trained, and put" in capsys.readouterr().err
     assert (run_dir / "imputed.csv").read_text() == "of another day\n"
 
 

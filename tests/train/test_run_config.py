@@ -24,7 +24,7 @@ FIELDS = [field.name for field in dataclasses.fields(Wishes)]
 TRANSLATED = {"epochs", "checkpoint_every"}
 # What a resumed run may change.
 FREE = {
-    *("epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
+    *("data", "epochs", "steps", "checkpoint_every", "report_every", "learning_rate", "schedule"),
     *("push_codec", "pull_codec", "outer_rate", "outer_momentum", "delay", "clip_norm", "patience"),
 }
 
@@ -293,6 +293,7 @@ def test_a_resumed_run_of_which_nothing_is_said_stays_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("wishes", "change"),
     [
+        (Wishes(data="elsewhere/digits.npy"), {"data": "elsewhere/digits.npy"}),
         (Wishes(steps=100), {"steps": 100}),
         (Wishes(epochs=2.0), {"steps": 360}),  # 2 x 1,439 rows in batches of 8: 359.75
         (Wishes(checkpoint_every=3), {"milestone": 3}),
