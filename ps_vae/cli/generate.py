@@ -134,8 +134,8 @@ def reconstruct(
     if path.suffix == ".png":
         from ps_vae.cli.run_pictures import picture_reconstructions
 
-        picture_reconstructions(model, path, split, count)
-        say_written(path, f"{count} rows of {split} and their reconstructions")
+        shown = picture_reconstructions(model, path, split, count)
+        say_written(path, f"{shown:,} rows of {split} and their reconstructions")
         return
     import numpy as np
 

@@ -43,12 +43,13 @@ def picture_samples(
     pictures.draw_samples(path, images, shape, span=_span(model), title=title)
 
 
-def picture_reconstructions(model: TrainedModel, path: Path, split: str, count: int) -> None:
-    """The first rows of a split above what the model makes of them. Raises UsageError where rows are no images."""
+def picture_reconstructions(model: TrainedModel, path: Path, split: str, count: int) -> int:
+    """The first rows of a split above what the model makes of them; returns how many. UsageError for no images."""
     shape = _shape(model)
     originals, means = model.reconstruct(split, count)
     title = f"{split} rows, version {model.version:,}"
     pictures.draw_reconstructions(path, originals, means, shape, span=_span(model), title=title)
+    return len(originals)
 
 
 def picture_grid(model: TrainedModel, path: Path, images: Floats, labels: list[str], title: str) -> None:

@@ -95,7 +95,7 @@ def coded(place: str, name: str, values: Any, coding: str) -> tuple[Column, npt.
     numbers = _numbers(place, values)
     missing = np.isnan(numbers)
     if missing.all():
-        raise DataError(f"{place} has no value in any row; leave the column out ({name}:none)")
+        raise DataError(f"{place} has no value in any row; {_left_out(name)}")
     return Column(name, (), 1, bool(missing.any())), numbers.reshape(-1, 1)
 
 
@@ -107,11 +107,10 @@ def numbered(place: str, name: str, values: Any) -> tuple[tuple[str, ...], npt.N
     values = _plain(place, name, values)
     found = distinct(values)
     if not found:
-        raise DataError(f"{place} has no value in any row; leave the column out ({name}:none)")
+        raise DataError(f"{place} has no value in any row; {_left_out(name)}")
     if len(found) > _MOST_VALUES:
         raise DataError(
-            f"{place} has {len(found):,} different values, and {_MOST_VALUES:,} can be told apart; leave the column "
-            f"out ({name}:none)"
+            f"{place} has {len(found):,} different values, and {_MOST_VALUES:,} can be told apart; {_left_out(name)}"
         )
     from pyarrow import array, compute
 
@@ -143,9 +142,11 @@ def _plain(place: str, name: str, values: Any) -> Any:
     is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
     if is_number or _is_text(kind):
         return values
-    raise DataError(
-        f"{place} holds {kind}, and numbers or text are needed; convert it, or leave the column out ({name}:none)"
-    )
+    raise DataError(f"{place} holds {kind}, and numbers or text are needed; convert it, or {_left_out(name)}")
+
+
+def _left_out(name: str) -> str:
+    return f"leave the column out: --likelihood '{name}:none,{OTHERS}:gaussian-feature', or {name}:none among yours"
 
 
 def _is_text(kind: Any) -> bool:
@@ -188,8 +189,7 @@ def _by_value(place: str, name: str, values: Any, coding: str) -> tuple[Column, 
         if len(numbers) * len(names) > _MOST_NUMBERS:
             raise DataError(
                 f"{place} has {len(names):,} different values in {len(numbers):,} rows, and one feature for each would "
-                f"be {4e-9 * len(numbers) * len(names):.1f} GB; leave the column out ({name}:none), or merge its rare "
-                "values"
+                f"be {4e-9 * len(numbers) * len(names):.1f} GB; merge its rare values, or {_left_out(name)}"
             )
         features = np.zeros((len(numbers), len(names)), np.float32)
         features[np.arange(len(numbers)), numbers] = 1

@@ -96,7 +96,7 @@ def _read_header(file: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[np.dtype[
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= 8:
         raise DataError(
             f"{path}: not a data file that is known here (it begins with {magic.hex(' ') or 'nothing'}); "
-            "give IDX, IDX.gz, .npy or .npz"
+            "give IDX, IDX.gz, .npy, .npz or Parquet, or a table whose name ends in .csv or .tsv"
         )
     lengths = file.read(4 * magic[3])
     if len(lengths) < 4 * magic[3]:

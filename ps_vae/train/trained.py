@@ -1,5 +1,6 @@
 """A trained model, opened from its run's folder."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +26,7 @@ from ps_vae.vae.rows import joined, x_of
 __all__ = ["Floats", "TrainedModel"]
 
 _CHUNK = 1024
+_SHOWN = 40
 # From which the prior's first and last percent are taken.
 _PRIOR_SAMPLES = 5000
 
@@ -176,7 +178,10 @@ class TrainedModel:
             return np.arange(count, dtype=np.int64) % self.config.model.classes
         classes = self.data.classes
         if label not in classes:
-            raise UsageError(f"--label {label}: {self.config.condition} is one of {', '.join(classes)}")
+            known = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+            same = [name for name in classes if _number_of(name) == _number_of(label)]
+            hint = f"; it is read as a number: give --label {same[0]}" if same else ""
+            raise UsageError(f"--label {label}: {self.config.condition} is one of {known}{hint}")
         return np.full(count, classes.index(label))
 
     def _elsewhere(self, split: str, row: int) -> UsageError:
@@ -203,6 +208,14 @@ class TrainedModel:
         """Of z (..., latent + classes): (..., inputs)."""
         flat = decode(self.parameters, np.ascontiguousarray(z.reshape(-1, z.shape[-1])))
         return flat.reshape(*z.shape[:-1], -1).astype(np.float32, copy=False)
+
+
+def _number_of(label: str) -> float:
+    """NaN, which equals nothing, for words."""
+    try:
+        return float(label)
+    except ValueError:
+        return math.nan
 
 
 def _number(version: str, folder: RunFolder) -> int | None:

@@ -211,6 +211,18 @@ def test_samples_are_of_every_label_in_turn_or_of_one(labelled: Path, tmp_path: 
     assert "--label ten: labels is one of 0, 1, 2" in capsys.readouterr().err
 
 
+def test_a_label_that_was_read_as_a_number_is_told_as_it_was_read(tmp_path: Path, capsys) -> None:
+    lines = "".join(f"{code},{number}\n" for number, code in enumerate(["01234", "75001"] * 10))
+    (tmp_path / "codes.csv").write_text(f"zip,x\n{lines}")
+    wishes = Wishes(data=str(tmp_path / "codes.csv"), likelihood="x:gaussian-feature", condition="zip", hidden=(4,))
+    of_codes = make_run(tmp_path / "run", wishes)
+    assert run(["sample", str(of_codes), "--label", "01234"]) == 2
+    assert "zip is one of 1234, 75001; it is read as a number: give --label 1234" in capsys.readouterr().err
+    assert run(["sample", str(of_codes), "--label", "1234", "--count", "2"]) == 0
+    assert run(["sample", str(of_codes), "--label", "rome"]) == 2
+    assert capsys.readouterr().err.endswith("zip is one of 1234, 75001\n")
+
+
 def test_a_label_is_for_runs_that_were_conditioned(of_table: Path, capsys) -> None:
     assert run(["sample", str(of_table), "--label", "x"]) == 2
     assert "was trained without --condition" in capsys.readouterr().err

@@ -157,6 +157,12 @@ def test_the_same_seed_draws_the_same_samples_and_another_others(images: Path, t
     assert (draw(1) != draw(2)).any()
 
 
+def test_more_rows_than_there_are_are_not_claimed_to_be_shown(images: Path, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "r.png"
+    assert run(["reconstruct", str(images), "--count", "100000", "--output", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: 20 rows of test and their reconstructions\n"
+
+
 @pytest.mark.parametrize("command", ["sample", "reconstruct"])
 def test_a_picture_goes_where_it_was_asked_for(images: Path, tmp_path: Path, capsys, command: str) -> None:
     path = tmp_path / "picture.png"

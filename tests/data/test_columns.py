@@ -199,3 +199,10 @@ def test_files_in_another_manner_say_what_they_should_be(tmp_path: Path, content
 def test_data_without_columns_say_so(spec: str) -> None:
     with pytest.raises(UsageError, match=f"{spec} has no named columns"):
         load(spec, wanted={"x": NUMBER})
+
+
+@pytest.mark.parametrize("coding", [NUMBER, BIT, VALUES])
+def test_what_to_write_to_leave_an_empty_column_out_is_told_with_its_option(tmp_path: Path, coding: str) -> None:
+    path = write(tmp_path, ".csv", TABLE.assign(d=None))
+    with pytest.raises(DataError, match=r"'d' has no value in any row; .*--likelihood 'd:none,\*:gaussian-feature'"):
+        load(str(path), wanted={"d": coding})

@@ -106,7 +106,7 @@ HOSTILE = {
     "unknown type": (b"\0\0\x07\x01\0\0\0\x01x", "begins with 00 00 07 01"),
     "no dimensions": (b"\0\0\x08\x00", "begins with 00 00 08 00"),
     "255 dimensions": (b"\0\0\x08\xff" + b"\0\0\0\x01" * 255, "begins with 00 00 08 ff"),
-    "text": (b"1,2,3\n4,5,6\n", "not a data file that is known"),
+    "text": (b"1,2,3\n4,5,6\n", "not a data file that is known .* a table whose name ends in .csv or .tsv"),
     "empty file": (b"", "begins with nothing"),
     "no rows": (idx_bytes(images(0)), r"shape \(0, 4, 3\) holds nothing"),
     "no rows of a great shape": (b"\0\0\x08\x04" + struct.pack(">4I", 0, *[2**32 - 1] * 3), "holds nothing"),
