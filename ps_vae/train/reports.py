@@ -14,6 +14,8 @@ from ps_vae.train.run_folder import RunFolder
 
 __all__ = ["Reports"]
 
+_LATEST = ("version", "elbo", "reconstruction", "kl", "beta", "learning_rate", "staleness")
+
 
 class Reports:
     """Collects the events of the coordinator's own shard.
@@ -101,6 +103,10 @@ class Reports:
                 self._steps, self._sums, self._staleness = line["steps"], list(line["sums"]), line["staleness"]
                 # Of one that says nothing of time, none is known.
                 self._timed, self._seconds = line.get("timed", (0, 0.0))
+            elif line["kind"] == "training":
+                self.latest = {name: line[name] for name in _LATEST}
+            elif line["kind"] == "validation":
+                self.validation = {name: value for name, value in line.items() if name != "kind"}
         self.best = Best.of(lines)
         self.early_stop = EarlyStop.told(lines, self._config.patience)
         if self.early_stop is None:

@@ -214,6 +214,20 @@ def test_an_unfinished_line_that_says_nothing_of_its_time_is_finished_all_the_sa
     assert line["examples_per_second"] == BATCH / 2.0
 
 
+def test_a_resumed_run_knows_the_figures_of_the_lines_that_it_goes_on_from(tmp_path: Path) -> None:
+    config, folder = small_config(steps=9, report_every=3, checkpoint_every=9), RunFolder(tmp_path)
+    before = Reports(config, folder)
+    for version in range(1, 8):
+        before.step(event(version))
+    before.told(Told(6, (("elbo", -40.0),)))
+    before.told(Told(7, (("elbo", -39.0),)))
+    resumed = Reports(config, folder)
+    resumed.resume(6)
+    assert resumed.latest == before.latest
+    assert resumed.latest["version"] == 6
+    assert resumed.validation == {"elbo": -40.0, "version": 6}
+
+
 def test_a_line_that_the_disk_refuses_is_told_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,8 +308,9 @@ def test_every_step_is_in_one_line_however_the_sessions_before_ended_and_whateve
 
 def test_a_resumed_run_forgets_what_it_does_again_and_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    figures = dict.fromkeys(("elbo", "reconstruction", "kl", "beta", "learning_rate", "staleness"), 0.5)
     for version in (2, 4, 6):
-        folder.append_metrics({"kind": "training", "version": version})
+        folder.append_metrics({"kind": "training", "version": version, **figures})
         folder.append_metrics({"kind": "validation", "version": version})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train')
