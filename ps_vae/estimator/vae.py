@@ -4,6 +4,7 @@ import hashlib
 import operator
 import sys
 import time
+from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,12 +106,15 @@ class VAE(Base):
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on X (n, features). Raises DataError where the likelihood cannot take it, NumericalError where it
-        diverges.
+        diverges; the model is then what it was before.
         """
-        rows = checked_rows(self, X, is_new=True)
+        # Names and number of features belong to the weights, and change with them.
+        new = copy(self)
+        rows = checked_rows(new, X, is_new=True)
         workers = _whole("workers", self.workers)
         stopping = Stopping(_whole("patience", self.patience), float(self.validation_fraction))
         fitted = fit(_single(rows), self._wishes(), workers, stopping, _Teller() if self.verbose else _nothing)
+        self.__dict__ = vars(new)
         self.config_, self.weights_ = fitted.config, fitted.weights
         self.n_iter_, self.validation_elbo_ = fitted.steps, fitted.validation_elbo
         return self
