@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.errors import DataError, UsageError
+from ps_vae.errors import UsageError
 
-__all__ = ["Base", "checked_rows", "is_fitted_or_raise", "seed_of"]
+__all__ = ["HAS_SKLEARN", "Base", "is_fitted_or_raise", "seed_of"]
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,7 @@ def _has_sklearn() -> bool:
     return (int(major), int(minor)) >= (1, 6)
 
 
-_HAS_SKLEARN = _has_sklearn()
+HAS_SKLEARN = _has_sklearn()
 
 
 class _StandIn:
@@ -61,7 +61,7 @@ class _StandIn:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in said.items())})"
 
 
-if TYPE_CHECKING or not _HAS_SKLEARN:
+if TYPE_CHECKING or not HAS_SKLEARN:
     Base = _StandIn
 else:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -75,39 +75,13 @@ else:
             return tags
 
 
-def checked_rows(estimator: Any, X: Any, *, is_new: bool) -> Array:
-    """X as (n, features) of float32 or float64 without NaN or infinity; `is_new`: its features become the estimator's.
-
-    Raises ValueError, which DataError is, in scikit-learn's words where it is there.
-    """
-    if _HAS_SKLEARN:
-        from sklearn.utils.validation import validate_data
-
-        rows: Array = validate_data(estimator, X, reset=is_new, dtype=[np.float64, np.float32], order="C")
-        return rows
-    rows = np.ascontiguousarray(X)
-    rows = rows if rows.dtype == np.float32 else rows.astype(np.float64)
-    if rows.ndim != 2 or 0 in rows.shape:
-        raise DataError(f"X of shape {rows.shape}: rows and columns (n, features) are needed, at least one of each")
-    if not np.isfinite(rows).all():
-        raise DataError("X contains NaN or infinity; replace them or leave these rows out")
-    if is_new:
-        estimator.n_features_in_ = rows.shape[1]
-    elif rows.shape[1] != estimator.n_features_in_:
-        name = type(estimator).__name__
-        raise DataError(
-            f"X has {rows.shape[1]} features, but {name} is expecting {estimator.n_features_in_} features as input"
-        )
-    return rows
-
-
 def is_fitted_or_raise(estimator: Any, attribute: str) -> None:
     """Raises scikit-learn's NotFittedError, or UsageError without it, where the attribute is missing."""
     if hasattr(estimator, attribute):
         return
     name = type(estimator).__name__
     text = f"This {name} instance is not fitted yet. Call 'fit' with appropriate arguments before using this estimator."
-    if _HAS_SKLEARN:
+    if HAS_SKLEARN:
         from sklearn.exceptions import NotFittedError
 
         raise NotFittedError(text)

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.errors import CheckpointError, DataError, UsageError
-from ps_vae.estimator.base import Base, checked_rows, is_fitted_or_raise, seed_of
+from ps_vae.estimator.base import Base, is_fitted_or_raise, seed_of
 from ps_vae.estimator.fitting import Stopping, fit
 from ps_vae.estimator.model_file import read_model, write_model
+from ps_vae.estimator.rows import checked_rows
 from ps_vae.train.in_process import Progress
 from ps_vae.train.plan import Wishes
 from ps_vae.vae.config import family_of
