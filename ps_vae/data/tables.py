@@ -99,7 +99,7 @@ def open_table(path: Path, *, as_text: bool = False) -> Any:
 def _read_text(path: Path, *, as_text: bool) -> Any:
     from pyarrow import csv, string, types
 
-    parsed = csv.ParseOptions(delimiter=separator_of(path))
+    parsed = csv.ParseOptions(delimiter=separator_of(path), newlines_in_values=True)
     table = csv.read_csv(path, parse_options=parsed, convert_options=csv.ConvertOptions(strings_can_be_null=True))
     binary = [field.name for field in table.schema if types.is_binary(field.type)]
     if binary:

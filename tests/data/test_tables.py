@@ -6,7 +6,8 @@ import numpy as np
 import pandas
 import pytest
 
-from ps_vae.data import gather, load
+from ps_vae.data import NUMBER, gather, load
+from ps_vae.data.tables import open_table, read_table
 from ps_vae.errors import DataError, UsageError
 
 TABLE = pandas.DataFrame(
@@ -98,3 +99,18 @@ def test_without_pyarrow_it_is_said_what_to_install(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("ps_vae.data.tables.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'ps_vae\[tables\]'"):
         load(str(path))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cells_may_have_several_lines_wherever_the_file_is_cut_into_blocks(tmp_path: Path, seed: int) -> None:
+    rows = 30_000
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(0, 60, rows)
+    notes = [f"{'n' * length}\nm, {length}" if length % 2 else "n" * length for length in lengths]
+    table = pandas.DataFrame({"a": generator.normal(size=rows), "note": notes, "b": np.arange(rows)})
+    path = tmp_path / "table.csv"
+    table.to_csv(path, index=False)
+    assert path.stat().st_size > 1 << 20
+    read = read_table(path, {"a": NUMBER, "b": NUMBER})
+    np.testing.assert_array_equal(read.rows, table[["a", "b"]].to_numpy().astype(np.float32))
+    assert open_table(path, as_text=True).column("note").to_pylist() == notes
