@@ -1,11 +1,13 @@
 """A table with what was missing in it filled in, and everything else as it was.
 
 From text to text the cells stay as they are written. Elsewhere a column that is filled in keeps its type, but for whole
-numbers that get a fraction between them: these become float64.
+numbers that get a fraction between them: these become float64. What pandas notes in a file (its index, its own
+types) stays.
 """
 
 import csv
 import gzip
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ps_vae.data.columns import Column, distinct
-from ps_vae.data.tables import TEXT_ENDINGS, open_table, separator_of
+from ps_vae.data.tables import TEXT_ENDINGS, names_of, open_table, separator_of
 from ps_vae.data.whole import whole
 from ps_vae.errors import DataError
 
@@ -61,6 +63,7 @@ def filled_table(
     from pyarrow import compute
 
     table = open_table(source)
+    names = names_of(table)
     keeps_text = is_text(source) and is_text(target)
     result = open_table(source, as_text=True) if keeps_text else table
     count, first, left = 0, 0, np.zeros(len(features), bool)
@@ -69,7 +72,7 @@ def filled_table(
         first += column.features
         if not column.misses:
             continue
-        place = table.column_names.index(column.name)
+        place = names.index(column.name)
         values = table.column(place).combine_chunks()
         missing = compute.is_null(values, nan_is_null=True)
         is_missing = missing.to_numpy(zero_copy_only=False)
@@ -81,7 +84,10 @@ def filled_table(
             new[row] = None
         old = result.column(place).combine_chunks() if keeps_text else values
         filled = _in_text(old, values, new, missing) if keeps_text else _in_place(old, new, missing)
-        result = result.set_column(place, result.column_names[place], filled)
+        field = result.schema.field(place)
+        result = result.set_column(place, field.with_type(filled.type), filled)
+        if filled.type != field.type:
+            result = _noted(source, result, field.name, filled.type)
     return result, Filled(count, tuple(np.flatnonzero(left).tolist()))
 
 
@@ -122,7 +128,28 @@ def _in_place(values: Any, new: list[Any], missing: Any) -> Any:
     kind = values.type.value_type if types.is_dictionary(values.type) else values.type
     if any(isinstance(value, float) for value in new) and not types.is_floating(kind):
         kind = pyarrow.float64()
-    return compute.if_else(missing, pyarrow.array(new).cast(kind), values.cast(kind, safe=False))
+    filled = compute.if_else(missing, pyarrow.array(new).cast(kind), values.cast(kind, safe=False))
+    if not types.is_dictionary(values.type):
+        return filled
+    # Parquet has dictionaries of words alone, and words are filled in with words that are there.
+    numbers = compute.index_in(filled, value_set=values.dictionary).cast(values.type.index_type)
+    return pyarrow.DictionaryArray.from_arrays(numbers, values.dictionary, ordered=values.type.ordered)
+
+
+def _noted(source: Path, table: Any, name: str, kind: Any) -> Any:
+    """pandas reads a column as what it has noted of it: now numbers of a kind."""
+    notes = table.schema.metadata or {}
+    if b"pandas" not in notes:
+        return table
+    dtype = np.dtype(kind.to_pandas_dtype()).name
+    try:
+        of_pandas = json.loads(notes[b"pandas"])
+        for column in of_pandas["columns"]:
+            if column["field_name"] == name:
+                column |= {"pandas_type": dtype, "numpy_type": dtype, "metadata": None}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{source}: what pandas has noted in it makes no sense ({error!r}); write it anew") from None
+    return table.replace_schema_metadata(notes | {b"pandas": json.dumps(of_pandas).encode()})
 
 
 def _in_text(written: Any, values: Any, new: list[Any], missing: Any) -> Any:

@@ -1,5 +1,6 @@
 """Tables with named columns: CSV and Parquet, read by pyarrow."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from ps_vae.data.expansion import check_expansion
 from ps_vae.data.labels import Labels
 from ps_vae.errors import DataError, UsageError
 
-__all__ = ["PARQUET_MAGIC", "TEXT_ENDINGS", "Table", "open_table", "read_table", "separator_of"]
+__all__ = ["PARQUET_MAGIC", "TEXT_ENDINGS", "Table", "names_of", "open_table", "read_table", "separator_of"]
 
 PARQUET_MAGIC = b"PAR1"
 TEXT_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -49,7 +50,7 @@ def read_table(path: Path, wanted: Mapping[str, str | None] | None = None, label
     for columns that are not what they should be.
     """
     table = open_table(path)
-    names = list(table.column_names)
+    names = names_of(table)
     codings = codings_of(str(path), names, {OTHERS: NUMBER} if wanted is None else wanted)
     found = None
     if labels:
@@ -59,7 +60,7 @@ def read_table(path: Path, wanted: Mapping[str, str | None] | None = None, label
         raise UsageError(f"{path}: no column is left to train on; name some, or '{OTHERS}' for all that are not named")
     columns, parts = [], []
     for name, coding in codings.items():
-        column, part = coded(_place(path, name), name, _values(table, name), coding)
+        column, part = coded(_place(path, name), name, _values(table, names.index(name)), coding)
         if wanted is None and column.misses:
             raise _missing(path, name, part)
         columns.append(column)
@@ -75,7 +76,7 @@ def separator_of(path: Path) -> str:
 def open_table(path: Path, *, as_text: bool = False) -> Any:
     """The pyarrow.Table of a file, of a text one perhaps with its cells as they are written.
 
-    Names lose the spaces around them. Raises UsageError without pyarrow, DataError for what is no table.
+    Raises UsageError without pyarrow, DataError for what is no table.
     """
     if find_spec("pyarrow") is None:
         raise UsageError(f"{path}: tables need pyarrow: pip install 'ps_vae[tables]'")
@@ -87,13 +88,18 @@ def open_table(path: Path, *, as_text: bool = False) -> Any:
     except pyarrow.ArrowException as error:
         why = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read as a table ({why}); check the file") from None
-    table = table.rename_columns([name.strip() for name in table.column_names])
-    twice = [name for name in table.column_names if table.column_names.count(name) > 1]
+    names = names_of(table)
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{path} has {table.column_names.count(twice[0])} columns {twice[0]!r}; name them apart")
+        raise DataError(f"{path} has {names.count(twice[0])} columns {twice[0]!r}; name them apart")
     if not table.num_rows:
         raise DataError(f"{path}: no rows below the names of the columns; give a table with rows")
     return table
+
+
+def names_of(table: Any) -> list[str]:
+    """By which a table's columns are told: those of the file without the spaces around them."""
+    return [name.strip() for name in table.column_names]
 
 
 def _read_text(path: Path, *, as_text: bool) -> Any:
@@ -128,8 +134,8 @@ def _read_parquet(path: Path) -> Any:
         return file.read()
 
 
-def _values(table: Any, name: str) -> Any:
-    chunks = table.column(name).combine_chunks()
+def _values(table: Any, place: int) -> Any:
+    chunks = table.column(place).combine_chunks()
     # What it gives for several chunks, and for none, differs between versions of pyarrow.
     return chunks.combine_chunks() if hasattr(chunks, "combine_chunks") else chunks
 
@@ -137,9 +143,10 @@ def _values(table: Any, name: str) -> Any:
 def _labels(path: Path, table: Any, name: str) -> Labels:
     from pyarrow import types
 
-    if name not in table.column_names:
-        raise UsageError(f"{path} has no column {name!r}; it has {listed(table.column_names)}")
-    place, values = _place(path, name), _values(table, name)
+    known = names_of(table)
+    if name not in known:
+        raise UsageError(f"{path} has no column {name!r}; it has {listed(known)}")
+    place, values = _place(path, name), _values(table, known.index(name))
     names, numbers = numbered(place, name, values)
     if (numbers < 0).any():
         raise DataError(

@@ -113,6 +113,12 @@ def test_cells_of_a_text_stay_as_they_are_written(tmp_path: Path, name: str, mar
     assert after[2][5] == "7"
 
 
+def test_the_names_of_a_texts_columns_stay_as_they_are_written(tmp_path: Path) -> None:
+    of_text = text_run(tmp_path, "age, income\n1,2\n,3\n4,5\n", "age:gaussian-feature,income:gaussian-feature")
+    assert run(["impute", str(of_text), "--samples", "2", "--processes", "1"]) == 0
+    assert (of_text / "imputed.csv").read_text().startswith("age, income\n1,2\n")
+
+
 def test_types_of_a_table_stay_and_whole_numbers_are_exact_where_they_were(tmp_path: Path) -> None:
     table = pandas.DataFrame(
         {
@@ -134,7 +140,7 @@ def test_types_of_a_table_stay_and_whole_numbers_are_exact_where_they_were(tmp_p
     assert after["one"].tolist() == ["x"] * 4
     assert after["code"][2] in (1234560.0, 1234561.0, 1234562.0)
     assert (str(after["bit"].dtype).lower(), after["bit"][2] in (0, 1)) == ("int8", True)
-    assert after["kind"][1] in ("a", "b")
+    assert (after["kind"].dtype, after["kind"][1] in ("a", "b")) == (table["kind"].dtype, True)
     assert [list(tags) for tags in after["tags"]] == [["a"], ["b"], ["c"], []]
     for name in ("code", "bit", "kind", "x"):
         there = table[name].notna()
@@ -161,6 +167,38 @@ def test_a_row_that_is_impossible_stays_as_it_is_and_is_told_of(tmp_path: Path, 
     assert all(float(line.split(",")[1]) < 1e30 or line == ",1e30," for line in lines[1:])
     assert "WARNING: values stay missing in 1 of the rows (counted from 0: 12)" in said.out + said.err
     assert "4 values filled in" in said.out
+
+
+def test_what_pandas_keeps_in_a_table_comes_back(tmp_path: Path) -> None:
+    index = pandas.Index([f"patient {number}" for number in range(6)], name="who ")
+    kinds = pandas.CategoricalDtype(["never", "low", "high"], ordered=True)
+    table = pandas.DataFrame(
+        {
+            "kind": pandas.Series(["low", None, "high", "low", None, "low"], index, kinds),
+            "visits": pandas.Series([1, 4, None, 2, 2, 4], index, "Int64"),
+            "is_old": pandas.Series([True, None, False, True, True, None], index, "boolean"),
+            " weight": pandas.Series([1.5, None, 2.5, 4.0, 1.0, 3.0], index, "Float32"),
+            "seen": pandas.Series(pandas.date_range("2020-01-01", periods=6, tz="Asia/Tokyo").array, index),
+        },
+        index,
+    )
+    table.attrs["study"] = "A"
+    table.to_parquet(tmp_path / "table.parquet")
+    likelihood = "kind:categorical,visits:gaussian-feature,is_old:bernoulli,weight:gaussian-feature"
+    data = str(tmp_path / "table.parquet")
+    wishes = Wishes(data=data, likelihood=likelihood, split="1,0,0", hidden=(4,), latent=2, batch_size=2)
+    run_dir = make_run(tmp_path / "run", wishes)
+    assert run(["impute", str(run_dir), "--samples", "3", "--processes", "1"]) == 0
+    before = pandas.read_parquet(tmp_path / "table.parquet")
+    after = pandas.read_parquet(run_dir / "imputed.parquet")
+    pandas.testing.assert_index_equal(after.index, before.index)
+    assert (after.columns.tolist(), after.attrs) == (before.columns.tolist(), {"study": "A"})
+    assert not after.isna().any().any()
+    # Visits were whole numbers, and what is expected is none.
+    assert after.dtypes.to_dict() == before.dtypes.to_dict() | {"visits": np.dtype("float64")}
+    for name in before.columns:
+        there = before[name].notna()
+        assert after[name][there].tolist() == before[name][there].tolist()
 
 
 def test_what_could_not_be_written_is_told_before_anything_is_computed(tmp_path: Path, capsys) -> None:
