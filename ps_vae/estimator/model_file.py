@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.errors import CheckpointError
+from ps_vae.errors import CheckpointError, UsageError
 from ps_vae.train.checkpoint import digest_of, vector_of
 from ps_vae.train.config import RunConfig
 from ps_vae.train.durable import replace_file
@@ -19,7 +19,10 @@ _FORMAT = "ps_vae.VAE 1"
 
 
 def write_model(path: Path, about: dict[str, Any], layout: ParameterLayout, weights: npt.NDArray[np.float32]) -> None:
-    """Whole or not at all. about: plain data and NumPy's numbers; "config" is that of the run."""
+    """Whole or not at all. about: plain data and NumPy's numbers; "config" is that of the run.
+
+    Raises UsageError for anything else among them.
+    """
     from safetensors.numpy import save
 
     tensors = {name: view.copy() for name, view in layout.views(weights).items()}
@@ -48,6 +51,6 @@ def read_model(path: Path) -> tuple[dict[str, Any], RunConfig, npt.NDArray[np.fl
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{value!r} cannot be written as JSON")
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise UsageError(f"a parameter is {value!r}, which has no place in a file; set it to a plain number or word")

@@ -1,7 +1,7 @@
-"""What a user hands over as X: rows of numbers, whose columns may have names.
+"""What a user hands over: rows of numbers, whose columns may have names.
 
-Checked by scikit-learn, or, without it, by its rules: names that are all strings are kept by `fit`, and later rows have
-to have the same ones in the same order.
+X is checked by scikit-learn, or, without it, by its rules: names that are all strings are kept by `fit`, and later rows
+have to have the same ones in the same order.
 """
 
 import warnings
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ps_vae.errors import DataError
 from ps_vae.estimator.base import HAS_SKLEARN
 
-__all__ = ["checked_rows"]
+__all__ = ["checked_rows", "numbers_of"]
 
 Array = npt.NDArray[Any]
 
@@ -33,7 +33,7 @@ def checked_rows(estimator: Any, X: Any, *, is_new: bool) -> Array:
     names = _names(X)
     if not is_new:
         _check_names(estimator, names)
-    rows = _numbers(X)
+    rows = numbers_of("X", X)
     if rows.ndim != 2 or 0 in rows.shape:
         raise DataError(f"X of shape {rows.shape}: rows and columns (n, features) are needed, at least one of each")
     if not np.isfinite(rows).all():
@@ -52,19 +52,19 @@ def checked_rows(estimator: Any, X: Any, *, is_new: bool) -> Array:
     return rows
 
 
-def _numbers(X: Any) -> Array:
-    """In C order, float32 where it was, else float64."""
-    if hasattr(X, "toarray"):
-        raise DataError("X is sparse, and dense rows are needed; give X.toarray()")
+def numbers_of(name: str, values: Any) -> Array:
+    """What the user calls `name` as an array in C order, float32 where it was, else float64; DataError otherwise."""
+    if hasattr(values, "toarray"):
+        raise DataError(f"{name} is sparse, and dense rows are needed; give {name}.toarray()")
     try:
-        given = np.asarray(X)
-        if given.dtype.kind == "c":
-            raise DataError("X is complex, and real numbers are needed; give X.real, or parts of it as columns")
-        return np.ascontiguousarray(given, np.float32 if given.dtype == np.float32 else np.float64)
+        given = np.asarray(values)
+        if given.dtype.kind != "c":
+            return np.ascontiguousarray(given, np.float32 if given.dtype == np.float32 else np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"X cannot be read as rows of numbers ({error}); give an array (n, features) of them") from None
+        raise DataError(
+            f"{name} cannot be read as rows of numbers ({error}); give an array (n, features) of them"
+        ) from None
+    raise DataError(f"{name} is complex, and real numbers are needed; give {name}.real, or its parts as columns")
 
 
 def _names(X: Any) -> Array | None:

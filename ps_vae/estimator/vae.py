@@ -15,7 +15,7 @@ from ps_vae.errors import CheckpointError, DataError, UsageError
 from ps_vae.estimator.base import Base, is_fitted_or_raise, seed_of
 from ps_vae.estimator.fitting import Stopping, fit
 from ps_vae.estimator.model_file import read_model, write_model
-from ps_vae.estimator.rows import checked_rows
+from ps_vae.estimator.rows import checked_rows, numbers_of
 from ps_vae.train.in_process import Progress
 from ps_vae.train.plan import Wishes
 from ps_vae.vae.config import family_of
@@ -114,7 +114,7 @@ class VAE(Base):
         rows = checked_rows(new, X, is_new=True)
         workers = _whole("workers", self.workers)
         stopping = Stopping(_whole("patience", self.patience), float(self.validation_fraction))
-        fitted = fit(_single(rows), self._wishes(), workers, stopping, _Teller() if self.verbose else _nothing)
+        fitted = fit(_single("X", rows), self._wishes(), workers, stopping, _Teller() if self.verbose else _nothing)
         self.__dict__ = vars(new)
         self.config_, self.weights_ = fitted.config, fitted.weights
         self.n_iter_, self.validation_elbo_ = fitted.steps, fitted.validation_elbo
@@ -123,23 +123,30 @@ class VAE(Base):
     def transform(self, X: Any) -> Array:
         """z of each row of X (n, features), at the posterior's mean: (n, latent_dim)."""
         parameters, rows = self._asked(X)
-        return latent_of(parameters, encode(parameters, _single(rows)).mean).astype(rows.dtype)
+        return latent_of(parameters, encode(parameters, _single("X", rows)).mean).astype(rows.dtype)
 
     def inverse_transform(self, Z: Any) -> Array:
         """E[x|z] of each row of Z (n, latent_dim): (n, features)."""
         is_fitted_or_raise(self, "weights_")
-        z = np.ascontiguousarray(Z)
+        z = numbers_of("Z", Z)
         if not np.isfinite(z).all():
             raise DataError("Z contains NaN or infinity; give latent vectors, such as `transform` makes")
-        means = decode(self._parameters, z.astype(np.float32))
-        return means.astype(z.dtype if z.dtype.kind == "f" else np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = decode(self._parameters, _single("Z", z))
+        if not np.isfinite(means).all():
+            raise DataError(
+                f"Z has values of up to {np.abs(z).max():.3g}, from which the decoder makes no numbers; give latent "
+                "vectors, such as `transform` makes"
+            )
+        return means.astype(z.dtype)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
         """Means E[x|z] of z drawn from the prior, (n_samples, features) float32."""
         is_fitted_or_raise(self, "weights_")
-        if n_samples < 1:
+        count = _whole("n_samples", n_samples)
+        if count < 1:
             raise UsageError(f"n_samples={n_samples}: give at least 1")
-        return decode(self._parameters, sample_prior(self._parameters, n_samples, seed=seed_of(random_state)))
+        return decode(self._parameters, sample_prior(self._parameters, count, seed=seed_of(random_state)))
 
     def score_samples(self, X: Any) -> npt.NDArray[np.float64]:
         """log p(x) of each row in nats, by importance sampling; the noise of a row follows from its values.
@@ -147,7 +154,7 @@ class VAE(Base):
         Raises DataError for rows that the likelihood cannot take.
         """
         parameters, rows = self._asked(X)
-        x = _single(rows)
+        x = _single("X", rows)
         family_of(self.config_.model).check_data(x)
         names = np.array([_name(row) for row in x], dtype=np.int64)
         samples, seed = _whole("importance_samples", self.importance_samples), self.config_.seed
@@ -160,7 +167,7 @@ class VAE(Base):
     def save(self, path: str | Path) -> None:
         """Write the trained model to one file, in the format of safetensors, with a digest of all that is in it."""
         is_fitted_or_raise(self, "weights_")
-        params = self.get_params(deep=False)
+        params = self.get_params(deep=False) | {"hidden": _widths(self.hidden)}
         if not isinstance(self.random_state, int | np.integer | None):
             params["random_state"] = None
         names = getattr(self, "feature_names_in_", None)
@@ -242,11 +249,11 @@ def _nothing(progress: Progress) -> None:
     """Quiet."""
 
 
-def _single(rows: Array) -> npt.NDArray[np.float32]:
+def _single(name: str, rows: Array) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):
         single = np.ascontiguousarray(rows, dtype=np.float32)
     if not np.isfinite(single).all():
-        raise DataError("X has values beyond 3.4e38, which float32 cannot hold; scale it")
+        raise DataError(f"{name} has values beyond 3.4e38, which float32 cannot hold; scale it")
     return single
 
 

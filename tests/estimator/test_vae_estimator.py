@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,48 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     model.set_params(hidden=(np.int64(8),)).save(tmp_path / "model.safetensors")
     loaded = VAE.load(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(loaded.score_samples(_rows()), plain.score_samples(_rows()))
+
+
+@pytest.mark.parametrize("hidden", [np.array([8]), [np.int64(8)], range(8, 9)], ids=str)
+def test_a_model_is_saved_whatever_its_widths_were_given_in(hidden: object, tmp_path: Path) -> None:
+    model = VAE(**{**SMALL, "hidden": hidden, "beta": np.array(0.5)}, random_state=3).fit(_rows())
+    model.save(tmp_path / "model.safetensors")
+    loaded = VAE.load(tmp_path / "model.safetensors")
+    assert (loaded.hidden, loaded.beta) == ((8,), 0.5)
+    np.testing.assert_array_equal(loaded.transform(_rows()), model.transform(_rows()))
+    with pytest.raises(UsageError, match=r"a parameter is Decimal\('0\.5'\)"):
+        model.set_params(beta=Decimal("0.5")).save(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("z", "text"),
+    [
+        ([[1e300, 0]], r"Z has values beyond 3\.4e38"),
+        ([[3e38, -3e38]], r"Z has values of up to 3e\+38, from which the decoder makes no numbers"),
+        ([[np.inf, 0]], "Z contains NaN or infinity"),
+        (np.array([[1, 1j]]), "Z is complex"),
+        (np.array([[1, "b"]], object), "Z cannot be read as rows of numbers"),
+        (np.array([[1, {}]], object), "Z cannot be read as rows of numbers"),
+        ([[1, 2], [3]], "Z cannot be read as rows of numbers"),
+        (None, "Z"),
+        ([1.0, 2.0], "latent vectors"),
+    ],
+)
+def test_what_is_no_latent_vector_is_refused(z: object, text: str) -> None:
+    with pytest.raises((DataError, UsageError), match=text):
+        VAE(**SMALL, likelihood="gaussian-feature", random_state=3).fit(_rows()).inverse_transform(z)
+
+
+def test_objects_that_are_numbers_are_latent_vectors() -> None:
+    model = VAE(**SMALL, random_state=3).fit(_rows())
+    z = np.array([[0.5, -1.0], [2, 3]])
+    np.testing.assert_array_equal(model.inverse_transform(z.astype(object)), model.inverse_transform(z))
+
+
+@pytest.mark.parametrize("count", [2.5, None, "3", 0, -1, [2]])
+def test_a_number_of_samples_is_a_whole_one(count: object) -> None:
+    with pytest.raises(UsageError, match="n_samples="):
+        VAE(**SMALL).fit(_rows()).sample(count)
 
 
 def test_two_models_are_trained_side_by_side() -> None:
