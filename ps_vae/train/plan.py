@@ -16,6 +16,7 @@ from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.ps.messages.values import CONFIG
 from ps_vae.train.config import UNCONDITIONED, RunConfig, default_microbatch, steps_of
 from ps_vae.train.data import variables_of
+from ps_vae.train.effects import check_effects
 from ps_vae.vae.bounds import bound
 from ps_vae.vae.config import ModelConfig, family_of
 
@@ -181,6 +182,7 @@ def plan(wishes: Wishes, data: Dataset) -> RunConfig:
         patience=said["patience"],
         seed=said["seed"],
     )
+    check_effects(config, [name for name, wish in wishes.said().items() if wish != getattr(DEFAULTS, name)])
     check_patience(config, data)
     size = len(config.pack())
     if size > CONFIG.at_most:

@@ -210,6 +210,8 @@ def test_a_uniform_priors_latent_lies_in_the_unit_cube() -> None:
         ({"epochs": 0}, _rows(), r"^epochs 0\.0: give a number above zero"),
         ({"batch_size": 0}, _rows(), "^batch_size 0"),
         ({"sigma": 1e-200}, _rows(), "sigma 1e-200: give a number from 1e-15 to"),
+        ({"sigma": 0.1}, _rows(), "^sigma 0.1 would do nothing: .* give likelihood gaussian, or leave it out"),
+        ({"beta": 0.0, "beta_warmup": 9}, _rows(), "^beta_warmup 9 would do nothing: beta 0"),
         ({"random_state": "lucky"}, _rows(), "random_state='lucky'"),
     ],
 )

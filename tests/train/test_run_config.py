@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from ps_vae.nn.activations import ACTIVATIONS
 from ps_vae.nn.likelihoods import LIKELIHOODS, Variable
 from ps_vae.optim.table import OPTIMIZERS
 from ps_vae.train.config import BINARIZATIONS, RunConfig, default_microbatch, steps_of
-from ps_vae.train.plan import Wishes, check_examples, plan, resumed
+from ps_vae.train.data import load_as
+from ps_vae.train.plan import DEFAULTS, Wishes, check_examples, plan, resumed
 from ps_vae.vae.config import ModelConfig
 
 FIELDS = [field.name for field in dataclasses.fields(Wishes)]
@@ -260,13 +262,17 @@ OTHER: dict[str, Any] = {
 }
 
 
+# What has no effect alone.
+NEEDED = {"sigma": {"likelihood": "gaussian"}, "capacity_warmup": {"capacity": 2.0}}
+
+
 def test_the_table_of_other_wishes_has_them_all() -> None:
     assert sorted(OTHER) == sorted(FIELDS)
 
 
 @pytest.mark.parametrize("name", sorted(set(FIELDS) - TRANSLATED - {"data", "split", "condition"}))
 def test_a_wish_is_in_the_configuration(name: str) -> None:
-    needed = {"local_steps": 2} if name.startswith("outer") else {}
+    needed = {"local_steps": 2} if name.startswith("outer") else NEEDED.get(name, {})
     config = small_config(**{name: OTHER[name]}, **needed)
     assert getattr(config if hasattr(config, name) else config.model, name) == OTHER[name]
 
@@ -406,6 +412,48 @@ def test_an_impossible_wish_is_refused_with_its_option_and_value(wish: dict[str,
     with pytest.raises(UsageError) as caught:
         small_config(**wish)
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"sigma": 0.1}, ["--sigma 0.1 would do nothing", "--likelihood bernoulli", "gaussian"]),
+        ({"sigma": 0.1, "likelihood": "gaussian-feature"}, ["--sigma 0.1 would do nothing", "gaussian-feature"]),
+        ({"activation": "tanh", "hidden": ()}, ["--activation tanh would do nothing", "--hidden"]),
+        ({"beta": 0.0, "beta_warmup": 10}, ["--beta-warmup 10 would do nothing", "--beta 0"]),
+        ({"beta": 0.0, "free_bits": 0.5}, ["--free-bits 0.5 would do nothing", "--beta 0"]),
+        ({"beta": 0.0, "capacity": 2.0}, ["--capacity 2 would do nothing", "--beta 0"]),
+        ({"capacity_warmup": 1000}, ["--capacity-warmup 1000 would do nothing", "give --capacity"]),
+        ({"outer_rate": 0.5}, ["--outer-rate 0.5", "--local-steps"]),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(wish: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        small_config(**wish)
+    assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
+
+
+def test_one_gaussian_column_is_enough_for_a_deviation(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("a,b\n" + "1.5,2\n3,4.5\n" * 20)
+
+    def sigma(likelihood: str) -> float:
+        wishes = Wishes(data=str(tmp_path / "table.csv"), likelihood=likelihood, sigma=0.1, steps=1)
+        return plan(wishes, load_as(wishes.data, "auto", likelihood, "none")).model.sigma
+
+    assert sigma("a:gaussian,b:gaussian-feature") == 0.1
+    with pytest.raises(UsageError, match=r"--sigma 0\.1 would do nothing"):
+        sigma("*:gaussian-feature")
+
+
+def test_what_is_said_as_it_is_by_default_is_no_matter() -> None:
+    """The estimator says all of it."""
+    defaults = {name: getattr(DEFAULTS, name) for name in ("sigma", "activation", "beta_warmup", "capacity_warmup")}
+    assert small_config(**defaults, hidden=()) == small_config(hidden=())
+
+
+def test_a_run_that_was_begun_with_an_option_that_does_nothing_goes_on() -> None:
+    config = dataclasses.replace(small_config(), capacity_warmup=1000)
+    assert resumed(RunConfig.unpack(config.pack()), Wishes(capacity_warmup=1000)) == config
 
 
 @pytest.mark.parametrize(
