@@ -1,5 +1,7 @@
 """A run's data: read as its words for columns and labels say."""
 
+import csv
+
 from ps_vae.data import BIT, NUMBER, OTHERS, VALUES, Dataset, load
 from ps_vae.errors import UsageError
 from ps_vae.nn.likelihoods import LIKELIHOODS, Variable
@@ -39,19 +41,32 @@ def variables_of(likelihood: str, data: Dataset) -> tuple[Variable, ...]:
 
 
 def _by_column(words: str) -> dict[str, str]:
-    """Of `name:likelihood,name:likelihood`, or {} where they name a likelihood for all features."""
+    """Of `name:likelihood,name:likelihood`, or {} where they name a likelihood for all features.
+
+    Quotes are those of CSV: `"rate, net":likelihood`. Names may be empty, and have colons.
+    """
     if ":" not in words:
         return {}
     found: dict[str, str] = {}
-    for word in words.split(","):
+    for word in _separated(words):
         name, colon, kind = (part.strip() for part in word.rpartition(":"))
-        if not colon or not name or kind not in (*LIKELIHOODS, _NONE):
+        if not colon or kind not in (*LIKELIHOODS, _NONE):
             known = ", ".join((*LIKELIHOODS, f"{_NONE} (left out)"))
             raise UsageError(
-                f"--likelihood {words}: {word.strip()!r} is not COLUMN:LIKELIHOOD; write column names, or {OTHERS} for "
-                f"all others, each with one of {known}"
+                f"--likelihood {words}: {word.strip()!r} is not COLUMN:LIKELIHOOD; write column names (in double "
+                f"quotes if there are commas in them), or {OTHERS} for all others, each with one of {known}"
             )
         if name in found:
             raise UsageError(f"--likelihood {words}: {name!r} is there twice; name each column once")
         found[name] = kind
     return found
+
+
+def _separated(words: str) -> list[str]:
+    try:
+        return next(csv.reader([words], skipinitialspace=True))
+    except csv.Error as error:
+        raise UsageError(
+            f"--likelihood {words}: {error}; write COLUMN:LIKELIHOOD, with a comma between two of them, and names with "
+            "commas, quotes or line breaks in double quotes"
+        ) from None

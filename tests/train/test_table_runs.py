@@ -89,7 +89,9 @@ def test_a_star_gives_the_others_a_likelihood(tmp_path: Path) -> None:
     [
         ("age:normal", r"'age:normal' is not COLUMN:LIKELIHOOD; .*gaussian-feature"),
         ("age:gaussian,city", r"'city' is not COLUMN:LIKELIHOOD"),
-        (":gaussian", r"':gaussian' is not COLUMN:LIKELIHOOD"),
+        (":gaussian", r"has no column ''; it has 'id', 'age'"),
+        ("rate, net:gaussian", r"'rate' is not COLUMN:LIKELIHOOD; write column names \(in double quotes if"),
+        ("age:gaussian\n,city:none", r"with a comma between two of them"),
         ("age:gaussian,age:poisson", r"'age' is there twice"),
         ("town:gaussian", r"has no column 'town'"),
         ("age:multinomial", r"age:multinomial: multinomial is of all features together"),
@@ -98,6 +100,34 @@ def test_a_star_gives_the_others_a_likelihood(tmp_path: Path) -> None:
 def test_words_for_columns_that_make_no_sense_are_refused(tmp_path: Path, words: str, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         configured(people(tmp_path), words)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    ("names", "words", "modelled"),
+    [
+        (["", "a"], ":none,*:gaussian-feature", ["a"]),
+        (["", "a"], '"":gaussian,a:none', [""]),
+        (["rate, net", "a"], '"rate, net":gaussian-feature', ["rate, net"]),
+        (["rate, net", "a"], 'a:gaussian, "rate, net:none"', ["a"]),
+        (["at: 10:30", "a"], "at: 10:30:gaussian-feature,a:none", ["at: 10:30"]),
+        (['5" disk', 'the "best"'], '5" disk:gaussian,"the ""best""":gaussian', ['5" disk', 'the "best"']),
+        (["two\nlines", "a"], '"two\nlines":gaussian', ["two\nlines"]),
+    ],
+)
+def test_every_name_of_a_column_can_be_written(
+    tmp_path: Path, ending: str, names: list[str], words: str, modelled: list[str]
+) -> None:
+    table = pandas.DataFrame(np.random.default_rng(1).normal(size=(40, 2)), columns=names)
+    path = tmp_path / f"table{ending}"
+    table.to_csv(path, index=False) if ending == ".csv" else table.to_parquet(path)
+    config, data = configured(path, words)
+    assert [each.name for each in config.model.variables] == modelled
+    again = data_of(config)
+    assert again.fingerprint == data.fingerprint
+    np.testing.assert_array_equal(
+        np.sort(again.train.array, axis=0), np.sort(table[modelled].to_numpy(np.float32), axis=0)
+    )
 
 
 def test_a_column_is_not_both_modelled_and_given(tmp_path: Path) -> None:
