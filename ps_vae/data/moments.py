@@ -47,7 +47,8 @@ def feature_moments(split: Split, names: Sequence[str] = ()) -> Moments:
         piece[missing] = 0
         counts += here
         total += piece.sum(axis=0, dtype=np.float64)
-        squares += np.square(piece, out=piece).sum(axis=0, dtype=np.float64)
+        # float32 has numbers of which it has no square.
+        squares += np.square(piece, dtype=np.float64).sum(axis=0)
     if not counts.all():
         number = int(counts.argmin())
         which = repr(names[number]) if names else f"feature {number}"

@@ -113,6 +113,16 @@ def test_moments_of_more_rows_than_fit_in_one_go_far_from_zero():
     np.testing.assert_allclose(variances, array.var(axis=0, dtype=np.float64), rtol=1e-6)
 
 
+@pytest.mark.parametrize("unit", [1e-40, 1e-30, 1e-24, 1e19, 1e30, 1e37])
+def test_moments_are_those_of_numbers_whose_squares_float32_has_not(unit):
+    array = np.random.default_rng(0).normal(1.0, 2.0, (3000, 3)) * unit
+    array = array.astype(np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        means, variances = feature_moments(split_of(array, "1,0,0").train)
+    np.testing.assert_allclose(means, array.mean(axis=0, dtype=np.float64), rtol=1e-5)
+    np.testing.assert_allclose(variances, array.var(axis=0, dtype=np.float64), rtol=1e-5)
+
+
 def test_moments_of_no_rows_are_refused():
     with pytest.raises(UsageError, match="without rows"):
         feature_moments(Split(ARRAYS["uint8"], 0, 0, False, 255.0))

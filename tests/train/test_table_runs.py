@@ -14,8 +14,11 @@ from ps_vae.errors import DataError, UsageError
 from ps_vae.nn.likelihoods import Variable
 from ps_vae.train.advice import advice
 from ps_vae.train.data import data_of, load_as, variables_of
+from ps_vae.train.in_process import train_here
 from ps_vae.train.plan import Wishes, check_examples, plan
-from ps_vae.train.start import settle
+from ps_vae.train.start import new_weights, settle
+from ps_vae.train.update import fresh_state
+from ps_vae.vae.layout import ParameterLayout
 
 LIKELIHOOD = "age:gaussian-feature,city:categorical,visits:poisson,score:gaussian"
 
@@ -202,7 +205,6 @@ def test_a_column_that_never_changes_is_told_and_one_in_large_units_is_not(tmp_p
 def test_a_table_that_is_trained_on_as_it_is_says_nothing_to_standard_error(tmp_path: Path) -> None:
     """NaN passes through NumPy without a warning."""
     from ps_vae.train.gradient import BlockGradient
-    from ps_vae.train.start import new_weights
 
     config, data = configured(people(tmp_path), prior="vamp:4", batch_size=16)
     gradient = BlockGradient(config, data.train)
@@ -212,3 +214,35 @@ def test_a_table_that_is_trained_on_as_it_is_says_nothing_to_standard_error(tmp_
         gradient.warm_up()
         (result,) = gradient(weights, 0, [invariance.Block(0, 1)])
     assert np.isfinite(result.gradient).all()
+
+
+def _trained(path: Path, likelihood: str) -> list[float]:
+    """The ELBO of each step of a short run."""
+    config, data = configured(path, likelihood, batch_size=16, report_every=1)
+    state = fresh_state(config, new_weights(config, data, feature_moments(data.train), ParameterLayout(config.model)))
+    elbos: list[float] = []
+    train_here(config, data, state, lambda progress: elbos.append(progress.elbo), lambda version, weights: False)
+    return elbos
+
+
+@pytest.mark.parametrize("exponent", [-115, -80, 63, 100, 120])
+@pytest.mark.parametrize("kind", ["gaussian-feature", "gaussian", "gaussian-decoder"])
+def test_the_unit_of_a_column_is_no_matter(tmp_path: Path, kind: str, exponent: int) -> None:
+    table = pandas.DataFrame(np.random.default_rng(1).normal(0.5, 1.5, (90, 2)), columns=["a", "b"])
+    elbos = []
+    for power in (0, exponent):
+        path = tmp_path / f"{power}.parquet"
+        table.assign(a=table["a"] * 2.0**power).to_parquet(path)
+        elbos.append(_trained(path, f"a:{kind},b:gaussian-feature"))
+    shift = exponent * np.log(2)
+    np.testing.assert_allclose(np.array(elbos[1]) + shift, elbos[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("unit", "center"), [(1e-42, 0.0), (1e-38, 0.0), (3e37, 0.0), (1e32, 2e37)])
+def test_a_column_that_float32_has_no_room_for_is_told_by_its_name(tmp_path: Path, unit: float, center: float) -> None:
+    generator = np.random.default_rng(1)
+    table = pandas.DataFrame(generator.normal(size=(90, 2)), columns=["a", "b"])
+    table["a"] = center + unit * table["a"]
+    table.to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(DataError, match=r"'a' has a mean of .* from 1e-37 to 1e\+37 .* the column in another unit"):
+        _trained(tmp_path / "table.parquet", "*:gaussian-feature")

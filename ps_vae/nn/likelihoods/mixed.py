@@ -36,6 +36,8 @@ OF_ALL_TOGETHER = ("gaussian-shared", "multinomial")
 _ONE_VARIABLE = ("categorical",)
 _SCALED = ("gaussian", "gaussian-feature", "gaussian-decoder")
 _COUNTED = ("poisson", "negative-binomial")
+# Of a column: what float32 divides by, and what is still a number when it is multiplied with a few deviations.
+_LEAST, _MOST = 1e-37, 1e37
 
 
 class Variable(NamedTuple):
@@ -177,6 +179,7 @@ class _Table:
         for part in self.parts:
             if part.is_scaled or part.family.name in _COUNTED:
                 log_scale[part.features] = np.log(usual_variances(means[part.features], variances[part.features])) / 2
+        self._check_scales(np.exp(log_scale), means)
         biases: list[Sums] = []
         own: list[Sums] = []
         facts: list[Sums] = []
@@ -189,6 +192,16 @@ class _Table:
             own += initial.own[: len(part.family.own)]
             facts += initial.own[len(part.family.own) :]
         return Initial(np.concatenate(biases), (*own, *facts, np.array(means, dtype=np.float64), log_scale))
+
+    def _check_scales(self, deviations: Sums, means: Sums) -> None:
+        """DataError where (x - center) / scale would not be a number of float32."""
+        names = [variable.name for variable in self.variables for _ in range(variable.features)]
+        for name, deviation, mean in zip(names, deviations, means, strict=True):
+            if not (_LEAST <= deviation <= _MOST and abs(mean) <= _MOST):
+                raise DataError(
+                    f"{name!r} has a mean of {mean:.3g} and a deviation of {deviation:.3g}, and float32 has room for "
+                    f"deviations from {_LEAST:g} to {_MOST:g} and means up to that; give the column in another unit"
+                )
 
     def _of_parts(self, outputs: Floats, own: Own, make: Callable[[int, _Part, Floats], Floats]) -> Floats:
         """x, put together from what each part makes of its outputs."""
