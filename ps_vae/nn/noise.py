@@ -33,7 +33,7 @@ __all__ = ["Stream", "bernoulli", "philox4x32", "standard_normal", "uniform"]
 class Stream(IntEnum):
     """What noise is for; two streams never share a counter. Numbers are part of every saved result: only add."""
 
-    POSTERIOR = 0  # reparameterisation; row = position in the endless stream of examples
+    POSTERIOR = 0  # reparameterisation in training; row = place in the step's batch
     BINARIZE = 1  # pixels drawn from grey values
     PRIOR = 2  # samples from the prior
     EVIDENCE = 3  # importance samples
@@ -85,9 +85,12 @@ def _name(seed: int, stream: Stream, step: int) -> tuple[np.uint64, np.uint64, n
 def _one_name_a_row(rows: Rows, out: Floats) -> Rows:
     if rows.shape != out.shape[:1]:
         raise UsageError(f"{rows.shape} names for an array of shape {out.shape}: give one name for each row")
+    if rows.size and not (rows.min() >= 0 and rows.max() < _MOST_ROWS):
+        raise UsageError(f"rows named {rows.min()} to {rows.max()}: noise is defined for names from 0 to 2^56 - 1")
     return rows
 
 
+_MOST_ROWS = 1 << 56
 _WORD, _HALF_WORD, _BYTE = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(8)
 _TO_UNIT = np.float32(2.0**-24)
 _TO_HALF_TURNS = np.float32(2.0**-31)

@@ -31,7 +31,7 @@ class Batches:
         """Microbatch `index` of `step`.
 
         batch  (microbatch, width), written: the examples
-        noise  (microbatch, latent), written: standard normals for the reparameterisation
+        noise  (microbatch, samples * latent), written: standard normals for the reparameterisation
         """
         config = self._config
         first = index * config.microbatch

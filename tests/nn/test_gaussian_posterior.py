@@ -61,6 +61,21 @@ def test_bound_is_its_formula_and_the_mean_gets_only_its_bias(dtype: type, rtol:
     np.testing.assert_allclose(slope, (wider[1] - wider[0]) / (2 * step), rtol=max(rtol, 1e-8), atol=1e-8)
 
 
+def test_bound_is_the_identity_and_has_a_slope_where_it_says_so() -> None:
+    def bounded(*u: float) -> tuple[np.ndarray, np.ndarray]:
+        posterior, slope = np.array([[0, each] for each in u], np.float32), np.empty((len(u), 1), np.float32)
+        gaussian.bound_posterior(posterior, np.zeros(2, np.float32), slope)
+        return posterior[:, 1], slope[:, 0]
+
+    within = np.linspace(-10.7, 0.78, 500)
+    assert np.abs(bounded(*within)[0] - within).max() < 1e-4
+    np.testing.assert_allclose(bounded(5, 8)[0], [4.993, 7.87], atol=4e-3)
+    slopes = bounded(-1e4, -29.2, 19.2, 97, 97.4)[1]
+    assert slopes[0] > 0
+    np.testing.assert_allclose(slopes[1:3], 1e-4, rtol=0.02)
+    assert slopes[3] > 0 == slopes[4]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_log_variance_stays_between_the_bounds_whatever_the_encoder_gives(dtype: type) -> None:
     extremes = np.array([-np.inf, -1e30, -1e4, -25, -10, 0, 15, 1e4, 1e30, np.inf], dtype)

@@ -123,6 +123,17 @@ def test_a_number_outside_of_its_range_is_refused(wrong: dict[str, int]) -> None
         uniform(np.empty((2, 2), np.float32), **{**NAME, **wrong}, rows=_names(2))
 
 
+@pytest.mark.parametrize("row", [-1, -(2**63), 2**56, 2**62 + 5])
+def test_a_row_whose_name_has_no_noise_of_its_own_is_refused(row: int) -> None:
+    names = np.array([0, 2**56 - 1, row])
+    for fill in (uniform, standard_normal):
+        with pytest.raises(UsageError, match=rf"{row}\b.*names from 0 to 2\^56 - 1"):
+            fill(np.empty((3, 2), np.float32), **NAME, rows=names)
+    with pytest.raises(UsageError, match=rf"{row}\b"):
+        bernoulli(np.full((3, 2), 0.5, np.float32), np.empty((3, 2), np.float32), **NAME, rows=names)
+    uniform(np.empty((2, 2), np.float32), **NAME, rows=names[:2])
+
+
 def test_every_row_needs_a_name() -> None:
     with pytest.raises(UsageError, match="one name for each row"):
         uniform(np.empty((2, 2), np.float32), **NAME, rows=_names(3))

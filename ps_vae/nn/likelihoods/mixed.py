@@ -16,6 +16,7 @@ A fixed sigma is one of deviations s_d, too. Neighbours with the same likelihood
 computed at once.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -38,6 +39,7 @@ _SCALED = ("gaussian", "gaussian-feature", "gaussian-decoder")
 _COUNTED = ("poisson", "negative-binomial")
 # Of a column: what float32 divides by, and what is still a number when it is multiplied with a few deviations.
 _LEAST, _MOST = 1e-37, 1e37
+_ROW = re.compile(r"\brow (\d+)")
 
 
 class Variable(NamedTuple):
@@ -170,8 +172,7 @@ class _Table:
             try:
                 self.make(variable.likelihood, variable.features).check_data(columns[~missing])
             except DataError as error:
-                # It is the only one.
-                text = str(error).replace(", column 0", "")
+                text = _placed(str(error), np.flatnonzero(~missing))
                 raise DataError(f"{variable.name!r}, {variable.likelihood}: {text}") from None
 
     def initial(self, means: Sums, variances: Sums) -> Initial:
@@ -234,6 +235,11 @@ def _parts(variables: Sequence[Variable], make: Callable[[str, int], Likelihood]
         learned += len(facts)
         with_facts.append(replace(part, own=part.own + facts))
     return tuple(with_facts)
+
+
+def _placed(text: str, rows: Rows) -> str:
+    """What is said of a column alone, in these of its rows, as it is in the table."""
+    return _ROW.sub(lambda row: f"row {rows[int(row[1])]}", text.replace(", column 0", ""), count=1)
 
 
 def _together(place: int, variable: Variable) -> tuple[str, bool, int]:
