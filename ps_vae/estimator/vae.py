@@ -21,6 +21,7 @@ from ps_vae.train.plan import Wishes
 from ps_vae.vae.config import family_of
 from ps_vae.vae.evidence import estimate_evidence
 from ps_vae.vae.inference import decode, encode, latent_of, sample_prior
+from ps_vae.vae.inference import draw as draw_x
 from ps_vae.vae.layout import ParameterLayout, Parameters
 
 __all__ = ["VAE"]
@@ -140,13 +141,15 @@ class VAE(Base):
             )
         return means.astype(z.dtype)
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
-        """Means E[x|z] of z drawn from the prior, (n_samples, features) float32."""
+    def sample(self, n_samples: int = 1, random_state: Any = None, *, draw: bool = False) -> Array:
+        """Means E[x|z] of z drawn from the prior, or with `draw` x drawn from p(x|z): (n_samples, features) float32."""
         is_fitted_or_raise(self, "weights_")
         count = _whole("n_samples", n_samples)
         if count < 1:
             raise UsageError(f"n_samples={n_samples}: give at least 1")
-        return decode(self._parameters, sample_prior(self._parameters, count, seed=seed_of(random_state)))
+        seed = seed_of(random_state)
+        z = sample_prior(self._parameters, count, seed=seed)
+        return draw_x(self._parameters, z, seed=seed) if draw else decode(self._parameters, z)
 
     def score_samples(self, X: Any) -> npt.NDArray[np.float64]:
         """log p(x) of each row in nats, by importance sampling; the noise of a row follows from its values.

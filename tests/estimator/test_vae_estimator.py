@@ -130,6 +130,16 @@ def test_a_number_of_samples_is_a_whole_one(count: object) -> None:
         VAE(**SMALL).fit(_rows()).sample(count)
 
 
+def test_draws_are_the_means_of_the_same_z_with_the_noise_of_the_likelihood() -> None:
+    bits = VAE(2, (8,), epochs=2, random_state=0).fit((_rows() > _rows().mean(axis=0)).astype(float))
+    means, draws = bits.sample(4_000, 3), bits.sample(4_000, 3, draw=True)
+    assert set(np.unique(draws)) == {0, 1}
+    # Given z the draws are independent, each with the deviation of a coin of its mean.
+    error = np.sqrt((means * (1 - means)).sum(axis=0)) / len(means)
+    assert np.all(np.abs((draws - means).mean(axis=0)) < 5 * error)
+    np.testing.assert_array_equal(bits.sample(4_000, 3, draw=True), draws)
+
+
 def test_two_models_are_trained_side_by_side() -> None:
     rows = _rows()
     with ThreadPoolExecutor(2) as pool:
