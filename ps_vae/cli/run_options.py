@@ -84,8 +84,8 @@ RUN_OPTIONS: tuple[RunOption, ...] = (
     RunOption(
         "likelihood", str, "NAME", MODEL, "bernoulli",
         "0 to 1: bernoulli, continuous-bernoulli, logistic; numbers: gaussian, gaussian-shared, gaussian-feature, "
-        "gaussian-decoder; counts: poisson, negative-binomial, multinomial; categorical. Tables: COLUMN:NAME,*:NAME; "
-        "ID:none leaves one out, and names with commas stand in double quotes.",
+        "gaussian-decoder; counts: poisson, negative-binomial, multinomial; categorical. "
+        'Tables: COLUMN:NAME,"A, B":none,*:NAME.',
     ),
     RunOption("sigma", float, "X", MODEL, "1.0", "Deviation of the gaussian likelihood; COLUMN:gaussian: in its own."),
     RunOption(
