@@ -8,7 +8,19 @@ import numpy.typing as npt
 
 from ps_vae.errors import DataError, UsageError
 
-__all__ = ["BIT", "NUMBER", "OTHERS", "VALUES", "Column", "coded", "codings_of", "distinct", "listed", "numbered"]
+__all__ = [
+    "BIT",
+    "NUMBER",
+    "OTHERS",
+    "VALUES",
+    "Column",
+    "as_word",
+    "coded",
+    "codings_of",
+    "distinct",
+    "listed",
+    "numbered",
+]
 
 NUMBER, BIT, VALUES = "number", "bit", "values"
 """What a column is to be read as: numbers; 0 and 1, which two words may stand for; or one feature for each value."""
@@ -85,9 +97,10 @@ def coded(place: str, name: str, values: Any, coding: str) -> tuple[Column, npt.
     if is_text and coding == NUMBER:
         words = [str(value) for value in values.to_pylist() if value is not None]
         first = next((word for word in words if not _is_number(word)), words[0] if words else "")
+        word = as_word(name)
         raise DataError(
             f"{place} holds text, such as {first[:_SHOWN]!r}, and numbers are needed; leave the column out, or give "
-            f"each its likelihood: --likelihood '{name}:categorical,{OTHERS}:gaussian-feature' ({name}:none leaves it "
+            f"each its likelihood: --likelihood '{word}:categorical,{OTHERS}:gaussian-feature' ({word}:none leaves it "
             "out)"
         )
     if coding == VALUES or (coding == BIT and is_text):
@@ -146,7 +159,13 @@ def _plain(place: str, name: str, values: Any) -> Any:
 
 
 def _left_out(name: str) -> str:
-    return f"leave the column out: --likelihood '{name}:none,{OTHERS}:gaussian-feature', or {name}:none among yours"
+    word = as_word(name)
+    return f"leave the column out: --likelihood '{word}:none,{OTHERS}:gaussian-feature', or {word}:none among yours"
+
+
+def as_word(name: str) -> str:
+    """As --likelihood is told it: in the quotes of CSV where there are commas in it."""
+    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n') else name
 
 
 def _is_text(kind: Any) -> bool:
@@ -182,7 +201,7 @@ def _by_value(place: str, name: str, values: Any, coding: str) -> tuple[Column, 
         if len(names) != 2:
             raise DataError(
                 f"{place} holds {len(names):,} different words, and the Bernoulli likelihood is for two; take "
-                f"{name}:categorical"
+                f"{as_word(name)}:categorical"
             )
         features = numbers.astype(np.float32).reshape(-1, 1)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ps_vae.data.columns import NUMBER, OTHERS, Column, coded, codings_of, listed, numbered
+from ps_vae.data.columns import NUMBER, OTHERS, Column, as_word, coded, codings_of, listed, numbered
 from ps_vae.data.expansion import check_expansion
 from ps_vae.data.labels import Labels
 from ps_vae.errors import DataError, UsageError
@@ -163,7 +163,7 @@ def _missing(path: Path, name: str, features: npt.NDArray[np.float32]) -> DataEr
     return DataError(
         f"{_place(path, name)} has no value in row {int(missing.argmax())} (counted from 0), and in {missing.sum():,} "
         f"rows in all; fill them in, leave these rows out, or name a likelihood for each column, which leaves missing "
-        f"values out of it: --likelihood '{name}:gaussian-feature,*:gaussian-feature'"
+        f"values out of it: --likelihood '{as_word(name)}:gaussian-feature,*:gaussian-feature'"
     )
 
 

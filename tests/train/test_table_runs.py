@@ -133,6 +133,16 @@ def test_every_name_of_a_column_can_be_written(
     )
 
 
+@pytest.mark.parametrize("name", ["kind", "rate, net", '5" disk', "two\nlines", "at: 10:30", ""])
+def test_the_words_that_a_message_says_leave_the_column_out(tmp_path: Path, name: str) -> None:
+    pandas.DataFrame({name: ["red", "green"] * 20, "a": np.arange(40.0)}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(DataError, match="holds text") as caught:
+        load_as(str(tmp_path / "t.csv"), "auto", "*:gaussian-feature", "none")
+    (words,) = re.findall(r"\((.*:none) leaves it out\)", str(caught.value), flags=re.DOTALL)
+    config, _ = configured(tmp_path / "t.csv", f"{words},*:gaussian-feature")
+    assert [each.name for each in config.model.variables] == ["a"]
+
+
 def test_a_column_is_not_both_modelled_and_given(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--condition city: --likelihood models this column"):
         configured(people(tmp_path), condition="city")
