@@ -73,8 +73,7 @@ def sample(
 ) -> None:
     """Decode samples from the prior: what the model thinks data look like.
 
-    Example: [bold]ps-vae sample runs/mnist-5k-1 --count 64 --output samples.png[/bold], or of a table, with its noise:
-    [bold]ps-vae sample runs/people --draw --count 1000 --output people.csv[/bold]
+    Example: [bold]ps-vae sample runs/mnist-5k-1 --count 64 --output samples.png[/bold]
     """
     path = checked_output(output, run, ".png", ".csv", ".npy")
     from ps_vae.train.trained import TrainedModel
