@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ps_vae.cli.options import OUTPUT, Debug, Run, Seed, SplitName, Version, with_default
-from ps_vae.cli.output import checked_output, counted_in, default_output, write_array, write_arrays, write_table
+from ps_vae.cli.output import apart_from_data, checked_output, counted_in, write_array, write_arrays, write_table
 from ps_vae.cli.terminal import say
 
 __all__ = ["encode"]
@@ -48,7 +48,7 @@ def encode(
 
     Example: [bold]ps-vae encode runs/mnist-5k-1 --split test --output latent.npy[/bold]
     """
-    path = checked_output(output, run, ".npy", ".npz", ".csv") or default_output(run / f"encoded-{split}.npy", run)
+    path = checked_output(output, run, ".npy", ".npz", ".csv") or apart_from_data(run / f"encoded-{split}.npy", run)
     from ps_vae.train.trained import TrainedModel
 
     model = TrainedModel.open(run, version=version, say=say)

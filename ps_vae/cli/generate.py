@@ -96,10 +96,11 @@ def _samples(
 ) -> tuple[list[str], list[list[object]]]:
     """A table, with what rows are conditioned on in front: its columns, and rows; draws have the data's cells."""
     x = model.sample(count, seed, label, draws=draws)
-    columns, rows = list(model.data.columns), x.tolist()
     if draws and model.data.variables:
         columns = [column.name for column in model.data.variables]
         rows = [_cells(model.data.variables, row) for row in x]
+    else:
+        columns, rows = list(model.data.columns), x.tolist()
     if not model.config.model.classes:
         return columns, rows
     classes, numbers = model.data.classes, model.labels(count, label)

@@ -7,7 +7,7 @@ import typer
 
 from ps_vae.cli import progress
 from ps_vae.cli.options import OUTPUT, Debug, Processes, Version, one_per_core, with_default
-from ps_vae.cli.output import checked_output, default_output, say_written
+from ps_vae.cli.output import apart_from_data, checked_output, say_written
 from ps_vae.cli.terminal import say
 
 __all__ = ["impute"]
@@ -51,7 +51,7 @@ def impute(
     from ps_vae.train.imputation import impute_table, table_of
 
     source = table_of(run)
-    path = path or default_output(run / ("imputed.csv" if is_text(source) else "imputed.parquet"), run)
+    path = path or apart_from_data(run / ("imputed.csv" if is_text(source) else "imputed.parquet"), run)
     check_target(source, path)
     with progress.counting("rows") as show:
         columns, features = impute_table(

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_PICTURES",
+    "apart_from_data",
     "can_draw",
     "checked_output",
     "counted_in",
-    "default_output",
     "output_of",
     "say_written",
     "write_array",
@@ -40,7 +40,7 @@ def checked_output(path: Path | None, run: Path, *kinds: str) -> Path | None:
     kinds  what it may end in, of .png, .csv, .parquet, .npy and .npz
 
     Raises UsageError for another name, a folder that is not there, a picture without its library, and what
-    `default_output` does.
+    `apart_from_data` does.
     """
     if path is None:
         return None
@@ -50,11 +50,11 @@ def checked_output(path: Path | None, run: Path, *kinds: str) -> Path | None:
         raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
     if path.suffix == ".png" and not can_draw():
         raise UsageError(f"{NO_PICTURES}, or give --output FILE.npy")
-    return default_output(path, run)
+    return apart_from_data(path, run)
 
 
-def default_output(path: Path, run: Path) -> Path:
-    """A file that a command on a run writes. Raises UsageError where the run's data lie there, or what is no file."""
+def apart_from_data(path: Path, run: Path) -> Path:
+    """The name of a file that a command writes. Raises UsageError where a run's data lie there, or what is no file."""
     from ps_vae.data import files_of
     from ps_vae.train.run_folder import RunFolder
 
@@ -71,11 +71,11 @@ def default_output(path: Path, run: Path) -> Path:
 def output_of(run: Path, name: str, *, are_pictures: bool) -> Path:
     """Where a command writes if nothing was said: pictures where rows are pictures, a table otherwise."""
     if not are_pictures:
-        return default_output(run / f"{name}.csv", run)
+        return apart_from_data(run / f"{name}.csv", run)
     if not can_draw():
         raise UsageError(f"{NO_PICTURES}, or give --output FILE.npy")
     (run / "pictures").mkdir(exist_ok=True)
-    return default_output(run / "pictures" / f"{name}.png", run)
+    return apart_from_data(run / "pictures" / f"{name}.png", run)
 
 
 def counted_in(place: str) -> str:
@@ -114,8 +114,10 @@ def write_arrays(path: Path, arrays: "Mapping[str, npt.NDArray[Any]]", about: st
 
     from ps_vae.data.whole import whole
 
+    named: dict[str, Any] = dict(arrays)
     with whole(path) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        # Without `allow_pickle`, which NumPy 2.0 takes for the name of one more array.
+        np.savez(file, **named)
     say_written(path, ", ".join(f"{name} {_shape(array)}" for name, array in arrays.items()), about)
 
 

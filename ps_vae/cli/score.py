@@ -10,7 +10,7 @@ import typer
 from ps_vae.cli import progress
 from ps_vae.cli.evaluate import Limit
 from ps_vae.cli.options import OUTPUT, Debug, Json, Processes, Run, SplitName, Version, one_per_core, with_default
-from ps_vae.cli.output import checked_output, counted_in, default_output, write_table
+from ps_vae.cli.output import apart_from_data, checked_output, counted_in, write_table
 from ps_vae.cli.terminal import nats, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def score(
 
     Example: [bold]ps-vae score runs/mnist-5k-1 --split test --top 20[/bold]
     """
-    path = checked_output(output, run, ".csv") or default_output(run / f"scores-{split}.csv", run)
+    path = checked_output(output, run, ".csv") or apart_from_data(run / f"scores-{split}.csv", run)
     from ps_vae.train import evaluation
 
     with progress.counting("rows") as show:

@@ -59,10 +59,11 @@ def _one_sigma(config: RunConfig, deviations: Sums, changes: Array) -> Iterator[
             "for all of them: the largest decide; {hint}, or take gaussian-feature"
         )
         yield _line(config, "unlike-scales", text, wide, usual=usual, most=most, hint=_SCALE)
-    sigma = config.model.sigma if config.model.likelihood == "gaussian" else 1.0
+    sigma, of = 1.0, "a decoder's steps"
+    if config.model.likelihood == "gaussian":
+        sigma, of = config.model.sigma, f"--sigma {config.model.sigma:g}"
     if most < _NEAR * sigma:
         text = "{begins} have deviations of {most:.3g} at most, in {columns}, too little beside {of}: {hint}"
-        of = f"--sigma {sigma:g}" if config.model.likelihood == "gaussian" else "a decoder's steps"
         yield _line(config, "small-deviations", text, np.flatnonzero(changes), most=most, of=of, hint=_SCALE)
 
 

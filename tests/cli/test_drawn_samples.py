@@ -5,31 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from untrained import untrained_run
 
 from ps_vae.cli.main import run
-from ps_vae.train import checkpoint
-from ps_vae.train.checkpoint import Checkpoint
-from ps_vae.train.data import load_as
-from ps_vae.train.plan import Wishes, plan
-from ps_vae.train.run_folder import RunFolder
-from ps_vae.train.update import fresh_state
-from ps_vae.vae.initial import initial_weights
-from ps_vae.vae.layout import ParameterLayout
 
 COUNT = 4000
 LIKELIHOOD = "age:gaussian-feature,city:categorical,sex:bernoulli,member:bernoulli,visits:poisson"
-
-
-def make_run(run_dir: Path, data: str, likelihood: str, condition: str) -> Path:
-    """As training would leave it, with weights that were never trained."""
-    rows = load_as(data, "auto", likelihood, condition)
-    wishes = Wishes(data=data, likelihood=likelihood, condition=condition, hidden=(6,), latent=3, batch_size=8, steps=5)
-    config = plan(wishes, rows)
-    layout = ParameterLayout(config.model)
-    RunFolder(run_dir).create(config)
-    weights = initial_weights(layout, 0, (np.full(rows.features, 0.4), np.full(rows.features, 0.3)))
-    checkpoint.write(RunFolder(run_dir).checkpoints, layout, Checkpoint(fresh_state(config, weights), (-1.0, 1.0)))
-    return run_dir
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +27,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "kind": generator.choice(["x", "y"], rows),
         }
     ).to_csv(folder / "people.csv", index=False)
-    return make_run(folder / "run", str(folder / "people.csv"), LIKELIHOOD, "kind")
+    return untrained_run(folder / "run", str(folder / "people.csv"), LIKELIHOOD, condition="kind")
 
 
 def sampled(run_dir: Path, path: Path, *words: str) -> pandas.DataFrame:
@@ -94,7 +75,7 @@ def test_an_array_of_draws_has_the_features_of_the_data(people: Path, tmp_path: 
 def test_drawn_bernoulli_pixels_are_black_or_white_in_a_picture_too(tmp_path: Path) -> None:
     from matplotlib import image
 
-    run_dir = make_run(tmp_path / "run", "digits", "bernoulli", "labels")
+    run_dir = untrained_run(tmp_path / "run", "digits", "bernoulli", condition="labels")
     shades = {}
     for words in ((), ("--draw",)):
         path = tmp_path / "x.png"

@@ -6,29 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from untrained import untrained_run
 
 from ps_vae.cli.main import run
-from ps_vae.train import checkpoint
-from ps_vae.train.checkpoint import Checkpoint
-from ps_vae.train.data import load_as
-from ps_vae.train.plan import Wishes, plan
-from ps_vae.train.run_folder import RunFolder
-from ps_vae.train.update import fresh_state
-from ps_vae.vae.initial import initial_weights
-from ps_vae.vae.layout import ParameterLayout
 
 LIKELIHOOD = "age:gaussian-feature,city:categorical,is_member:bernoulli,sex:bernoulli,month:categorical"
-
-
-def make_run(run_dir: Path, wishes: Wishes) -> Path:
-    """As training would leave it, with weights that were never trained."""
-    data = load_as(wishes.data, wishes.split or "auto", wishes.likelihood, wishes.condition or "none")
-    config = plan(wishes, data)
-    layout = ParameterLayout(config.model)
-    RunFolder(run_dir).create(config)
-    weights = initial_weights(layout, 0, (np.full(data.features, 0.4), np.full(data.features, 0.3)))
-    checkpoint.write(RunFolder(run_dir).checkpoints, layout, Checkpoint(fresh_state(config, weights), (-1.0, 1.0)))
-    return run_dir
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +36,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def of_table(table: Path) -> Path:
-    wishes = Wishes(data=str(table), likelihood=LIKELIHOOD, hidden=(6,), latent=3, batch_size=8, steps=5)
-    return make_run(table.parent / "run", wishes)
+    return untrained_run(table.parent / "run", table, LIKELIHOOD)
 
 
 @pytest.mark.parametrize("name", ["filled.csv", "filled.parquet"])
@@ -84,8 +65,7 @@ def test_without_a_name_the_table_lies_in_the_run(of_table: Path) -> None:
 
 def text_run(folder: Path, content: str, likelihood: str, name: str = "table.csv") -> Path:
     (folder / name).write_text(content)
-    wishes = Wishes(data=str(folder / name), likelihood=likelihood, split="1,0,0", hidden=(4,), latent=2, batch_size=2)
-    return make_run(folder / "run", wishes)
+    return untrained_run(folder / "run", folder / name, likelihood, split="1,0,0", hidden=(4,), latent=2, batch_size=2)
 
 
 @pytest.mark.parametrize(("name", "mark"), [("table.csv", ","), ("table.tsv", "\t")])
@@ -132,9 +112,9 @@ def test_types_of_a_table_stay_and_whole_numbers_are_exact_where_they_were(tmp_p
     )
     table.to_parquet(tmp_path / "table.parquet")
     likelihood = "one:categorical,code:categorical,bit:bernoulli,kind:categorical,x:gaussian-feature"
-    data = str(tmp_path / "table.parquet")
-    wishes = Wishes(data=data, likelihood=likelihood, split="1,0,0", hidden=(4,), latent=2, batch_size=2)
-    of_types = make_run(tmp_path / "run", wishes)
+    of_types = untrained_run(
+        tmp_path / "run", tmp_path / "table.parquet", likelihood, split="1,0,0", hidden=(4,), latent=2, batch_size=2
+    )
     assert run(["impute", str(of_types), "--samples", "3", "--processes", "1"]) == 0
     after = pandas.read_parquet(of_types / "imputed.parquet")
     assert after["one"].tolist() == ["x"] * 4
@@ -185,9 +165,9 @@ def test_what_pandas_keeps_in_a_table_comes_back(tmp_path: Path) -> None:
     table.attrs["study"] = "A"
     table.to_parquet(tmp_path / "table.parquet")
     likelihood = "kind:categorical,visits:gaussian-feature,is_old:bernoulli,weight:gaussian-feature"
-    data = str(tmp_path / "table.parquet")
-    wishes = Wishes(data=data, likelihood=likelihood, split="1,0,0", hidden=(4,), latent=2, batch_size=2)
-    run_dir = make_run(tmp_path / "run", wishes)
+    run_dir = untrained_run(
+        tmp_path / "run", tmp_path / "table.parquet", likelihood, split="1,0,0", hidden=(4,), latent=2, batch_size=2
+    )
     assert run(["impute", str(run_dir), "--samples", "3", "--processes", "1"]) == 0
     before = pandas.read_parquet(tmp_path / "table.parquet")
     after = pandas.read_parquet(run_dir / "imputed.parquet")
@@ -203,9 +183,15 @@ def test_what_pandas_keeps_in_a_table_comes_back(tmp_path: Path) -> None:
 
 def test_what_could_not_be_written_is_told_before_anything_is_computed(tmp_path: Path, capsys) -> None:
     pandas.DataFrame({"tags": [["a"], ["b"], []], "x": [1.0, None, 3.0]}).to_parquet(tmp_path / "table.parquet")
-    data = str(tmp_path / "table.parquet")
-    wishes = Wishes(data=data, likelihood="x:gaussian-feature", split="1,0,0", hidden=(4,), latent=2, batch_size=2)
-    nested = make_run(tmp_path / "run", wishes)
+    nested = untrained_run(
+        tmp_path / "run",
+        tmp_path / "table.parquet",
+        "x:gaussian-feature",
+        split="1,0,0",
+        hidden=(4,),
+        latent=2,
+        batch_size=2,
+    )
     assert run(["impute", str(nested), "--output", str(tmp_path / "out.csv")]) == 1
     assert "column 'tags'" in (said := capsys.readouterr().err)
     assert "give --output FILE.parquet" in said
@@ -225,8 +211,7 @@ def test_a_table_that_is_gone_is_told_of(tmp_path: Path, capsys) -> None:
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    wishes = Wishes(data="digits", likelihood="bernoulli", condition="labels", hidden=(6,), latent=3, batch_size=8)
-    return make_run(tmp_path_factory.mktemp("labelled") / "run", wishes)
+    return untrained_run(tmp_path_factory.mktemp("labelled") / "run", "digits", "bernoulli", condition="labels")
 
 
 def test_a_run_without_columns_has_nothing_to_fill(labelled: Path, capsys) -> None:
@@ -252,8 +237,9 @@ def test_samples_are_of_every_label_in_turn_or_of_one(labelled: Path, tmp_path: 
 def test_a_label_that_was_read_as_a_number_is_told_as_it_was_read(tmp_path: Path, capsys) -> None:
     lines = "".join(f"{code},{number}\n" for number, code in enumerate(["01234", "75001"] * 10))
     (tmp_path / "codes.csv").write_text(f"zip,x\n{lines}")
-    wishes = Wishes(data=str(tmp_path / "codes.csv"), likelihood="x:gaussian-feature", condition="zip", hidden=(4,))
-    of_codes = make_run(tmp_path / "run", wishes)
+    of_codes = untrained_run(
+        tmp_path / "run", tmp_path / "codes.csv", "x:gaussian-feature", condition="zip", hidden=(4,)
+    )
     assert run(["sample", str(of_codes), "--label", "01234"]) == 2
     assert "zip is one of 1234, 75001; it is read as a number: give --label 1234" in capsys.readouterr().err
     assert run(["sample", str(of_codes), "--label", "1234", "--count", "2"]) == 0

@@ -9,33 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from untrained import untrained_run
 
 from ps_vae.cli.main import run
-from ps_vae.data import load
-from ps_vae.train import checkpoint
-from ps_vae.train.checkpoint import Checkpoint
-from ps_vae.train.data import load_as
-from ps_vae.train.plan import Wishes, plan
-from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.trained import TrainedModel
-from ps_vae.train.update import fresh_state
-from ps_vae.vae.initial import initial_weights
-from ps_vae.vae.layout import ParameterLayout
 
 ROOM = 4096
 COMMANDS = ["sample", "reconstruct", "interpolate", "traverse", "encode", "score", "impute"]
-
-
-def make_run(run_dir: Path, data: str, likelihood: str) -> Path:
-    """As training would leave it, with weights that were never trained."""
-    rows = load(data) if ":" not in likelihood else load_as(data, "auto", likelihood, "none")
-    config = plan(Wishes(data=data, likelihood=likelihood, hidden=(4,), latent=2, batch_size=8, steps=5), rows)
-    layout = ParameterLayout(config.model)
-    RunFolder(run_dir).create(config)
-    moments = (np.zeros(rows.features), np.ones(rows.features))
-    state = fresh_state(config, initial_weights(layout, 0, moments))
-    checkpoint.write(RunFolder(run_dir).checkpoints, layout, Checkpoint(state, (-10.0, 1.0)))
-    return run_dir
 
 
 @pytest.fixture
@@ -44,7 +24,7 @@ def table(tmp_path: Path) -> Path:
     rows = np.random.default_rng(0).normal(size=(60, 2))
     rows[7, 0] = np.nan
     pandas.DataFrame(rows, columns=["a", "b"]).to_csv(tmp_path / "t.csv", index=False)
-    make_run(tmp_path / "run", str(tmp_path / "t.csv"), "*:gaussian-feature")
+    untrained_run(tmp_path / "run", str(tmp_path / "t.csv"), "*:gaussian-feature")
     return tmp_path / "t.csv"
 
 
@@ -74,7 +54,7 @@ def test_no_command_overwrites_a_file_of_the_folder_that_was_trained_on(tmp_path
     pixels = np.random.default_rng(0).integers(0, 256, (40, 4, 4), np.uint8)
     images.write_bytes(bytes([0, 0, 8, 3]) + np.array(pixels.shape, ">u4").tobytes() + pixels.tobytes())
     before = images.read_bytes()
-    run_dir = make_run(tmp_path / "run", str(images.parent), "bernoulli")
+    run_dir = untrained_run(tmp_path / "run", str(images.parent), "bernoulli")
     os.link(images, tmp_path / "pixels.npy")
     assert run(["sample", str(run_dir), "--output", str(tmp_path / "pixels.npy")]) == 2
     assert f"that is {images} itself" in capsys.readouterr().err
@@ -100,8 +80,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows[7, 0] = np.nan
     pandas.DataFrame(rows, columns=["a", "b"]).to_csv(folder / "t.csv", index=False)
     np.save(folder / "pixels.npy", np.random.default_rng(0).integers(0, 256, (300, 8, 8), np.uint8))
-    make_run(folder / "table", str(folder / "t.csv"), "*:gaussian-feature")
-    make_run(folder / "images", str(folder / "pixels.npy"), "bernoulli")
+    untrained_run(folder / "table", str(folder / "t.csv"), "*:gaussian-feature")
+    untrained_run(folder / "images", str(folder / "pixels.npy"), "bernoulli")
     return folder
 
 

@@ -6,32 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from untrained import untrained_run
 
 from ps_vae.cli.main import run
-from ps_vae.data import load
-from ps_vae.train import checkpoint
-from ps_vae.train.checkpoint import Checkpoint
-from ps_vae.train.plan import Wishes, plan
-from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.trained import TrainedModel
-from ps_vae.train.update import fresh_state
 from ps_vae.vae.inference import decode, encode
-from ps_vae.vae.initial import initial_weights
-from ps_vae.vae.layout import ParameterLayout
 
 ROWS = 50
 FAR = 33
-
-
-def make_run(run_dir: Path, data: Path, split: str) -> Path:
-    """As training would leave it, with weights that were never trained."""
-    wishes = Wishes(data=str(data), split=split, likelihood="gaussian", hidden=(6,), latent=3, batch_size=8, steps=5)
-    config = plan(wishes, load(str(data), split))
-    layout = ParameterLayout(config.model)
-    RunFolder(run_dir).create(config)
-    state = fresh_state(config, initial_weights(layout, 0, None))
-    checkpoint.write(RunFolder(run_dir).checkpoints, layout, Checkpoint(state, (-10.0, 1.0)))
-    return run_dir
 
 
 @pytest.fixture
@@ -51,7 +33,7 @@ def means_of(run_dir: Path, rows: np.ndarray) -> np.ndarray:
 def test_the_least_likely_row_is_shown_and_written_by_its_place_in_the_file(
     tmp_path: Path, rows: np.ndarray, capsys, split: str, name: str | None
 ) -> None:
-    run_dir = make_run(tmp_path / "run", tmp_path / "out.csv", split)
+    run_dir = untrained_run(tmp_path / "run", tmp_path / "out.csv", "gaussian", split=split)
     data = TrainedModel.open(run_dir, say=print).data
     name = name or next(name for name in ("train", "test") if FAR in data.split(name).where(np.arange(25)))
     words = ["score", str(run_dir), "--split", name, "--samples", "5", "--processes", "1", "--top", "1"]
@@ -68,17 +50,18 @@ def test_the_least_likely_row_is_shown_and_written_by_its_place_in_the_file(
 
 
 def test_encoded_rows_of_a_whole_file_stand_in_its_order(tmp_path: Path, rows: np.ndarray) -> None:
-    run_dir = make_run(tmp_path / "run", tmp_path / "out.csv", "1,0,0")
+    run_dir = untrained_run(tmp_path / "run", tmp_path / "out.csv", "gaussian", split="1,0,0")
     assert run(["encode", str(run_dir), "--split", "train"]) == 0
     np.testing.assert_allclose(np.load(run_dir / "encoded-train.npy"), means_of(run_dir, rows), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["z.npz", "z.csv"])
 def test_encoded_rows_of_a_part_say_which_of_the_file_they_are(tmp_path: Path, rows: np.ndarray, name: str) -> None:
-    run_dir = make_run(tmp_path / "run", tmp_path / "out.csv", "auto")
+    run_dir = untrained_run(tmp_path / "run", tmp_path / "out.csv", "gaussian", split="auto")
     assert run(["encode", str(run_dir), "--split", "train", "--output", str(tmp_path / name)]) == 0
     if name == "z.npz":
         with np.load(tmp_path / name) as written:
+            assert sorted(written.files) == ["row", "z"]
             row, z = written["row"], written["z"]
     else:
         table = pandas.read_csv(tmp_path / name)
@@ -90,7 +73,7 @@ def test_encoded_rows_of_a_part_say_which_of_the_file_they_are(tmp_path: Path, r
 
 
 def test_reconstructed_rows_are_those_of_the_file_that_they_say(tmp_path: Path, rows: np.ndarray) -> None:
-    run_dir = make_run(tmp_path / "run", tmp_path / "out.csv", "1,0,0")
+    run_dir = untrained_run(tmp_path / "run", tmp_path / "out.csv", "gaussian", split="1,0,0")
     assert run(["reconstruct", str(run_dir), "--split", "train", "--count", "30"]) == 0
     written = pandas.read_csv(run_dir / "reconstructions.csv")
     assert len(set(written["row"])) == 30
@@ -101,7 +84,7 @@ def test_reconstructed_rows_are_those_of_the_file_that_they_say(tmp_path: Path, 
 
 
 def test_a_traversal_starts_from_the_row_of_the_file(tmp_path: Path, rows: np.ndarray, capsys) -> None:
-    run_dir = make_run(tmp_path / "run", tmp_path / "out.csv", "0.5,0,0.5")
+    run_dir = untrained_run(tmp_path / "run", tmp_path / "out.csv", "gaussian", split="0.5,0,0.5")
     model = TrainedModel.open(run_dir, say=print)
     (has, lacks) = ("train", "test") if FAR in model.rows("train") else ("test", "train")
     words = ["traverse", str(run_dir), "--row", str(FAR), "--output", str(tmp_path / "t.npy")]
@@ -120,7 +103,7 @@ def test_rows_of_a_test_set_of_its_own_are_counted_in_that(tmp_path: Path, capsy
     test = generator.standard_normal((9, 4)).astype(np.float32)
     test[4] = 40
     np.savez(tmp_path / "own.npz", x_train=generator.standard_normal((30, 4)).astype(np.float32), x_test=test)
-    run_dir = make_run(tmp_path / "run", tmp_path / "own.npz", "auto")
+    run_dir = untrained_run(tmp_path / "run", tmp_path / "own.npz", "gaussian", split="auto")
     assert run(["score", str(run_dir), "--samples", "5", "--processes", "1", "--top", "1"]) == 0
     shown, closing = capsys.readouterr().out.splitlines()
     assert shown.startswith("row 4 ")

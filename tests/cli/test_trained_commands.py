@@ -8,31 +8,17 @@ import numpy as np
 import pandas
 import pytest
 from scipy.stats import kstest
+from untrained import untrained_run
 
 from ps_vae.cli.main import run
 from ps_vae.cli.run_pictures import draw_run
-from ps_vae.data import load
-from ps_vae.train import checkpoint
-from ps_vae.train.checkpoint import Checkpoint
-from ps_vae.train.plan import Wishes, plan
 from ps_vae.train.run_folder import RunFolder
 from ps_vae.train.trained import TrainedModel
-from ps_vae.train.update import fresh_state
 from ps_vae.vae.inference import decode, encode
-from ps_vae.vae.initial import initial_weights
-from ps_vae.vae.layout import ParameterLayout
 
 
 def make_run(folder: Path, data: Path, likelihood: str) -> Path:
-    """A run's folder as training would leave it, with weights that were never trained."""
-    run_dir = folder / "run"
-    config = plan(
-        Wishes(data=str(data), hidden=(6,), latent=3, likelihood=likelihood, batch_size=8, steps=5), load(str(data))
-    )
-    layout = ParameterLayout(config.model)
-    RunFolder(run_dir).create(config)
-    state = fresh_state(config, initial_weights(layout, 0, None))
-    checkpoint.write(RunFolder(run_dir).checkpoints, layout, Checkpoint(state, (-10.0, 1.0)))
+    run_dir = untrained_run(folder / "run", data, likelihood)
     for version in (1, 2, 3):
         RunFolder(run_dir).append_metrics({"kind": "training", "version": version, "elbo": -9.0 + version})
     return run_dir
