@@ -16,7 +16,6 @@ from ps_vae.ps.state import ShardState
 from ps_vae.train.checkpoint_writer import CheckpointWriter
 from ps_vae.train.config import RunConfig
 from ps_vae.train.counts import Counts
-from ps_vae.train.early_stop import EarlyStop
 from ps_vae.train.event_lines import line_of
 from ps_vae.train.metrics_server import MetricsServer
 from ps_vae.train.own_servers import OwnServers
@@ -72,7 +71,6 @@ class FirstServer:
         self._changes = Counts()
         self._repetitions = Repetitions()
         self._obeyed = 0
-        self._early_stop: EarlyStop | None = None
         self._misses_judges = False
         slices = partition(layout.size, options.shards + options.remote_shards)
         self._known = known or KnownRun(random_id(), random_id(), state.version, len(slices))
@@ -185,7 +183,7 @@ class FirstServer:
 
     def _stop_early(self) -> None:
         best, patience = self._reports.best, self._config.patience
-        if not patience or self._early_stop is not None or self._coordinator.phase != "training":
+        if not patience or self._coordinator.phase != "training":
             return
         behind = (self._reports.latest.get("version", 0) - max(0, best.newest)) // self._config.milestone
         if behind > _UNJUDGED and not self._misses_judges:
@@ -193,10 +191,9 @@ class FirstServer:
             text = "WARNING: nobody evaluates the run, so --patience {patience} does not end it; start one: {command}"
             command = "ps-vae evaluator --server ADDRESS"
             self._say(Line("no-evaluator", text, level=WARNING, patience=patience, command=command))
-        self._early_stop = self._reports.decide()
-        if self._early_stop is None:
+        if (decision := self._reports.decide()) is None:
             return
-        self._say(Line("stopping-early", "{why}", why=self._early_stop.reason))
+        self._say(Line("stopping-early", "{why}", why=decision.reason))
         self._server.dispatch(self._coordinator.stop(time.monotonic()))
 
     def _obey(self) -> None:
@@ -217,6 +214,9 @@ class FirstServer:
                 self._writer.submit(event)
             case Told():
                 self._reports.told(event)
+                # At once: of evaluations that come before the next tick, later ones change it no more.
+                if self._coordinator.phase == "training":
+                    self._reports.decide()
             case Member():
                 self._changes.add(event.change)
         if (line := line_of(event)) is not None:
@@ -264,9 +264,9 @@ class FirstServer:
         failed, reason = ended.failed, ended.reason
         if self._failure and not failed:
             failed, reason = True, self._failure
-        elif self._early_stop is not None and not failed:
-            reason = self._early_stop.reason
-        best = self._reports.best
+        best, decision = self._reports.best, self._reports.early_stop
+        if decision is not None and not failed:
+            reason = decision.reason
         return {
             "run_dir": str(self._folder.path),
             "steps": self._config.steps,
@@ -282,7 +282,7 @@ class FirstServer:
             "elbo": self._reports.latest.get("elbo"),
             "validation": self._reports.validation,
             "best": None if best.version is None else {"version": best.version, "elbo": best.elbo},
-            "stopped_early": self._early_stop is not None,
+            "stopped_early": decision is not None,
             "failed": failed,
             "reason": reason,
         }

@@ -181,6 +181,23 @@ def test_an_evaluation_that_comes_after_the_decision_is_the_best_and_the_run_is_
             resume_and_stop(folder, **wishes)
 
 
+def test_a_decision_is_made_at_the_evaluation_that_ends_patience_though_better_ones_come_with_it(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [Told(version, (("elbo", elbo),)) for version, elbo in ((1, -20.0), (2, -21.0), (4, -22.0), (6, -19.0))]
+    tick = FirstServer._tick
+
+    def tell_all_and_tick(self: FirstServer) -> None:
+        while told and self._coordinator.phase == "training":
+            self._notice(told.pop(0))
+        tick(self)
+
+    monkeypatch.setattr(FirstServer, "_tick", tell_all_and_tick)
+    result = resume(folder, StopSignal())
+    assert result["reason"].endswith("-20.000 nats at version 1 in 2 evaluations")
+    assert (result["stopped_early"], result["best"]) == (True, {"version": 6, "elbo": -19.0})
+
+
 @pytest.mark.usefixtures("judged_late")
 @pytest.mark.parametrize("patience", [0, 3])
 def test_with_more_patience_the_run_goes_on_and_its_decision_is_forgotten(folder: RunFolder, patience: int) -> None:
