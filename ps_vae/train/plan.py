@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ps_vae.data import Dataset, Split, gather
 from ps_vae.errors import DataError, UsageError
-from ps_vae.nn.likelihoods import Likelihood
 from ps_vae.ps.aggregation.table import MEAN
 from ps_vae.ps.codecs.table import NO_CODEC
 from ps_vae.ps.messages.values import CONFIG
@@ -258,21 +257,9 @@ def check_examples(config: RunConfig, split: Split) -> None:
     for start in range(0, len(split), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(split)), dtype=np.int64)
         examples = gather(split, rows, np.empty((len(rows), split.width), np.float32))[:, : split.features]
-        try:
-            rules.check_data(examples)
-        except DataError:
-            _check_one_by_one(rules, split, rows, examples)
-            raise
-
-
-def _check_one_by_one(rules: Likelihood, split: Split, rows: npt.NDArray[np.int64], examples: Floats) -> None:
-    """The same error with the row's place in the data, which are shuffled and come in pieces."""
-    for row in range(len(rows)):
-        try:
-            rules.check_data(examples[row : row + 1])
-        except DataError as error:
-            place = int(split.where(rows[row : row + 1])[0])
-            raise DataError(str(error).replace("row 0", f"row {place:,} of the data (counted from 0)")) from None
+        if (fault := rules.fault(examples)) is not None:
+            place = int(split.where(rows[fault.row : fault.row + 1])[0])
+            raise DataError(fault.text(f"row {place:,} of the data (counted from 0)"))
 
 
 def _check_outer(local_steps: int, said: dict[str, float]) -> None:

@@ -421,7 +421,7 @@ def test_what_is_no_count_is_refused_with_what_fits_it(value: float, hint: str) 
     ],
 )
 def test_what_is_not_one_hot_is_refused_with_what_fits_it(rows: list, hint: str) -> None:
-    with pytest.raises(DataError, match=r"row 1 is not one-hot.*" + hint):
+    with pytest.raises(DataError, match=r"not one-hot in row 1: .*" + hint):
         likelihood("categorical", len(rows[0])).check_data(np.array(rows, np.float32))
 
 

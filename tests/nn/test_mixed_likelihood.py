@@ -137,10 +137,10 @@ def test_a_number_that_never_changes_has_a_finite_beginning(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ((3, 4, np.nan), "'income' has no value in row 3, and none was missing"),
+        ((3, 4, np.nan), "'income' has no value in row 3: none was missing"),
         ((3, 5, -1.0), r"'visits', poisson: .*-1.0 in row 3: this likelihood"),
         ((1, 6, 2.0), r"'sex', bernoulli: value 2.0"),
-        ((2, 1, 0.5), r"'city', categorical: row 2 is not one-hot"),
+        ((2, 1, 0.5), r"'city', categorical: not one-hot in row 2: "),
     ],
 )
 def test_what_a_variable_cannot_be_is_refused_with_its_name(change: tuple, text: str) -> None:

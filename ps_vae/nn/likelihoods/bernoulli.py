@@ -10,12 +10,12 @@ continuous-bernoulli is one.
 
 import numpy as np
 
-from ps_vae.errors import DataError
 from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 from ps_vae.nn.elementary import sigmoid, softplus
-from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside, without_own
+from ps_vae.nn.likelihoods.fault import Fault, first_outside, wrong_value
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, without_own
 
 __all__ = ["bernoulli"]
 
@@ -35,7 +35,7 @@ def bernoulli(features: int) -> Likelihood:
         log_likelihood=log_likelihood,
         mean=_mean,
         sample=_sample,
-        check_data=_check_data,
+        fault=_fault,
         initial=lambda means, variances: Initial(_logits(means)),
     )
 
@@ -90,13 +90,11 @@ def _sample(outputs: Floats, bias: Floats, own: Own, *, seed: int, step: int, ro
     return probabilities
 
 
-def _check_data(data: Array) -> None:
-    place = first_outside(data, 0, 1)
-    if place:
-        raise DataError(
-            f"value {data[place]} in row {place[0]}, column {place[1]}: the Bernoulli likelihood is for data in "
-            "[0, 1]; scale the data or use the gaussian likelihood"
-        )
+def _fault(data: Array) -> Fault | None:
+    if (place := first_outside(data, 0, 1)) is None:
+        return None
+    why = "the Bernoulli likelihood is for data in [0, 1]; scale the data or use the gaussian likelihood"
+    return wrong_value(data, place, why)
 
 
 def _logits(means: Sums) -> Sums:

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ps_vae.errors import DataError
 from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 from ps_vae.nn.elementary import expm1, implement, log, softplus, tanh
-from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside, without_own
+from ps_vae.nn.likelihoods.fault import Fault, first_outside, wrong_value
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, without_own
 
 __all__ = ["continuous_bernoulli"]
 
@@ -48,7 +48,7 @@ def continuous_bernoulli(features: int) -> Likelihood:
         log_likelihood=log_likelihood,
         mean=_mean,
         sample=_sample,
-        check_data=_check_data,
+        fault=_fault,
         initial=lambda means, variances: Initial(_inverse_mean(means)),
     )
 
@@ -149,13 +149,11 @@ def _sample(outputs: Floats, bias: Floats, own: Own, *, seed: int, step: int, ro
     return np.clip(np.where(a > 0, 1 - x, x), 0, 1).astype(outputs.dtype)
 
 
-def _check_data(data: Array) -> None:
-    place = first_outside(data, 0, 1)
-    if place:
-        raise DataError(
-            f"value {data[place]} in row {place[0]}, column {place[1]}: the continuous Bernoulli likelihood is for "
-            "data in [0, 1]; scale the data or use gaussian-feature"
-        )
+def _fault(data: Array) -> Fault | None:
+    if (place := first_outside(data, 0, 1)) is None:
+        return None
+    why = "the continuous Bernoulli likelihood is for data in [0, 1]; scale the data or use gaussian-feature"
+    return wrong_value(data, place, why)
 
 
 def _inverse_mean(means: Sums) -> Sums:

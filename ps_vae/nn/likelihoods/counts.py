@@ -4,12 +4,11 @@ import math
 
 import numpy as np
 
-from ps_vae.errors import DataError
 from ps_vae.jit import kernel
 from ps_vae.nn.arrays import Array, Floats
-from ps_vae.nn.likelihoods.likelihood import first_outside
+from ps_vae.nn.likelihoods.fault import Fault, first_outside, wrong_value
 
-__all__ = ["HIGHEST", "RAREST", "check_counts", "count_at", "log_factorials"]
+__all__ = ["HIGHEST", "RAREST", "count_at", "log_factorials", "no_count"]
 
 HIGHEST = 26.0
 """What the logarithm of a rate stays below."""
@@ -23,13 +22,13 @@ _MOST = 2.0**24
 _LEAST = 1e-12
 
 
-def check_counts(data: Array) -> None:
-    """DataError where a value is not a whole number from 0 to 2^24."""
+def no_count(data: Array) -> Fault | None:
+    """The first value that is not a whole number from 0 to 2^24."""
     place = first_outside(data, 0, _MOST)
     if place is None and (fractions := np.argwhere(data != np.floor(data))).size:
         place = int(fractions[0][0]), int(fractions[0][1])
     if place is None:
-        return
+        return None
     value = data[place]
     if value != value:
         hint = "mend the data"
@@ -41,8 +40,7 @@ def check_counts(data: Array) -> None:
         hint = "for values from 0 to 1, such as grey pixels, take bernoulli or continuous-bernoulli"
     else:
         hint = "gaussian-feature takes any number"
-    where = f"value {value} in row {place[0]}, column {place[1]}"
-    raise DataError(f"{where}: this likelihood is for counts, whole numbers from 0 up; {hint}")
+    return wrong_value(data, place, f"this likelihood is for counts, whole numbers from 0 up; {hint}")
 
 
 @kernel

@@ -11,13 +11,13 @@ import math
 
 import numpy as np
 
-from ps_vae.errors import DataError
 from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
-from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside
+from ps_vae.nn.likelihoods.fault import Fault, first_outside, wrong_value
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
-__all__ = ["check_finite", "gaussian", "mean_of"]
+__all__ = ["gaussian", "mean_of", "not_finite"]
 
 
 def gaussian(features: int, sigma: float) -> Likelihood:
@@ -58,7 +58,7 @@ def gaussian(features: int, sigma: float) -> Likelihood:
         log_likelihood=log_density,
         mean=mean_of,
         sample=sample,
-        check_data=check_finite,
+        fault=not_finite,
         initial=lambda means, variances: Initial(np.array(means, dtype=np.float64)),
     )
 
@@ -69,15 +69,12 @@ def mean_of(outputs: Floats, bias: Floats, own: Own) -> Floats:
     return outputs
 
 
-def check_finite(data: Array) -> None:
-    """DataError where a value is not a finite number."""
+def not_finite(data: Array) -> Fault | None:
+    """The first value that is not a finite number."""
     largest = float(np.finfo(np.float32).max)
-    place = first_outside(data, -largest, largest)
-    if place:
-        raise DataError(
-            f"value {data[place]} in row {place[0]}, column {place[1]}: the Gaussian likelihood is for finite "
-            "numbers; mend the data"
-        )
+    if (place := first_outside(data, -largest, largest)) is None:
+        return None
+    return wrong_value(data, place, "the Gaussian likelihood is for finite numbers; mend the data")
 
 
 @kernel

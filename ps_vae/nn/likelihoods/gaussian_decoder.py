@@ -14,7 +14,7 @@ from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Floats, Rows, Sums
 from ps_vae.nn.elementary import exp, expm1, sigmoid, softplus
-from ps_vae.nn.likelihoods.gaussian import check_finite, mean_of
+from ps_vae.nn.likelihoods.gaussian import mean_of, not_finite
 from ps_vae.nn.likelihoods.gaussian_learned import DEPTH, computable_variances, usual_variances
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
@@ -36,7 +36,7 @@ def gaussian_decoder(features: int) -> Likelihood:
         log_likelihood=_log_likelihood_of,
         mean=lambda outputs, bias, own: mean_of(outputs[:, :features].copy(), bias[:features], own),
         sample=_sample,
-        check_data=check_finite,
+        fault=not_finite,
         initial=_initial,
     )
 

@@ -28,7 +28,7 @@ from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 from ps_vae.nn.elementary import exp, sigmoid, softplus
-from ps_vae.nn.likelihoods.gaussian import check_finite, mean_of
+from ps_vae.nn.likelihoods.gaussian import mean_of, not_finite
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
 __all__ = ["DEPTH", "computable_variances", "gaussian_feature", "gaussian_shared", "usual_variances", "varies"]
@@ -69,7 +69,7 @@ def _learned(name: str, features: int, size: int) -> Likelihood:
         log_likelihood=_learned_log_likelihood_of,
         mean=mean_of,
         sample=_learned_sample,
-        check_data=check_finite,
+        fault=not_finite,
         initial=initial,
     )
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
+from ps_vae.errors import DataError
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
+from ps_vae.nn.likelihoods.fault import Fault
 
-__all__ = ["Initial", "Likelihood", "Own", "Sampler", "first_outside", "without_own"]
+__all__ = ["Initial", "Likelihood", "Own", "Sampler", "without_own"]
 
 Own = tuple[Floats, ...]
 """What a likelihood has beside the decoder's outputs, or the gradient: an array for each of its `own` and `facts`."""
@@ -50,8 +50,8 @@ class Likelihood:
                     E[x|z]; may overwrite outputs
     sample(outputs, bias, own, *, seed, step, rows) -> (rows, features)
                     x drawn from p(x|z) with the noise of stream OBSERVATION; may overwrite outputs
-    check_data(data)
-                    DataError unless every row of data (rows, features) can be an x
+    fault(data)
+                    the first row of data (rows, features) that cannot be an x, and why; None: every row can
     initial(means, variances)
                     of the features of the data, (features,) float64: the bias with which the mean of p(x) is that of
                     the data, and own parameters that fit them
@@ -68,9 +68,14 @@ class Likelihood:
     log_likelihood: Callable[..., None]
     mean: Callable[[Floats, Floats, Own], Floats]
     sample: Sampler
-    check_data: Callable[[Array], None]
+    fault: Callable[[Array], Fault | None]
     initial: Callable[[Sums, Sums], Initial]
     to_encoder: Callable[[Floats, Own, Floats], None] | None = None
+
+    def check_data(self, data: Array) -> None:
+        """Raise DataError unless every row of data (rows, features) can be an x."""
+        if (fault := self.fault(data)) is not None:
+            raise DataError(fault.text())
 
 
 def without_own(
@@ -87,11 +92,3 @@ def without_own(
         log_likelihood(outputs, bias, x, log_p)
 
     return loss_gradient_of, log_likelihood_of
-
-
-def first_outside(data: Array, low: float, high: float) -> tuple[int, int] | None:
-    """Row and column of the first element that is not a number in [low, high], or None."""
-    if data.size == 0 or (data.min() >= low and data.max() <= high):
-        return None
-    row, column = np.argwhere(~((data >= low) & (data <= high)))[0]
-    return int(row), int(column)

@@ -19,12 +19,12 @@ import math
 
 import numpy as np
 
-from ps_vae.errors import DataError
 from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 from ps_vae.nn.elementary import sigmoid, softplus
-from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, first_outside
+from ps_vae.nn.likelihoods.fault import Fault, first_outside, wrong_value
+from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
 __all__ = ["logistic"]
 
@@ -47,22 +47,23 @@ def logistic(features: int) -> Likelihood:
         log_likelihood=_log_likelihood_of,
         mean=_mean,
         sample=_sample,
-        check_data=_check_data,
+        fault=_fault,
         initial=_initial,
     )
 
 
-def _check_data(data: Array) -> None:
+def _fault(data: Array) -> Fault | None:
     levels = data * _TOP
     place = first_outside(data, 0, 1)
     if place is None and (between := np.argwhere(np.abs(levels - np.round(levels)) > _ROUNDING)).size:
         place = int(between[0][0]), int(between[0][1])
-    if place:
-        raise DataError(
-            f"value {data[place]} in row {place[0]}, column {place[1]}: the logistic likelihood is for 256 levels from "
-            "0 to 1, as uint8 has them; for other values from 0 to 1 take continuous-bernoulli, for numbers "
-            "gaussian-feature"
-        )
+    if place is None:
+        return None
+    why = (
+        "the logistic likelihood is for 256 levels from 0 to 1, as uint8 has them; for other values from 0 to 1 take "
+        "continuous-bernoulli, for numbers gaussian-feature"
+    )
+    return wrong_value(data, place, why)
 
 
 def _initial(means: Sums, variances: Sums) -> Initial:

@@ -16,7 +16,6 @@ A fixed sigma is one of deviations s_d, too. Neighbours with the same likelihood
 computed at once.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -26,6 +25,7 @@ import numpy as np
 
 from ps_vae.errors import DataError, UsageError
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
+from ps_vae.nn.likelihoods.fault import Fault
 from ps_vae.nn.likelihoods.gaussian_learned import usual_variances
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 
@@ -39,7 +39,6 @@ _SCALED = ("gaussian", "gaussian-feature", "gaussian-decoder")
 _COUNTED = ("poisson", "negative-binomial")
 # Of a column: what float32 divides by, and what is still a number when it is multiplied with a few deviations.
 _LEAST, _MOST = 1e-37, 1e37
-_ROW = re.compile(r"\brow (\d+)")
 
 
 class Variable(NamedTuple):
@@ -77,7 +76,7 @@ def mixed(variables: Sequence[Variable], make: Callable[[str, int], Likelihood])
         log_likelihood=table.log_likelihood,
         mean=table.mean,
         sample=table.sample,
-        check_data=table.check_data,
+        fault=table.fault,
         initial=table.initial,
         to_encoder=_to_encoder,
     )
@@ -158,22 +157,20 @@ class _Table:
 
         return self._of_parts(outputs, own, draw)
 
-    def check_data(self, data: Array) -> None:
+    def fault(self, data: Array) -> Fault | None:
         first = 0
         for variable in self.variables:
             columns = data[:, first : first + variable.features]
             first += variable.features
             missing = np.isnan(columns).any(axis=1)
             if missing.any() and not variable.misses:
-                raise DataError(
-                    f"{variable.name!r} has no value in row {missing.argmax()}, and none was missing where the model "
-                    "was trained; fill it in"
-                )
-            try:
-                self.make(variable.likelihood, variable.features).check_data(columns[~missing])
-            except DataError as error:
-                text = _placed(str(error), np.flatnonzero(~missing))
-                raise DataError(f"{variable.name!r}, {variable.likelihood}: {text}") from None
+                why = "none was missing where the model was trained; fill it in"
+                return Fault(f"{variable.name!r} has no value", int(missing.argmax()), why)
+            fault = self.make(variable.likelihood, variable.features).fault(columns[~missing])
+            if fault is not None:
+                what = f"{variable.name!r}, {variable.likelihood}: {fault.what}"
+                return Fault(what, int(np.flatnonzero(~missing)[fault.row]), fault.why)
+        return None
 
     def initial(self, means: Sums, variances: Sums) -> Initial:
         log_scale = np.zeros(self.features)
@@ -235,11 +232,6 @@ def _parts(variables: Sequence[Variable], make: Callable[[str, int], Likelihood]
         learned += len(facts)
         with_facts.append(replace(part, own=part.own + facts))
     return tuple(with_facts)
-
-
-def _placed(text: str, rows: Rows) -> str:
-    """What is said of a column alone, in these of its rows, as it is in the table."""
-    return _ROW.sub(lambda row: f"row {rows[int(row[1])]}", text.replace(", column 0", ""), count=1)
 
 
 def _together(place: int, variable: Variable) -> tuple[str, bool, int]:

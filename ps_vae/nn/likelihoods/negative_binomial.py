@@ -19,7 +19,7 @@ from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Floats, Rows, Sums
 from ps_vae.nn.elementary import exp, sigmoid, softplus
-from ps_vae.nn.likelihoods.counts import HIGHEST, check_counts, count_at, log_factorials
+from ps_vae.nn.likelihoods.counts import HIGHEST, count_at, log_factorials, no_count
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own
 from ps_vae.nn.likelihoods.poisson import poisson
 
@@ -55,7 +55,7 @@ def negative_binomial(features: int) -> Likelihood:
         log_likelihood=_log_likelihood_of,
         mean=rates.mean,
         sample=sample,
-        check_data=check_counts,
+        fault=no_count,
         initial=initial,
     )
 

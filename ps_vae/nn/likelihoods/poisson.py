@@ -16,7 +16,7 @@ from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Floats, Rows, Sums
 from ps_vae.nn.elementary import exp, sigmoid, softplus
-from ps_vae.nn.likelihoods.counts import HIGHEST, RAREST, check_counts, count_at, log_factorials
+from ps_vae.nn.likelihoods.counts import HIGHEST, RAREST, count_at, log_factorials, no_count
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, without_own
 
 __all__ = ["poisson"]
@@ -35,7 +35,7 @@ def poisson(features: int) -> Likelihood:
         log_likelihood=log_likelihood,
         mean=_mean,
         sample=_sample,
-        check_data=check_counts,
+        fault=no_count,
         initial=lambda means, variances: Initial(np.log(np.maximum(means, RAREST))),
     )
 

@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ps_vae.errors import DataError
 from ps_vae.jit import kernel
 from ps_vae.nn import noise
 from ps_vae.nn.arrays import Array, Floats, Rows, Sums
 from ps_vae.nn.elementary import exp
-from ps_vae.nn.likelihoods.counts import check_counts, log_factorials
+from ps_vae.nn.likelihoods.counts import log_factorials, no_count
+from ps_vae.nn.likelihoods.fault import Fault
 from ps_vae.nn.likelihoods.likelihood import Initial, Likelihood, Own, without_own
 
 __all__ = ["categorical", "multinomial"]
@@ -29,15 +29,15 @@ _RAREST = 1e-4  # together, the shares of the values that are never seen
 
 def categorical(features: int) -> Likelihood:
     """One output for each value: the logarithm of its share, up to a constant."""
-    return _shares("categorical", features, _check_one_hot)
+    return _shares("categorical", features, _not_one_hot)
 
 
 def multinomial(features: int) -> Likelihood:
     """One output for each feature: the logarithm of its share, up to a constant."""
-    return _shares("multinomial", features, check_counts)
+    return _shares("multinomial", features, no_count)
 
 
-def _shares(name: str, features: int, check_data: Callable[[Array], None]) -> Likelihood:
+def _shares(name: str, features: int, fault: Callable[[Array], Fault | None]) -> Likelihood:
     loss_gradient, log_likelihood = without_own(_loss_gradient, _log_likelihood)
     return Likelihood(
         name=name,
@@ -49,7 +49,7 @@ def _shares(name: str, features: int, check_data: Callable[[Array], None]) -> Li
         log_likelihood=log_likelihood,
         mean=_mean,
         sample=_sample,
-        check_data=check_data,
+        fault=fault,
         initial=_initial,
     )
 
@@ -59,10 +59,10 @@ def _initial(means: Sums, variances: Sums) -> Initial:
     return Initial(np.log(shares / shares.sum()))
 
 
-def _check_one_hot(data: Array) -> None:
+def _not_one_hot(data: Array) -> Fault | None:
     is_wrong = ((data != 0) & (data != 1)).any(axis=1) | (data.sum(axis=1) != 1)
     if not is_wrong.any():
-        return
+        return None
     row = int(np.argmax(is_wrong))
     if data.shape[1] == 1:
         hint = "write one column for each value, with a 1 where it is that one (scikit-learn: OneHotEncoder)"
@@ -70,7 +70,7 @@ def _check_one_hot(data: Array) -> None:
         hint = "for columns that are 0 or 1 independently of one another take bernoulli"
     else:
         hint = "for counts take multinomial or poisson, for other numbers gaussian-feature"
-    raise DataError(f"row {row} is not one-hot: the categorical likelihood is for a single 1 in a row of zeros; {hint}")
+    return Fault("not one-hot", row, f"the categorical likelihood is for a single 1 in a row of zeros; {hint}")
 
 
 @kernel
