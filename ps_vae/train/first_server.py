@@ -146,7 +146,8 @@ class FirstServer:
             self._unwritten = self._reports.unwritten
             why = self._unwritten or "metrics.jsonl is written again"
             event = "metrics-not-written" if self._unwritten else "metrics-written-again"
-            self._say(Line(event, "WARNING: {why}; training goes on", level=WARNING, why=why))
+            line = Line(event, "WARNING: {why}; training goes on", level=WARNING, why=why)
+            self._say_all(self._repetitions.heard(line, time.monotonic()))
         for written in self._writer.finished():
             self._failure = written.failure
             self._failures += bool(written.failure)
