@@ -61,5 +61,5 @@ def encode(
         write_arrays(path, {"z": z, "row": row}, counted_in(place))
     else:
         columns = ["row", *(f"z{dimension}" for dimension in range(z.shape[1]))]
-        rows = ([number, *values.tolist()] for number, values in zip(row.tolist(), z, strict=True))
+        rows = ([number, *values] for number, values in zip(row.tolist(), z, strict=True))
         write_table(path, columns, rows, counted_in(place))

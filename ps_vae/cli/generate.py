@@ -1,5 +1,6 @@
 """`ps-vae sample` and `ps-vae reconstruct`: what a model makes of the prior, and of rows; as pictures or arrays."""
 
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,14 +94,15 @@ def sample(
 
 def _samples(
     model: "TrainedModel", count: int, seed: int, label: str | None, draws: bool
-) -> tuple[list[str], list[list[object]]]:
+) -> tuple[list[str], Sequence[Iterable[object]]]:
     """A table, with what rows are conditioned on in front: its columns, and rows; draws have the data's cells."""
     x = model.sample(count, seed, label, draws=draws)
+    rows: Sequence[Iterable[object]]
     if draws and model.data.variables:
         columns = [column.name for column in model.data.variables]
         rows = [_cells(model.data.variables, row) for row in x]
     else:
-        columns, rows = list(model.data.columns), x.tolist()
+        columns, rows = list(model.data.columns), list(x)
     if not model.config.model.classes:
         return columns, rows
     classes, numbers = model.data.classes, model.labels(count, label)
@@ -149,4 +151,4 @@ def reconstruct(
         names = model.data.columns
         columns = ["row", *names, *(f"{name} reconstructed" for name in names)]
         both = zip(rows.tolist(), pair.swapaxes(0, 1), strict=True)
-        write_table(path, columns, ([row, *values.ravel().tolist()] for row, values in both), counted_in(place))
+        write_table(path, columns, ([row, *values.ravel()] for row, values in both), counted_in(place))

@@ -134,6 +134,6 @@ def _write(path: Path, model: "TrainedModel", means: "Floats", what: str, number
     if path.suffix == ".npy":
         write_array(path, means)
         return
-    ways = zip(numbers, means.tolist(), strict=True)
+    ways = zip(numbers, means, strict=True)
     rows = ([number, step, *values] for number, way in ways for step, values in enumerate(way))
     write_table(path, [what, "step", *model.data.columns], rows)

@@ -83,8 +83,11 @@ def counted_in(place: str) -> str:
     return f"rows are counted from 0 in {place}"
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]], about: str = "") -> None:
-    """Write rows below the names of their columns, and say so; whole or not at all, as all files here."""
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]], about: str = "") -> None:
+    """Write rows below the names of their columns, and say so; whole or not at all, as all files here.
+
+    A float32 is written in as many digits as tell it from its neighbours.
+    """
     from ps_vae.data.whole import whole
 
     count = 0

@@ -59,10 +59,10 @@ class Column(NamedTuple):
         """`name=value` where there is one feature for each value."""
         return tuple(f"{self.name}={value}" for value in self.values) if self.is_one_hot else (self.name,)
 
-    def cell(self, features: npt.NDArray[np.float32]) -> str | float:
+    def cell(self, features: npt.NDArray[np.float32]) -> str | np.float32:
         """What the features (features,) of a row stand for, none missing: a number, or one of the values."""
         if not self.values:
-            return float(features[0])
+            return features[0]
         return self.values[int(features.argmax() if self.is_one_hot else features[0])]
 
 
