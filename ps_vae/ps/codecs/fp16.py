@@ -18,27 +18,16 @@ No state.
 
 import numpy as np
 
-from ps_vae.errors import PeerError
 from ps_vae.jit import exact_kernel
-from ps_vae.ps.codecs.codec import Codec, Key, Matrix, State, Vector, Words, check_words
+from ps_vae.ps.codecs.codec import Codec, Matrix
+from ps_vae.ps.codecs.halves import halves_codec
 
 __all__ = ["fp16"]
 
 
 def fp16(name: str, numbers: int, matrices: tuple[Matrix, ...]) -> Codec:
     """The codec for so many numbers, whatever they belong to."""
-    words = (numbers + 1) // 2
-
-    def encode(gradient: Vector, state: State, key: Key, out: Words) -> None:
-        _pack(gradient.view(np.uint32), out.view(np.uint16))
-
-    def decode(payload: Words, out: Vector) -> None:
-        check_words(name, payload, words, numbers)
-        if not _unpack(payload.view(np.uint16), out.view(np.uint32)):
-            at = int(np.argmin(np.isfinite(out)))
-            raise PeerError("bad-payload", f"{name}: number {at} of {numbers} is {out[at]}")
-
-    return Codec(name, numbers, words, {}, encode, decode)
+    return halves_codec(name, numbers, _pack, _unpack)
 
 
 _SIGN, _MAGNITUDE = np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
