@@ -29,8 +29,6 @@ def bernoulli(features: int) -> Likelihood:
         name="bernoulli",
         features=features,
         outputs=features,
-        own=(),
-        facts=(),
         loss_gradient=loss_gradient,
         log_likelihood=log_likelihood,
         mean=_mean,

@@ -42,8 +42,6 @@ def continuous_bernoulli(features: int) -> Likelihood:
         name="continuous-bernoulli",
         features=features,
         outputs=features,
-        own=(),
-        facts=(),
         loss_gradient=loss_gradient,
         log_likelihood=log_likelihood,
         mean=_mean,

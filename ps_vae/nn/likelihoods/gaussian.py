@@ -52,8 +52,6 @@ def gaussian(features: int, sigma: float) -> Likelihood:
         name="gaussian",
         features=features,
         outputs=features,
-        own=(),
-        facts=(),
         loss_gradient=loss_gradient,
         log_likelihood=log_density,
         mean=mean_of,

@@ -30,7 +30,6 @@ def gaussian_decoder(features: int) -> Likelihood:
         name="gaussian-decoder",
         features=features,
         outputs=2 * features,
-        own=(),
         facts=(("floor", features),),
         loss_gradient=_loss_gradient_of,
         log_likelihood=_log_likelihood_of,

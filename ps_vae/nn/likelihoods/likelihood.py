@@ -28,7 +28,7 @@ class Sampler(Protocol):
         """Draw one x a row."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Likelihood:
     """A family of distributions of x whose parameters are the decoder's outputs plus a bias, and numbers of its own.
 
@@ -62,8 +62,8 @@ class Likelihood:
     name: str
     features: int
     outputs: int
-    own: tuple[tuple[str, int], ...]
-    facts: tuple[tuple[str, int], ...]
+    own: tuple[tuple[str, int], ...] = ()
+    facts: tuple[tuple[str, int], ...] = ()
     loss_gradient: Callable[..., float]
     log_likelihood: Callable[..., None]
     mean: Callable[[Floats, Floats, Own], Floats]

@@ -42,7 +42,6 @@ def logistic(features: int) -> Likelihood:
         features=features,
         outputs=features,
         own=(("log_scale", features),),
-        facts=(),
         loss_gradient=_loss_gradient_of,
         log_likelihood=_log_likelihood_of,
         mean=_mean,

@@ -50,7 +50,6 @@ def negative_binomial(features: int) -> Likelihood:
         features=features,
         outputs=features,
         own=(("log_dispersion", features),),
-        facts=(),
         loss_gradient=_loss_gradient_of,
         log_likelihood=_log_likelihood_of,
         mean=rates.mean,

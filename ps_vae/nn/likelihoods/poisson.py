@@ -29,8 +29,6 @@ def poisson(features: int) -> Likelihood:
         name="poisson",
         features=features,
         outputs=features,
-        own=(),
-        facts=(),
         loss_gradient=loss_gradient,
         log_likelihood=log_likelihood,
         mean=_mean,

@@ -43,8 +43,6 @@ def _shares(name: str, features: int, fault: Callable[[Array], Fault | None]) ->
         name=name,
         features=features,
         outputs=features,
-        own=(),
-        facts=(),
         loss_gradient=loss_gradient,
         log_likelihood=log_likelihood,
         mean=_mean,
