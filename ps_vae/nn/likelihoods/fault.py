@@ -34,7 +34,7 @@ class Fault:
 def wrong_value(data: Array, place: tuple[int, int], why: str) -> Fault:
     """That of a single value."""
     row, column = place
-    return Fault(f"value {data[place]}", row, why, column)
+    return Fault(f"value {data[place]!s}", row, why, column)
 
 
 def first_outside(data: Array, low: float, high: float) -> tuple[int, int] | None:
