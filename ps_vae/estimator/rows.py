@@ -31,12 +31,15 @@ def checked_rows(estimator: Any, X: Any, *, is_new: bool) -> Array:
         try:
             rows: Array = validate_data(estimator, X, reset=is_new, dtype=[np.float64, np.float32], order="C")
         except ValueError as error:
-            raise (_words_in("X", X) or error) from None
+            raise (_words_in(X) or error) from None
         return rows
     names = _names(X)
     if not is_new:
         _check_names(estimator, names)
-    rows = numbers_of("X", X)
+    try:
+        rows = numbers_of("X", X)
+    except DataError as error:
+        raise (_words_in(X) or error) from None
     if rows.ndim != 2 or 0 in rows.shape:
         raise DataError(f"X of shape {rows.shape}: rows and columns (n, features) are needed, at least one of each")
     if not np.isfinite(rows).all():
@@ -64,24 +67,25 @@ def numbers_of(name: str, values: Any) -> Array:
         if given.dtype.kind != "c":
             return np.ascontiguousarray(given, np.float32 if given.dtype == np.float32 else np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        generic = f"{name} cannot be read as rows of numbers ({error}); give an array (n, features) of them"
-        raise (_words_in(name, values) or DataError(generic)) from None
+        raise DataError(
+            f"{name} cannot be read as rows of numbers ({error}); give an array (n, features) of them"
+        ) from None
     raise DataError(f"{name} is complex, and real numbers are needed; give {name}.real, or its parts as columns")
 
 
-def _words_in(name: str, values: Any) -> DataError | None:
+def _words_in(X: Any) -> DataError | None:
     """What to say of the first text that is no number, where there are rows with one."""
     try:
-        cells = np.asarray(values)
+        cells = np.asarray(X)
     except ValueError:
         return None
     if cells.ndim != 2 or cells.dtype.kind not in "OU":
         return None
-    columns = list(getattr(values, "columns", range(cells.shape[1])))
+    columns = list(getattr(X, "columns", range(cells.shape[1])))
     for (row, column), cell in np.ndenumerate(cells):
         if isinstance(cell, str) and not _is_number(cell):
             return DataError(
-                f"{name} has {str(cell)!r} in row {row}, column {columns[column]!r}, and numbers are needed; leave the "
+                f"X has {str(cell)!r} in row {row}, column {columns[column]!r}, and numbers are needed; leave the "
                 "column out, or make a column of each of its values (scikit-learn: OneHotEncoder; pandas: "
                 "get_dummies). `ps-vae train` takes tables with words as they are"
             )
