@@ -1,6 +1,6 @@
 """The published figures of variational autoencoders on MNIST, trained here: -log p(x) of the test images.
 
-    python benchmarks/papers.py vae                       about an hour of training on two cores
+    python benchmarks/papers.py vae                       a quarter of an hour of training on two quiet cores
     python benchmarks/papers.py iwae --minutes 60         trains for an hour, goes on with it when called again
     python benchmarks/papers.py dreg --minutes 60
     python benchmarks/papers.py                           the table of what there is
